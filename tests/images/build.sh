@@ -27,20 +27,29 @@ for tool in "${CC:-cc}" apt-get dpkg-deb readelf zstd docker-registry curl pytho
 done
 
 arch=$(dpkg --print-architecture)
-packages=(busybox-static nginx apache2-bin libc6 libcrypt1 libpcre2-8-0 zlib1g libzstd1 libexpat1 libuuid1 libgcc-s1)
-for names in 'libssl3t64 libssl3' 'libapr1t64 libapr1' 'libaprutil1t64 libaprutil1'; do
-    # shellcheck disable=SC2086  # the list is words
-    packages+=("$(deb_pick $names)")
+# Words of one string are the names that a package has in different releases; the first that exists is taken.
+wanted=(busybox-static nginx apache2-bin libc6 libcrypt1 libpcre2-8-0 zlib1g libzstd1 libexpat1 libuuid1 libgcc-s1
+    'libssl3t64 libssl3' 'libapr1t64 libapr1' 'libaprutil1t64 libaprutil1')
+# shellcheck disable=SC2086,SC2048  # the strings are split
+candidates=$(deb_candidates ${wanted[*]})
+packages=()
+for names in "${wanted[@]}"; do
+    found=''
+    for name in $names; do
+        found=${found:-$(awk -v n="$name" '$1 == n { print n }' <<<"$candidates")}
+    done
+    [ -n "$found" ] || die "the package lists have no $names (run apt-get update)"
+    packages+=("$found")
 done
 
 inputs() {
     find "$here" -type f ! -name '*.md' -print0 | sort -z | xargs -0 sha256sum | sed "s| $here| |"
     sha256sum <"$layout_tool"
     "${CC:-cc}" --version | head -n 1
-    deb_identity "${packages[@]}"
+    echo "$candidates"
 }
 
-hash=$(inputs | sha256sum | cut -c 1-16) || die "cannot tell the packages' versions (run apt-get update)"
+hash=$(inputs | sha256sum | cut -c 1-16)
 cache=${CASEMATE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/casemate}/test-images/$hash
 
 # deliver: put the kept result into OUTDIR, whole or not at all.

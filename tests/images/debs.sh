@@ -3,22 +3,13 @@
 #
 # Sourced by build.sh: Debian packages as ingredients, unpacked and never installed.
 
-# deb_pick NAME...: the first of these package names that the package lists know (names differ between releases).
-deb_pick() {
-    local name
-    for name; do
-        if [ -n "$(apt-cache show --no-all-versions "$name" 2>/dev/null)" ]; then
-            echo "$name"
-            return
-        fi
-    done
-    echo "no package of this name in the package lists: $* (run apt-get update)" >&2
-    return 1
-}
-
-# deb_identity PACKAGE...: a line for each package with its file name and hash, nothing of where it comes from.
-deb_identity() {
-    apt-get -o APT::Sandbox::User=root download --print-uris "$@" | awk '{print $2, $4}'
+# deb_candidates NAME...: a line "PACKAGE VERSION SHA256" for each of these that the package lists know. One call for all
+# of them: reading the lists is what takes the time.
+deb_candidates() {
+    { apt-cache show --no-all-versions "$@" 2>/dev/null || true; } | awk '
+        $1 == "Package:" { name = $2 }
+        $1 == "Version:" { version = $2 }
+        $1 == "SHA256:" { print name, version, $2 }'
 }
 
 # deb_unpack DIR PACKAGE...: fetch the packages and unpack them all into DIR.

@@ -98,7 +98,8 @@ if [ -n "$account" ]; then
 fi
 configuration >"$run/config.yml"
 
-OTEL_TRACES_EXPORTER=none setsid docker-registry serve "$run/config.yml" </dev/null >"$run/log" 2>&1 &
+: >"$run/log"
+setsid docker-registry serve "$run/config.yml" </dev/null >>"$run/log" 2>&1 &
 pid=$!
 
 give_up() {
