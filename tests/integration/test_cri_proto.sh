@@ -1,11 +1,12 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# proto/cri/cri.proto is wire-compatible with the published CRI: everything in it equals runtime.v1 of the Go module that
-# tests/tools/go.mod pins, and runtime.v1alpha2 is contained in it. tests/tools/cricompat says what is compared.
+# proto/cri/cri.proto is wire-compatible with the published CRI: everything in it equals runtime.v1
+# of the Go module that tests/tools/go.mod pins, and runtime.v1alpha2 is contained in it.
+# tests/tools/cricompat says what is compared.
 #
-# A comparison that finds nothing proves little, so the same comparison then runs over copies with one mistake each, and
-# has to name every one of them.
+# A comparison that finds nothing proves little, so the same comparison then runs over copies with
+# one mistake each, and has to name every one of them.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -21,7 +22,8 @@ tmp="$(mktemp -d)"
 trap 'rm -rf "$tmp"' EXIT
 failures=0
 
-# As in tests/tools/build.sh; a cold module cache is filled first, so that only this step depends on the network.
+# As in tests/tools/build.sh; a cold module cache is filled first, so that only this step depends on
+# the network.
 export GOTOOLCHAIN="${GOTOOLCHAIN:-auto}" GOWORK=off CGO_ENABLED=0
 cd tests/tools
 if ! go list -deps ./cricompat >"$tmp/list" 2>&1; then
@@ -35,7 +37,8 @@ fi
 go build -buildvcs=false -o "$tmp/cricompat" ./cricompat
 cd ../..
 
-# compare FILE: 0 when FILE is compatible, 1 when it differs, with the differences in $tmp/report; 2 when it is not read.
+# compare FILE: 0 when FILE is compatible, 1 when it differs, with the differences in $tmp/report; 2
+# when it is not read.
 compare() {
     protoc -I"$(dirname "$1")" --descriptor_set_out="$tmp/descriptors" "$1" || return 2
     "$tmp/cricompat" "$tmp/descriptors" >"$tmp/report"
@@ -49,7 +52,8 @@ else
     failures=$((failures + 1))
 fi
 
-# mutant NAME EXPECTED SED-EXPRESSION: the comparison must refuse this change and print a line that matches EXPECTED.
+# mutant NAME EXPECTED SED-EXPRESSION: the comparison must refuse this change and print a line that
+# matches EXPECTED.
 mutant() {
     local name="$1" expected="$2" expression="$3" status=0
     sed -e "$expression" proto/cri/cri.proto >"$tmp/cri.proto"

@@ -1,14 +1,16 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# Builds crictl and critest, in the version that go.mod pins, from the Go module proxy, and prints the directory that
-# holds them. The directory is named after everything that decides what is built, so a second call finds it and returns
-# at once, and another checkout with other pins does not disturb it.
+# Builds crictl and critest, in the version that go.mod pins, from the Go module proxy, and prints
+# the directory that holds them. The directory is named after everything that decides what is built,
+# so a second call finds it and returns at once, and another checkout with other pins does not
+# disturb it.
 #
 #   PATH="$(tests/tools/build.sh):$PATH"
 #
-# Needs go 1.21 or later; an older one than go.mod asks for fetches that toolchain itself (GOTOOLCHAIN=auto).
-# CASEMATE_CACHE names the cache; the default is ${XDG_CACHE_HOME:-~/.cache}/casemate.
+# Needs go 1.21 or later; an older one than go.mod asks for fetches that toolchain itself
+# (GOTOOLCHAIN=auto). CASEMATE_CACHE names the cache; the default is
+# ${XDG_CACHE_HOME:-~/.cache}/casemate.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")"
@@ -19,7 +21,8 @@ fail() {
 }
 
 command -v go >/dev/null || fail "go is not installed (Debian: golang-go)"
-# Distributions switch the fetching of toolchains off in go's own configuration; the environment overrides that.
+# Distributions switch the fetching of toolchains off in go's own configuration; the environment
+# overrides that.
 export GOTOOLCHAIN="${GOTOOLCHAIN:-auto}" GOWORK=off CGO_ENABLED=0
 go_version="$(go env GOVERSION 2>/dev/null)" || go_version=""
 [[ -n "$go_version" ]] || fail "$(go version) cannot read go.mod: 1.21 or later is needed (Debian 12: from backports)"
@@ -36,7 +39,8 @@ mkdir -p "$cache"
 exec 9>"$cache/lock"
 flock 9 # a second builder waits here and then finds the work done
 if [[ ! -d "$dir" ]]; then
-    # One name, not a new one each time: what an interrupted build left behind is taken over, not piled up.
+    # One name, not a new one each time: what an interrupted build left behind is taken over, not
+    # piled up.
     partial="$cache/partial"
     rm -rf "$partial"
     mkdir "$partial"
