@@ -18,7 +18,7 @@ usage() {
 Usage: fetch-kernel.sh [--package NAME]
 Fetch Debian's guest kernel (default: linux-image-cloud-ARCHITECTURE) and print the folder it was unpacked into, below
   $CACHE
-CASEMATE_CACHE names another cache folder.
+CASEMATE_CACHE names another cache folder. Exit status: 0 done, 4 the package could not be downloaded, 1 anything else.
 USAGE
 }
 
@@ -92,7 +92,7 @@ if [ ! -d "$OUT" ]; then
         apt_own machine
         resolve || die "'$PACKAGE' is gone from this machine's sources"
         apt_unpack "$IMAGE" "$VERSION" "$WORK/root" ||
-            die "$IMAGE $VERSION could not be fetched" "check the network and the sources in /etc/apt"
+            { say "error: $IMAGE $VERSION could not be fetched: check the network and the sources in /etc/apt"; exit 4; }
     fi
     unpack "$WORK/root"
     # Another run may have been quicker; its result is as good.

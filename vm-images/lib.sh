@@ -70,8 +70,10 @@ apt_own() {
     fi
     if [ -z "$(find "$dir/stamp" -mtime -1 2>/dev/null)" ]; then
         say "fetching package lists into $dir"
-        apt-get "${APT_OPTS[@]}" -qq update >&2 ||
-            die "the package lists could not be fetched" "check the network and the sources in /etc/apt"
+        if ! apt-get "${APT_OPTS[@]}" -qq update >&2; then
+            say "error: the package lists could not be fetched: check the network and the sources in /etc/apt"
+            exit 4
+        fi
         touch "$dir/stamp"
     fi
 }
