@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Messages are built in place and truncated rather than grown, so that reporting "out of memory"
+ * needs none. They may quote bytes of a peer, therefore control bytes are neutralised once, here,
+ * instead of at each of the many places that print a message (log, gRPC trailer, terminal).
+ */
+#include "common/base/err.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+static void sanitise(char *s)
+{
+    for (; *s != '\0'; s++) {
+        if ((unsigned char)*s < 0x20 || *s == 0x7f)
+            *s = '?';
+    }
+}
+
+static void set_va(struct err *err, enum err_code code, const char *fmt, va_list ap)
+{
+    err->code = code;
+    err->sys_errno = 0;
+    (void)vsnprintf(err->msg, sizeof(err->msg), fmt, ap);
+    sanitise(err->msg);
+}
+
+int err_set(struct err *err, enum err_code code, const char *fmt, ...)
+{
+    if (err == NULL)
+        return -1;
+    va_list ap;
+    va_start(ap, fmt);
+    set_va(err, code, fmt, ap);
+    va_end(ap);
+    return -1;
+}
+
+static enum err_code code_of_errno(int e)
+{
+    switch (e) {
+    case ENOMEM:
+    case ENOSPC:
+    case EDQUOT:
+    case EMFILE:
+    case ENFILE:
+    case EAGAIN:
+    case EFBIG:
+        return ERR_EXHAUSTED;
+    case ENOENT:
+        return ERR_NOT_FOUND;
+    case EEXIST:
+        return ERR_EXISTS;
+    case ETIMEDOUT:
+        return ERR_DEADLINE;
+    case EACCES:
+    case EPERM:
+        return ERR_DENIED;
+    case ECONNREFUSED:
+    case ECONNRESET:
+    case EPIPE:
+        return ERR_UNAVAILABLE;
+    default:
+        return ERR_SYSTEM;
+    }
+}
+
+int err_set_errno(struct err *err, int sys_errno, const char *fmt, ...)
+{
+    if (err == NULL)
+        return -1;
+    va_list ap;
+    va_start(ap, fmt);
+    set_va(err, code_of_errno(sys_errno), fmt, ap);
+    va_end(ap);
+    err->sys_errno = sys_errno;
+
+    size_t len = strlen(err->msg);
+    char text[128];
+    /* The GNU strerror_r returns the string, which need not be the buffer. */
+    const char *s = strerror_r(sys_errno, text, sizeof(text));
+    (void)snprintf(err->msg + len, sizeof(err->msg) - len, ": %s", s);
+    return -1;
+}
+
+int err_no_memory(struct err *err)
+{
+    (void)err_set(err, ERR_EXHAUSTED, "out of memory");
+    if (err != NULL)
+        err->sys_errno = ENOMEM;
+    return -1;
+}
+
+int err_prefix(struct err *err, const char *fmt, ...)
+{
+    if (err == NULL)
+        return -1;
+    char old[sizeof(err->msg)];
+    memcpy(old, err->msg, sizeof(old));
+
+    va_list ap;
+    va_start(ap, fmt);
+    int n = vsnprintf(err->msg, sizeof(err->msg), fmt, ap);
+    va_end(ap);
+    size_t used = n < 0 ? 0 : (size_t)n;
+    if (used >= sizeof(err->msg) - 2)
+        used = sizeof(err->msg) - 3;
+    size_t room = sizeof(err->msg) - used;
+    size_t old_len = strnlen(old, sizeof(old) - 1);
+    if (old_len > room - 3)
+        old_len = room - 3;
+    err->msg[used] = ':';
+    err->msg[used + 1] = ' ';
+    memcpy(err->msg + used + 2, old, old_len);
+    err->msg[used + 2 + old_len] = '\0';
+    sanitise(err->msg);
+    return -1;
+}
+
+const char *err_code_name(enum err_code code)
+{
+    static const char *const names[] = {
+        [ERR_NONE] = "NONE",
+        [ERR_INVALID] = "INVALID",
+        [ERR_NOT_FOUND] = "NOT_FOUND",
+        [ERR_EXISTS] = "EXISTS",
+        [ERR_BAD_STATE] = "BAD_STATE",
+        [ERR_UNAVAILABLE] = "UNAVAILABLE",
+        [ERR_DEADLINE] = "DEADLINE",
+        [ERR_EXHAUSTED] = "EXHAUSTED",
+        [ERR_DENIED] = "DENIED",
+        [ERR_PROTOCOL] = "PROTOCOL",
+        [ERR_UNSUPPORTED] = "UNSUPPORTED",
+        [ERR_CANCELLED] = "CANCELLED",
+        [ERR_SYSTEM] = "SYSTEM",
+    };
+    if ((unsigned)code >= sizeof(names) / sizeof(names[0]) || names[code] == NULL)
+        return "UNKNOWN";
+    return names[code];
+}

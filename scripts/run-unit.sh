@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Runs cmocka programs one after another: run-unit.sh BUILDDIR PROGRAM...
+# Every program's output goes to BUILDDIR/tests/log/; what failed is printed, what was skipped is named, and the
+# closing line says how many there were. UNIT_TIMEOUT bounds one program (seconds).
+set -euo pipefail
+build=$1
+shift
+log=$build/tests/log
+mkdir -p "$log"
+passed=0 failed=0 skipped=0
+for program in "$@"; do
+    case $program in *.a | *.o) continue ;; esac
+    name=${program#"$build"/}
+    out=$log/$(basename "$program").log
+    status=0
+    timeout --kill-after=10 "${UNIT_TIMEOUT:-120}" "$program" >"$out" 2>&1 </dev/null || status=$?
+    n_pass=$(grep -c '^\[       OK \]' "$out" || true)
+    n_skip=$(grep -c '^\[  SKIPPED \] .' "$out" || true)
+    n_skip=$((n_skip / 2 + n_skip % 2))
+    skipped=$((skipped + n_skip))
+    if [ "$status" -eq 0 ]; then
+        passed=$((passed + n_pass))
+        echo "ok      $name ($n_pass tests$([ "$n_skip" -gt 0 ] && echo ", $n_skip skipped"))"
+        grep -a '^SKIP: ' "$out" || true
+    else
+        failed=$((failed + 1))
+        passed=$((passed + n_pass))
+        echo "FAILED  $name (exit status $status)"
+        tail -n 60 "$out"
+    fi
+done
+echo "unit: $passed passed, $failed failed, $skipped skipped"
+[ "$failed" -eq 0 ]

@@ -1,0 +1,341 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* common/base: errors, buffers, text, clock, files, descriptor passing. */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <cmocka.h>
+
+#include "common/base/buf.h"
+#include "common/base/clock.h"
+#include "common/base/fd.h"
+#include "common/base/log.h"
+#include "common/base/text.h"
+
+static void err_keeps_code_and_adds_context(void **state)
+{
+    (void)state;
+    struct err err = {0};
+    assert_int_equal(err_set(&err, ERR_NOT_FOUND, "blob '%s'\n\x1b[31m", "x"), -1);
+    assert_string_equal(err.msg, "blob 'x'??[31m");
+    assert_int_equal(err_prefix(&err, "pull '%s'", "y"), -1);
+    assert_string_equal(err.msg, "pull 'y': blob 'x'??[31m");
+    assert_int_equal(err.code, ERR_NOT_FOUND);
+    err_set_errno(&err, ENOSPC, "write");
+    assert_int_equal(err.code, ERR_EXHAUSTED);
+    assert_int_equal(err.sys_errno, ENOSPC);
+    assert_string_equal(err.msg, "write: No space left on device");
+    assert_int_equal(err_set(NULL, ERR_INVALID, "no object"), -1);
+}
+
+static void err_messages_are_cut_not_overrun(void **state)
+{
+    (void)state;
+    char big[5000];
+    memset(big, 'a', sizeof(big) - 1);
+    big[sizeof(big) - 1] = '\0';
+    struct err err = {0};
+    err_set(&err, ERR_INVALID, "%s", big);
+    assert_int_equal(strlen(err.msg), sizeof(err.msg) - 1);
+    err_prefix(&err, "%s", "context");
+    assert_memory_equal(err.msg, "context: aaa", 12);
+    assert_int_equal(strlen(err.msg), sizeof(err.msg) - 1);
+    err_prefix(&err, "%s", big);
+    assert_true(strlen(err.msg) < sizeof(err.msg));
+}
+
+static void every_code_has_a_name(void **state)
+{
+    (void)state;
+    for (int c = ERR_NONE; c <= ERR_SYSTEM; c++)
+        assert_string_not_equal(err_code_name((enum err_code)c), "UNKNOWN");
+    assert_string_equal(err_code_name((enum err_code)99), "UNKNOWN");
+}
+
+static void buf_is_a_fifo_with_a_ceiling(void **state)
+{
+    (void)state;
+    struct err err = {0};
+    cleanup_buf struct buf b = BUF_INIT(1000);
+    unsigned char next_in = 0, next_out = 0;
+    for (int round = 0; round < 2000; round++) {
+        unsigned char chunk[100];
+        for (size_t i = 0; i < sizeof(chunk); i++)
+            chunk[i] = next_in++;
+        assert_int_equal(buf_append(&b, chunk, sizeof(chunk), &err), 0);
+        while (b.len > 37) {
+            assert_int_equal(buf_bytes(&b)[0], next_out++);
+            buf_consume(&b, 1);
+        }
+    }
+    assert_true(b.capacity <= 4096);
+    char big[1000] = {0};
+    size_t before = b.len;
+    assert_int_equal(buf_append(&b, big, sizeof(big), &err), -1);
+    assert_int_equal(err.code, ERR_EXHAUSTED);
+    assert_int_equal(b.len, before);
+    assert_int_equal(buf_append(&b, big, SIZE_MAX, &err), -1);
+}
+
+static void buf_builds_strings(void **state)
+{
+    (void)state;
+    struct err err = {0};
+    cleanup_buf struct buf b = BUF_INIT(64);
+    assert_int_equal(buf_printf(&b, &err, "%s=%d", "n", 7), 0);
+    assert_int_equal(buf_printf(&b, &err, ";"), 0);
+    cleanup_free char *s = NULL;
+    assert_int_equal(buf_take_string(&b, &s, &err), 0);
+    assert_string_equal(s, "n=7;");
+    assert_int_equal(b.len, 0);
+    assert_int_equal(buf_printf(&b, &err, "%200s", "x"), -1);
+    assert_int_equal(err.code, ERR_EXHAUSTED);
+}
+
+static void utf8_is_checked_strictly(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *bytes;
+        size_t n;
+        bool good;
+    } cases[] = {
+        {"", 0, true},
+        {"plain", 5, true},
+        {"\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80", 9, true},
+        {"a\0b", 3, false},
+        {"\xc0\xaf", 2, false},         /* overlong '/' */
+        {"\xe0\x80\xaf", 3, false},     /* overlong */
+        {"\xf0\x80\x80\xaf", 4, false}, /* overlong */
+        {"\xed\xa0\x80", 3, false},     /* surrogate */
+        {"\xf4\x90\x80\x80", 4, false}, /* above U+10FFFF */
+        {"\xf4\x8f\xbf\xbf", 4, true},  /* U+10FFFF */
+        {"\xff", 1, false},
+        {"\x80", 1, false},
+        {"\xe2\x82", 2, false}, /* cut */
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++)
+        assert_int_equal(text_is_utf8(cases[i].bytes, cases[i].n), cases[i].good);
+}
+
+static void numbers_are_whole_and_bounded(void **state)
+{
+    (void)state;
+    uint64_t v = 42;
+    assert_int_equal(text_parse_u64("0", 10, &v), 0);
+    assert_int_equal(v, 0);
+    assert_int_equal(text_parse_u64("18446744073709551615", UINT64_MAX, &v), 0);
+    assert_true(v == UINT64_MAX);
+    static const char *const bad[] = {
+        "", "-1", "+1", " 1", "1 ", "0x1", "18446744073709551616", "99999999999999999999999"};
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+        assert_int_equal(text_parse_u64(bad[i], UINT64_MAX, &v), -1);
+    assert_int_equal(text_parse_u64("11", 10, &v), -1);
+    assert_int_equal(text_parse_u64("9", 5, &v), -1);
+    assert_true(v == UINT64_MAX);
+}
+
+static void random_hex_is_hex_and_differs(void **state)
+{
+    (void)state;
+    char a[129], b[129];
+    text_random_hex(64, a);
+    text_random_hex(64, b);
+    assert_true(text_is_hex(a, 128));
+    assert_false(text_is_hex(a, 127));
+    assert_string_not_equal(a, b);
+    assert_false(text_is_hex("ABCD", 4));
+}
+
+static void rfc3339_has_nine_digits_in_utc(void **state)
+{
+    (void)state;
+    char t[CLOCK_RFC3339_SIZE];
+    clock_format_rfc3339(0, t);
+    assert_string_equal(t, "1970-01-01T00:00:00.000000000Z");
+    clock_format_rfc3339(1767323045LL * NSEC_PER_SEC + 6, t);
+    assert_string_equal(t, "2026-01-02T03:04:05.000000006Z");
+    clock_format_rfc3339(-1, t);
+    assert_string_equal(t, "1969-12-31T23:59:59.999999999Z");
+    clock_format_rfc3339(INT64_MAX, t);
+    clock_format_rfc3339(INT64_MIN, t);
+}
+
+static void deadlines_do_not_wrap(void **state)
+{
+    (void)state;
+    assert_true(clock_deadline(-1) == CLOCK_NO_DEADLINE);
+    assert_true(clock_deadline(INT64_MAX) == CLOCK_NO_DEADLINE);
+    assert_int_equal(clock_poll_timeout(CLOCK_NO_DEADLINE), -1);
+    assert_int_equal(clock_poll_timeout(0), 0);
+    assert_int_equal(clock_poll_timeout(clock_monotonic_ms() + (1LL << 40)), INT_MAX);
+}
+
+/* A private directory for one test. */
+static int temp_dir(void **state)
+{
+    char *path = strdup("/tmp/casemate-test.XXXXXX");
+    *state = path;
+    return path != NULL && mkdtemp(path) != NULL ? 0 : -1;
+}
+
+static int temp_dir_end(void **state)
+{
+    struct err err = {0};
+    int r = fd_remove_tree(AT_FDCWD, *state, &err);
+    free(*state);
+    return r;
+}
+
+static void files_are_read_whole_or_not_at_all(void **state)
+{
+    struct err err = {0};
+    cleanup_fd int dir = open(*state, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    char data[10000];
+    memset(data, 'x', sizeof(data));
+    assert_int_equal(fd_write_file_atomic(dir, "f", data, sizeof(data), 0640, &err), 0);
+    struct stat st;
+    assert_int_equal(fstatat(dir, "f", &st, 0), 0);
+    assert_int_equal(st.st_mode & 0777, 0640);
+
+    static const size_t limits[] = {10000, 10001, 1 << 20};
+    for (size_t i = 0; i < ARRAY_SIZE(limits); i++) {
+        cleanup_free char *text = NULL;
+        size_t n = 0;
+        assert_int_equal(fd_read_file(dir, "f", limits[i], &text, &n, &err), 0);
+        assert_int_equal(n, sizeof(data));
+        assert_memory_equal(text, data, n);
+        assert_int_equal(text[n], '\0');
+    }
+    char *untouched = NULL;
+    assert_int_equal(fd_read_file(dir, "f", 9999, &untouched, NULL, &err), -1);
+    assert_int_equal(err.code, ERR_EXHAUSTED);
+    assert_int_equal(fd_read_file(dir, "nope", 10, &untouched, NULL, &err), -1);
+    assert_int_equal(err.code, ERR_NOT_FOUND);
+    assert_null(untouched);
+    assert_int_equal(fd_read_file(AT_FDCWD, "/proc/self/status", 1 << 16, &untouched, NULL, &err),
+                     0);
+    assert_non_null(strstr(untouched, "Name:"));
+    free(untouched);
+}
+
+static void trees_go_without_following_links(void **state)
+{
+    struct err err = {0};
+    cleanup_free char *deep = text_printf("%s/t/a/b/c", (char *)*state);
+    cleanup_free char *kept = text_printf("%s/kept", (char *)*state);
+    cleanup_free char *link = text_printf("%s/t/a/link", (char *)*state);
+    cleanup_free char *tree = text_printf("%s/t", (char *)*state);
+    assert_int_equal(fd_make_dirs(deep, 0700, &err), 0);
+    assert_int_equal(fd_make_dirs(deep, 0700, &err), 0);
+    assert_int_equal(fd_make_dirs(kept, 0700, &err), 0);
+    assert_int_equal(symlink(kept, link), 0);
+    assert_int_equal(fd_remove_tree(AT_FDCWD, tree, &err), 0);
+    assert_int_equal(access(tree, F_OK), -1);
+    assert_int_equal(access(kept, F_OK), 0);
+    assert_int_equal(fd_remove_tree(AT_FDCWD, tree, &err), 0);
+}
+
+static void unix_sockets_work_below_deep_paths(void **state)
+{
+    struct err err = {0};
+    char name[120];
+    memset(name, 'd', sizeof(name) - 1);
+    name[sizeof(name) - 1] = '\0';
+    cleanup_free char *dir = text_printf("%s/%s", (char *)*state, name);
+    cleanup_free char *path = text_printf("%s/sock", dir);
+    assert_int_equal(fd_make_dirs(dir, 0700, &err), 0);
+    cleanup_fd int l = -1, c = -1;
+    assert_int_equal(fd_connect_unix(path, &c, &err), -1);
+    assert_int_equal(err.code, ERR_NOT_FOUND);
+    assert_int_equal(fd_listen_unix(path, 0600, &l, &err), 0);
+    close_fd(&l);
+    assert_int_equal(fd_listen_unix(path, 0600, &l, &err), 0); /* a stale socket is replaced */
+    assert_int_equal(fd_connect_unix(path, &c, &err), 0);
+    struct stat st;
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0600);
+}
+
+static void descriptors_travel(void **state)
+{
+    (void)state;
+    struct err err = {0};
+    int pair[2], p[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+    assert_int_equal(pipe2(p, O_CLOEXEC), 0);
+    assert_int_equal(fd_send(pair[0], p[1], &err), 0);
+    int got = -1;
+    assert_int_equal(fd_receive(pair[1], &got, &err), 0);
+    assert_int_equal(fcntl(got, F_GETFD) & FD_CLOEXEC, FD_CLOEXEC);
+    assert_int_equal(write(got, "x", 1), 1);
+    char c = 0;
+    assert_int_equal(read(p[0], &c, 1), 1);
+    assert_int_equal(c, 'x');
+    (void)close(got);
+    assert_int_equal(write(pair[0], "y", 1), 1);
+    assert_int_equal(fd_receive(pair[1], &got, &err), -1);
+    assert_int_equal(err.code, ERR_PROTOCOL);
+    int all[] = {pair[0], pair[1], p[0], p[1]};
+    for (size_t i = 0; i < ARRAY_SIZE(all); i++)
+        (void)close(all[i]);
+}
+
+static void log_lines_are_one_line_and_escaped(void **state)
+{
+    (void)state;
+    int p[2];
+    assert_int_equal(pipe2(p, O_CLOEXEC), 0);
+    log_set_fd(p[1]);
+    struct err err = {0};
+    err_set(&err, ERR_PROTOCOL, "peer said \"x\"");
+    log_event(LOG_WARN, &(struct log_ctx){.sandbox = "s1"}, &err, "bad\nthing %s", "\x01");
+    log_debug("not shown");
+    char big[6000];
+    memset(big, 'z', sizeof(big) - 1);
+    big[sizeof(big) - 1] = '\0';
+    log_info("%s", big);
+    log_set_fd(STDERR_FILENO);
+    (void)close(p[1]);
+    char text[16384];
+    size_t n = 0;
+    assert_int_equal(fd_read_full(p[0], text, sizeof(text) - 1, &n, &err), 0);
+    text[n] = '\0';
+    (void)close(p[0]);
+    assert_memory_equal(text, "time=20", 7);
+    assert_non_null(strstr(text, " level=warn sandbox=\"s1\" msg=\"bad\\x0athing \\x01\" "
+                                 "code=PROTOCOL err=\"peer said \\\"x\\\"\"\n"));
+    assert_null(strstr(text, "not shown"));
+    size_t lines = 0;
+    for (size_t i = 0; i < n; i++)
+        lines += text[i] == '\n';
+    assert_int_equal(lines, 2);
+    assert_int_equal(text[n - 1], '\n');
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(err_keeps_code_and_adds_context),
+        cmocka_unit_test(err_messages_are_cut_not_overrun),
+        cmocka_unit_test(every_code_has_a_name),
+        cmocka_unit_test(buf_is_a_fifo_with_a_ceiling),
+        cmocka_unit_test(buf_builds_strings),
+        cmocka_unit_test(utf8_is_checked_strictly),
+        cmocka_unit_test(numbers_are_whole_and_bounded),
+        cmocka_unit_test(random_hex_is_hex_and_differs),
+        cmocka_unit_test(rfc3339_has_nine_digits_in_utc),
+        cmocka_unit_test(deadlines_do_not_wrap),
+        cmocka_unit_test_setup_teardown(files_are_read_whole_or_not_at_all, temp_dir, temp_dir_end),
+        cmocka_unit_test_setup_teardown(trees_go_without_following_links, temp_dir, temp_dir_end),
+        cmocka_unit_test_setup_teardown(unix_sockets_work_below_deep_paths, temp_dir, temp_dir_end),
+        cmocka_unit_test(descriptors_travel),
+        cmocka_unit_test(log_lines_are_one_line_and_escaped),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
