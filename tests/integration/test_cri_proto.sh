@@ -26,7 +26,7 @@ failures=0
 # the network.
 export GOTOOLCHAIN="${GOTOOLCHAIN:-auto}" GOWORK=off CGO_ENABLED=0
 cd tests/tools
-if ! go list -deps ./cricompat >"$tmp/list" 2>&1; then
+if ! go list -deps ./cricompat >/dev/null 2>"$tmp/list"; then
     if grep -qiE 'checksum mismatch|security error|missing go.sum entry|updates to go.mod needed' "$tmp/list"; then
         cat "$tmp/list"
         exit 1
