@@ -43,7 +43,7 @@ for names in "${wanted[@]}"; do
 done
 
 inputs() {
-    find "$here" -type f ! -name '*.md' -print0 | sort -z | xargs -0 sha256sum | sed "s| $here| |"
+    find "$here" -type f ! -name '*.md' ! -name serve.sh -print0 | sort -z | xargs -0 sha256sum | sed "s| $here| |"
     sha256sum <"$layout_tool"
     "${CC:-cc}" --version | head -n 1
     echo "$candidates"
@@ -121,6 +121,7 @@ GROUP
     echo 'hosts: files dns' >"$root/etc/nsswitch.conf"
     compile pgrep "$root/bin/pgrep"
     compile ipcs "$root/bin/ipcs"
+    compile pause "$root/bin/pause" # for containers that only wait and that end at SIGTERM
 }
 
 # default-user (1000) is in group-defined-in-image (50000), as the specs of SupplementalGroupsPolicy want it.

@@ -14,6 +14,7 @@ usage: serve.sh --data DIR [options]
   --port N              port; 0 picks a free one (default 5000)
   --listen ADDRESS      default 127.0.0.1
   --pidfile FILE        write the server's pid here
+  --log FILE            the server's log; one line each request
   --tls DIR             HTTPS with DIR/cert.pem and DIR/key.pem; made, with a CA in DIR/ca.pem, where they are missing
   --htpasswd USER:PASS  basic authentication
   --read-only           refuse pushes
@@ -26,16 +27,17 @@ die() {
     exit 1
 }
 
-data='' port=5000 listen=127.0.0.1 pidfile='' tls='' account='' readonly=false
+data='' port=5000 listen=127.0.0.1 pidfile='' log='' tls='' account='' readonly=false
 while [ $# -gt 0 ]; do
     case "$1" in
-        --data | --port | --listen | --pidfile | --tls | --htpasswd)
+        --data | --port | --listen | --pidfile | --log | --tls | --htpasswd)
             [ $# -ge 2 ] || die "$1 wants a value"
             ;;&
         --data) data=$2 ;;
         --port) port=$2 ;;
         --listen) listen=$2 ;;
         --pidfile) pidfile=$2 ;;
+        --log) log=$2 ;;
         --tls) tls=$2 ;;
         --htpasswd) account=$2 ;;
         --read-only) readonly=true; shift; continue ;;
@@ -51,6 +53,7 @@ command -v curl >/dev/null || die "curl is missing (package curl)"
 mkdir -p "$data/storage"
 data=$(cd "$data" && pwd)
 run=$(mktemp -d "$data/run.XXXXXX")
+log=${log:-$run/log}
 
 make_certificates() {
     mkdir -p "$tls"
@@ -98,13 +101,13 @@ if [ -n "$account" ]; then
 fi
 configuration >"$run/config.yml"
 
-: >"$run/log"
-setsid docker-registry serve "$run/config.yml" </dev/null >>"$run/log" 2>&1 &
+: >"$log"
+setsid docker-registry serve "$run/config.yml" </dev/null >>"$log" 2>&1 &
 pid=$!
+trap 'kill "$pid" 2>/dev/null || true' EXIT # until it is known to work, whatever goes wrong here
 
 give_up() {
-    kill "$pid" 2>/dev/null || true
-    tail -n 5 "$run/log" >&2
+    tail -n 5 "$log" >&2
     die "$*"
 }
 
@@ -114,7 +117,7 @@ address=''
 while :; do
     kill -0 "$pid" 2>/dev/null || give_up "docker-registry ended at once"
     [ "$SECONDS" -lt "$deadline" ] || give_up "docker-registry does not answer"
-    address=$(sed -n 's/.*listening on \([0-9.]*:[0-9]*\).*/\1/p' "$run/log" | head -n 1)
+    address=$(sed -n 's/.*listening on \([0-9.]*:[0-9]*\).*/\1/p' "$log" | head -n 1)
     if [ -n "$address" ]; then
         code=$(curl -ks -o /dev/null -m 5 --noproxy '*' -w '%{http_code}' "$scheme://$address/v2/" || true)
         case "$code" in 200 | 401) break ;; esac
@@ -124,4 +127,5 @@ done
 if [ -n "$pidfile" ]; then
     echo "$pid" >"$pidfile"
 fi
+trap - EXIT
 echo "$scheme://$address"

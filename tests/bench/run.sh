@@ -1,0 +1,189 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# `make bench`: casemated against Debian's containerd + runc, in turn, on this machine, in one run.
+#
+# Writes build/bench/results.json, and beside it raw/: every sample of every call, and what versions they are of. A
+# metric that could not be measured is null there, with the reason. docs of the method: README.md.
+#
+#   N=40          pods of the latency metrics, each round     ROUNDS=2   turns of each runtime
+#   ONLY=a,b      these metrics only                          PEER=0     casemate alone (no ratios)
+#   BENCH_QUICK=1 few repetitions: about two minutes, to see that it works; its figures mean nothing
+set -euo pipefail
+
+here=$(cd "$(dirname "$0")" && pwd)
+repo=$(cd "$here/../.." && pwd)
+# shellcheck source=tests/bench/runtimes.sh
+. "$here/runtimes.sh"
+
+die() {
+    echo "bench: $*" >&2
+    exit 1
+}
+
+quick=${BENCH_QUICK:-0}
+if [ "$quick" = 1 ]; then
+    defaults=(5 1 10 1 5 40 20)
+else
+    defaults=(40 2 100 3 100 500 300)
+fi
+export BENCH_N=${N:-${defaults[0]}} BENCH_EXEC_N=${EXEC_N:-${defaults[2]}} BENCH_PULLS=${PULLS:-${defaults[3]}}
+export BENCH_PODS=${PODS:-${defaults[4]}} BENCH_CONTAINERS=${CONTAINERS:-${defaults[5]}} BENCH_LISTS=${LISTS:-${defaults[6]}}
+rounds=${ROUNDS:-${defaults[1]}}
+
+[ "$(id -u)" = 0 ] || die "needs root (namespaces, cgroups, containers)"
+for tool in go docker-registry unshare python3 zstd curl ip; do
+    command -v "$tool" >/dev/null || die "$tool is missing"
+done
+
+cache=${CASEMATE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/casemate}
+results=$repo/build/bench
+raw=$results/raw
+
+# build_crbench: the load generator, kept under the hash of its source; prints its path.
+build_crbench() {
+    local hash dir
+    hash=$(cat "$here"/crbench/* <(go version) | sha256sum | cut -c 1-16)
+    dir=$cache/crbench/$hash
+    if [ ! -x "$dir/crbench" ]; then
+        mkdir -p "$dir"
+        (cd "$here/crbench" && GOTOOLCHAIN=${GOTOOLCHAIN:-auto} GOWORK=off CGO_ENABLED=0 \
+            go build -buildvcs=false -trimpath -o "$dir/crbench.$$" .) >&2 || return 1
+        mv "$dir/crbench.$$" "$dir/crbench"
+    fi
+    echo "$dir/crbench"
+}
+
+# build_pull_image: the layout of the big image, kept likewise; prints its path.
+build_pull_image() {
+    local hash dir layers n
+    hash=$(cat "$here/make_image.py" "$repo/scripts/oci-layout.py" | sha256sum | cut -c 1-16)
+    dir=$cache/bench-image/$hash
+    if [ ! -d "$dir" ]; then
+        echo "bench: making the 150 MB image" >&2
+        mkdir -p "$work/image"
+        "$here/make_image.py" "$work/image" >&2
+        layers=()
+        for n in 0 1 2 3 4 5 6 7 8 9; do
+            layers+=(--layer "$work/image/layer$n.tar")
+        done
+        "$repo/scripts/oci-layout.py" --out "$work/image/layout" --ref registry.k8s.io/bench/pull:1 \
+            --arch "$(dpkg --print-architecture)" "${layers[@]}" --cmd '["/app0"]' >&2 || return 1
+        mkdir -p "${dir%/*}"
+        mv -T "$work/image/layout" "$dir" || [ -d "$dir" ] || return 1
+        rm -rf "$work/image"
+    fi
+    echo "$dir"
+}
+
+# fill_registry: a registry's storage of this run, with the test images and, where it is needed, the big one.
+fill_registry() {
+    local address rc=0
+    "$repo/tests/images/build.sh" "$work/registry"
+    case " $* " in *" pull "*) ;; *) return 0 ;; esac
+    address=$("$repo/tests/images/serve.sh" --data "$work/registry" --port 0 --pidfile "$work/registry.pid")
+    "$repo/tests/images/push.py" "$(build_pull_image)" "${address#http://}" >/dev/null || rc=$?
+    kill "$(cat "$work/registry.pid")"
+    return "$rc"
+}
+
+# versions: what was measured, where and when.
+versions() {
+    version_of() { "$@" 2>/dev/null | head -n 1 || true; }
+    jq -n --arg date "$(date -u +%FT%TZ)" --arg kernel "$(uname -r)" --arg cores "$(nproc)" \
+        --arg cpu "$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)" \
+        --arg memory_mib "$(awk '/^MemTotal:/ { print int($2 / 1024) }' /proc/meminfo)" \
+        --arg qemu "$(version_of qemu-system-x86_64 --version)" --arg containerd "$(version_of containerd --version)" \
+        --arg runc "$(version_of runc --version)" --arg casemate "$(version_of "$repo/build/bin/casemated" --version)" \
+        --arg commit "$(git -C "$repo" rev-parse --short HEAD 2>/dev/null || true)" --arg load "$(cut -d ' ' -f 1-3 /proc/loadavg)" \
+        --arg rounds "$rounds" --arg n "$BENCH_N" --arg quick "$quick" '$ARGS.named'
+}
+
+session_pid=''
+cgroup_name=casemate-bench.$$
+made_cni=0
+# Leaves nothing: no session, no registry, none of the cgroups that pods were given.
+# shellcheck disable=SC2317  # a trap runs it
+cleanup() {
+    trap '' INT TERM
+    if [ -n "$session_pid" ] && kill -0 "$session_pid" 2>/dev/null; then
+        kill -KILL "$session_pid" 2>/dev/null || true
+        wait "$session_pid" 2>/dev/null || true
+    fi
+    if [ -s "$work/registry.pid" ]; then
+        kill "$(cat "$work/registry.pid")" 2>/dev/null || true
+    fi
+    find /sys/fs/cgroup -maxdepth 3 -type d -name "$cgroup_name" -print0 2>/dev/null |
+        while IFS= read -r -d '' group; do
+            find "$group" -depth -type d -exec rmdir {} + 2>/dev/null || true
+        done
+    if [ "$made_cni" = 1 ]; then
+        rmdir /var/lib/cni 2>/dev/null || true
+    fi
+    rm -rf "$work"
+}
+
+# session RUNTIME ROUND SUBCOMMAND...: waits for it; an interrupt goes to the session, which ends in good order.
+session() {
+    local rc=0
+    # --kill-child: should this script die, so does the session's first process, and with it its namespace.
+    unshare --net --mount --pid --fork --kill-child --mount-proc --propagation private -- \
+        bash "$here/session.sh" "$1" "$2" "$work" "$raw" "$crbench" "/$cgroup_name" "${@:3}" &
+    session_pid=$!
+    wait "$session_pid" || rc=$?
+    session_pid=''
+    rm -rf "${work:?}/$1" "$work"/registry/run.*
+    return "$rc"
+}
+# shellcheck disable=SC2317  # a trap runs it
+on_signal() {
+    if [ -n "$session_pid" ]; then
+        # unshare does not pass signals on; its only child is the session.
+        pkill -TERM -P "$session_pid" || true
+        wait "$session_pid" || true
+    fi
+    exit 130
+}
+
+work=$(mktemp -d "${TMPDIR:-/var/tmp}/casemate-bench.XXXXXX")
+trap cleanup EXIT
+trap on_signal INT TERM
+
+crbench=$(build_crbench) || die "the load generator does not build"
+commands=$("$crbench" report --list --only "${ONLY:-}") || exit 2
+# shellcheck disable=SC2086  # one word a line
+fill_registry $commands
+rm -rf "$raw"
+mkdir -p "$raw"
+versions >"$raw/versions.json"
+if [ ! -d /var/lib/cni ]; then
+    mkdir -p /var/lib/cni
+    made_cni=1
+fi
+
+absent='' runtimes=()
+for runtime in casemate peer; do
+    if [ "$runtime" = peer ] && [ "${PEER:-1}" = 0 ]; then
+        absent+="peer=left out (PEER=0);"
+    elif reason=$(runtime_available "$runtime"); then
+        runtimes+=("$runtime")
+    else
+        absent+="$runtime=$reason;"
+    fi
+done
+
+status=0
+for ((round = 1; round <= rounds; round++)); do
+    # Memory does not change from round to round: once is enough.
+    now=$commands
+    if [ "$round" -gt 1 ]; then
+        now=$(grep -vx pss <<<"$commands" || true)
+    fi
+    for runtime in "${runtimes[@]}"; do
+        # shellcheck disable=SC2086  # one word a line
+        session "$runtime" "$round" $now || status=1
+    done
+done
+
+"$crbench" report --raw "$raw" --out "$results/results.json" --only "${ONLY:-}" --absent "$absent"
+exit "$status"

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+# shellcheck shell=bash
+#
+# Sourced by run.sh and session.sh, which set repo: how each runtime of the benchmark is started and stopped. All that differs between them is here.
+#
+# A start function is given a private, empty folder on a real disk, the registry's address and the repository's root. It
+# sets runtime_socket and runtime_pid, and returns when the process runs (the load generator waits for its answer). It
+# runs in network, mount and process namespaces of its own, with a tmpfs on /run, so that nothing of it can outlive the
+# session or meet another runtime of the machine.
+
+runtime_pid=''
+runtime_socket=''
+
+# Registries that the images come from; each is mirrored by the local one.
+bench_registries=(registry.k8s.io k8s.gcr.io gcr.io public.ecr.aws)
+
+# bench_cni DIR: a bridge network for the pods, the same for both runtimes; prints the configuration folder.
+bench_cni() {
+    mkdir -p "$1/cni"
+    cat >"$1/cni/10-bench.conflist" <<CNI
+{
+  "cniVersion": "0.4.0",
+  "name": "bench",
+  "plugins": [
+    {
+      "type": "bridge", "bridge": "bench0", "isGateway": true, "ipMasq": false,
+      "ipam": {
+        "type": "host-local", "dataDir": "$1/ipam",
+        "ranges": [[{"subnet": "10.88.0.0/16"}]], "routes": [{"dst": "0.0.0.0/0"}]
+      }
+    }
+  ]
+}
+CNI
+    echo "$1/cni"
+}
+
+# runtime_available NAME: fails and prints a reason when this runtime cannot run here.
+runtime_available() {
+    local tool
+    case "$1" in
+        peer)
+            for tool in containerd containerd-shim-runc-v2 runc; do
+                command -v "$tool" >/dev/null || { echo "$tool is missing"; return 1; }
+            done
+            ;;
+        casemate)
+            [ -x "${repo:?}/build/bin/casemated" ] || { echo "build/bin/casemated is not built"; return 1; }
+            command -v qemu-system-x86_64 >/dev/null || { echo "qemu-system-x86_64 is missing"; return 1; }
+            ;;
+    esac
+    [ -x /usr/lib/cni/bridge ] || { echo "containernetworking-plugins is missing"; return 1; }
+}
+
+runtime_start() {
+    "_start_$1" "$2" "$3"
+}
+
+# runtime_stop: end the daemon; its pods are gone by then, and the namespace takes whatever is not.
+runtime_stop() {
+    local deadline=$((SECONDS + 20))
+    [ -n "$runtime_pid" ] || return 0
+    kill "$runtime_pid" 2>/dev/null || true
+    while kill -0 "$runtime_pid" 2>/dev/null; do
+        if [ "$SECONDS" -ge "$deadline" ]; then
+            kill -KILL "$runtime_pid" 2>/dev/null || true
+            break
+        fi
+        sleep 0.05
+    done
+    wait "$runtime_pid" 2>/dev/null || true
+    runtime_pid=''
+}
+
+# ---- containerd + runc -----------------------------------------------------------------------------------------------
+
+_peer_config() {
+    local registry
+    cat <<CONFIG
+version = 2
+root = "$1/root"
+state = "/run/containerd"
+oom_score = 0
+disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.snapshotter.v1.btrfs",
+  "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.aufs",
+  "io.containerd.tracing.processor.v1.otlp"]
+[grpc]
+  address = "$runtime_socket"
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "registry.k8s.io/pause:3.6"
+  restrict_oom_score_adj = true
+  disable_apparmor = true
+  netns_mounts_under_state_dir = true
+[plugins."io.containerd.grpc.v1.cri".cni]
+  bin_dir = "/usr/lib/cni"
+  conf_dir = "$2"
+[plugins."io.containerd.grpc.v1.cri".containerd]
+  snapshotter = "overlayfs"
+  default_runtime_name = "runc"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+  runtime_type = "io.containerd.runc.v2"
+[plugins."io.containerd.grpc.v1.cri".registry]
+  config_path = "$1/certs.d"
+CONFIG
+    for registry in "${bench_registries[@]}"; do
+        mkdir -p "$1/certs.d/$registry"
+        printf 'server = "%s"\n[host."%s"]\n  capabilities = ["pull", "resolve"]\n' "$3" "$3" \
+            >"$1/certs.d/$registry/hosts.toml"
+    done
+}
+
+_start_peer() {
+    runtime_socket=/run/containerd.sock
+    _peer_config "$1" "$(bench_cni "$1")" "$2" >"$1/config.toml"
+    containerd --config "$1/config.toml" --log-level warn >"$1/log" 2>&1 &
+    runtime_pid=$!
+}
+
+# ---- casemated -------------------------------------------------------------------------------------------------------
+
+_casemate_config() {
+    local registry
+    cat <<CONFIG
+[daemon]
+socket = $runtime_socket
+state-dir = $1/state
+run-dir = /run/casemate
+[network]
+cni-conf-dir = $2
+cni-bin-dir = /usr/lib/cni
+CONFIG
+    for registry in "${bench_registries[@]}"; do
+        printf '[registry "%s"]\nmirror = %s\nplain-http = true\n' "$registry" "$3"
+    done
+}
+
+_start_casemate() {
+    runtime_socket=/run/casemate.sock
+    _casemate_config "$1" "$(bench_cni "$1")" "$2" >"$1/casemate.conf"
+    "$repo/build/bin/casemated" --config "$1/casemate.conf" >"$1/log" 2>&1 &
+    runtime_pid=$!
+}
