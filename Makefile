@@ -53,7 +53,7 @@ endif
 # -Wnull-dereference reports paths through glibc macros at -O2 when instrumented; it is on for the plain build only.
 WARN += $(if $(SANITIZE),,-Wnull-dereference)
 
-CPPFLAGS := -D_GNU_SOURCE -I. -I$(BUILD)/gen -DCASEMATE_VERSION='"$(VERSION)"'
+CPPFLAGS := -D_GNU_SOURCE -I. -isystem $(BUILD)/gen -DCASEMATE_VERSION='"$(VERSION)"'
 CFLAGS   := -std=gnu17 -g $(OPT) $(WARN) $(if $(filter 1,$(WERROR)),-Werror) $(HARDEN) -fPIE -ffunction-sections \
             -fdata-sections -fno-common
 LDFLAGS  := $(HARDEN_LD) -Wl,--gc-sections
