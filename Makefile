@@ -37,16 +37,16 @@ probe = $(foreach f,$(1),$(shell echo 'int main(void){return 0;}' | $(CC) -Werro
 
 FLAGS_CACHE := $(BUILD)/flags.$(notdir $(firstword $(CC)))$(if $(SANITIZE),.$(subst $(comma),-,$(SANITIZE))).mk
 comma := ,
-ifeq ($(wildcard $(FLAGS_CACHE)),)
+ifeq ($(shell [ $(FLAGS_CACHE) -nt Makefile ] && echo fresh),)
   WARN := $(call probe,-Wall -Wextra -Wformat=2 -Wshadow -Wvla -Wconversion -Wno-sign-conversion -Wstrict-prototypes \
             -Wmissing-prototypes -Wpointer-arith -Wcast-qual -Wwrite-strings -Wimplicit-fallthrough -Wundef \
-            -Wold-style-definition -Wredundant-decls -Wlogical-op -Wduplicated-cond -Wduplicated-branches \
+            -Wold-style-definition -Wredundant-decls -Wduplicated-cond -Wduplicated-branches \
             -Wformat-signedness -Wno-missing-field-initializers)
   HARDEN := $(call probe,-fstack-protector-strong -fstack-clash-protection -fcf-protection=full \
             -ftrivial-auto-var-init=zero -fno-strict-aliasing)
   HARDEN_LD := $(call probe,-Wl$(comma)-z$(comma)relro -Wl$(comma)-z$(comma)now -Wl$(comma)-z$(comma)noexecstack)
   $(shell mkdir -p $(BUILD) && printf 'WARN := %s\nHARDEN := %s\nHARDEN_LD := %s\n' '$(WARN)' '$(HARDEN)' \
-            '$(HARDEN_LD)' > $(FLAGS_CACHE))
+            '$(HARDEN_LD)' > $(FLAGS_CACHE).$$$$ && mv $(FLAGS_CACHE).$$$$ $(FLAGS_CACHE))
 else
   include $(FLAGS_CACHE)
 endif

@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The configuration file: /etc/casemate/casemate.conf and then casemate.conf.d/ *.conf beside it,
+ * in order of name; a later value replaces an earlier one. Only this file knows the keys. Unknown
+ * sections and keys, and values that cannot be, are errors with file and line. All strings are
+ * owned by the struct. Loaded once, at start; not shared while it changes.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/base/cleanup.h"
+#include "common/base/err.h"
+#include "common/base/log.h"
+#include "host/image/image.h"
+#include "host/vmm/vmm.h"
+
+struct config_registry {
+    char *host;
+    char **mirrors; /* base URLs in order */
+    size_t n_mirrors;
+    bool plain_http;
+    char *ca_file;
+    char *client_cert;
+    char *client_key;
+};
+
+struct config {
+    /* [casemated] */
+    char *socket;    /* CRI socket */
+    char *state_dir; /* survives a reboot: records, images, scratch disks */
+    char *run_dir;   /* does not: sockets */
+    enum log_level log_level;
+    unsigned workers; /* handlers that may block at the same time */
+    /* [guest] */
+    char *kernel;
+    char *initrd;
+    unsigned memory_mib;
+    unsigned vcpus;
+    /* [vmm] */
+    char *qemu; /* NULL: found */
+    enum vmm_accel accel;
+    enum vmm_transport transport;
+    unsigned uid_base; /* each QEMU runs under a uid of its own out of [uid_base, uid_base +
+                          uid_count) */
+    unsigned uid_count;
+    /* [pod] */
+    unsigned scratch_mib; /* size of a pod's writable disk (sparse) */
+    /* [image] */
+    char *converter;
+    unsigned converter_uid;
+    enum image_compression compression;
+    char *auth_file; /* NULL: none */
+    /* [network] */
+    bool loopback_only; /* pods without a network are allowed */
+    /* [registry "HOST"] */
+    struct config_registry *registries;
+    size_t n_registries;
+};
+
+/*
+ * Reads path and its .d folder on top of the defaults. A missing file is an error only when
+ * must_exist. Release with config_fini, also after a failure.
+ */
+int config_load(const char *path, bool must_exist, struct config *ret_config, struct err *err);
+
+/* Releases the strings. A zeroed one is fine. */
+void config_fini(struct config *config);
+#define cleanup_config CLEANUP(config_fini)
