@@ -1,0 +1,268 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Inside of host/sandbox: the objects and what may be done to them. A manager holds pods, a pod holds
+ * containers; all are reference counted and freed with the last reference. Lock order: manager's
+ * mutex, pod's save_mutex, pod's mutex. No mutex is held while a guest, a child or a VM is waited for,
+ * and the loop's thread takes none of them for longer than a field access.
+ */
+#pragma once
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <sys/queue.h>
+
+#include "host/guest/guest.h"
+#include "host/image/image.h"
+#include "host/sandbox/logpump.h"
+#include "host/sandbox/sandbox.h"
+#include "host/store/store.h"
+#include "host/vmm/vmm.h"
+#include "proto/state/state.pb-c.h"
+
+struct workers;
+
+#define POD_SHORT_ID_LEN 16 /* of its id: name of its VM and of its folder below run_dir */
+
+enum pod_state {
+    POD_CREATING, /* being brought up by sandbox_run; hidden from clients */
+    POD_READY,    /* VM runs, agent answers: containers may be created */
+    POD_STOPPING, /* VM is being ended; no new operation begins */
+    POD_STOPPED,  /* no VM; containers are EXITED; may be removed */
+    POD_REMOVING, /* being forgotten; hidden from clients */
+};
+
+enum container_state {
+    CTR_CREATING, /* being made; hidden from clients */
+    CTR_CREATED,  /* exists in the guest, waits for its start */
+    CTR_STARTING, /* start is under way in the guest */
+    CTR_RUNNING,  /* log and exit are watched */
+    CTR_EXITED,   /* exit is known, output is in the log; may be removed */
+    CTR_REMOVING, /* being forgotten; hidden from clients */
+};
+
+/* Names for logs and messages. Never NULL. */
+const char *pod_state_name(enum pod_state state);
+const char *container_state_name(enum container_state state);
+/* Whether the model allows the step. */
+bool pod_state_may_become(enum pod_state from, enum pod_state to);
+bool container_state_may_become(enum container_state from, enum container_state to);
+
+/* What never changes of a pod, shared with snapshots. */
+struct pod_facts {
+    atomic_uint refs;
+    char id[SANDBOX_ID_SIZE];
+    int64_t created_ns;
+    char *runtime_handler;
+    Runtime__V1__PodSandboxConfig *config;
+};
+struct pod_facts *pod_facts_new(const char *id, int64_t created_ns, const char *runtime_handler,
+                                const Runtime__V1__PodSandboxConfig *config, struct err *err);
+struct pod_facts *pod_facts_ref(struct pod_facts *facts);
+void pod_facts_unref(struct pod_facts *facts);
+
+struct container_facts {
+    atomic_uint refs;
+    char id[SANDBOX_ID_SIZE];
+    char pod_id[SANDBOX_ID_SIZE];
+    int64_t created_ns;
+    Runtime__V1__ContainerConfig *config;
+    char *image_id;
+    char *image_ref;
+    char *log_path; /* absolute; "" without a log */
+    unsigned stop_signal;
+    bool has_user;
+    int64_t uid;
+    int64_t gid;
+    char **disks; /* serials */
+    size_t n_disks;
+    Casemate__Agent__V1__Process *process; /* what exec inherits; NULL while CREATING */
+};
+struct container_facts *container_facts_ref(struct container_facts *facts);
+void container_facts_unref(struct container_facts *facts);
+
+/* A disk of the pod's VM that containers share. */
+struct pod_disk {
+    char serial[VM_DISK_SERIAL_SIZE];
+    uint32_t lun;
+    uint64_t size_bytes;
+    unsigned refs;
+    bool attaching; /* somebody is at it; wait for the pod's cond */
+    LIST_ENTRY(pod_disk) entry;
+};
+
+struct container {
+    atomic_uint refs;
+    struct pod *pod;               /* a reference */
+    struct container_facts *facts; /* set at birth, completed before CREATED */
+    /* below: guarded by the pod's mutex */
+    enum container_state state;
+    bool busy; /* the job slot: create, start or remove is under way */
+    int64_t started_ns;
+    int64_t finished_ns;
+    int exit_code;
+    char *reason;  /* NULL: "" */
+    char *message; /* NULL: "" */
+    bool exit_pending; /* the exit is being recorded by a worker */
+    struct guest_exit exit;
+    /* the loop's */
+    struct logpump *pump; /* NULL: nothing is followed */
+    TAILQ_ENTRY(container) entry;
+};
+TAILQ_HEAD(container_list, container);
+
+struct pod {
+    atomic_uint refs;
+    struct sandbox_manager *mgr;
+    struct pod_facts *facts;
+    char short_id[POD_SHORT_ID_LEN + 1];
+    pthread_mutex_t save_mutex; /* held while a record is stored: the newest state is stored last */
+    pthread_mutex_t mutex;      /* guards all that follows */
+    pthread_cond_t cond;        /* any change of state, busy, exit, disks */
+    enum pod_state state;
+    bool ending; /* pod_end_vm is at work */
+    unsigned operations; /* calls under way that use vm or guest */
+    char *reason;
+    char *message;
+    char *vm_record; /* text for the store; NULL: none */
+    char boot_id[GUEST_TEXT_SIZE];
+    char guest_kernel[GUEST_TEXT_SIZE];
+    int64_t boot_ms;
+    pid_t vm_pid;
+    char **cgroups;
+    size_t n_cgroups;
+    struct vm *vm;       /* NULL: none */
+    struct guest *guest; /* NULL: none */
+    LIST_HEAD(, pod_disk) disks;
+    struct container_list containers; /* newest first; each a reference */
+    TAILQ_ENTRY(pod) entry;
+};
+TAILQ_HEAD(pod_list, pod);
+
+struct sandbox_manager {
+    struct sandbox_config config; /* strings are ours */
+    struct sandbox_deps deps;
+    struct workers *workers;
+    pthread_mutex_t mutex; /* guards the list and makes names unique */
+    struct pod_list pods;  /* newest first; each a reference */
+    pthread_mutex_t scratch_mutex; /* one maker of the scratch template */
+    char *pods_run_dir;   /* run_dir/pods: a folder per VM */
+    char *logs_run_dir;   /* run_dir/logs: checkpoints of logs */
+    char *pods_state_dir; /* state_dir/pods: scratch disks */
+    char *scratch_template;
+};
+
+/* ---- manager.c: tables, references, waiting ---- */
+
+struct pod *pod_ref(struct pod *pod);
+void pod_unref(struct pod *pod);
+DEFINE_CLEANUP(pod, struct pod, pod_unref)
+#define cleanup_pod CLEANUP(pod_cleanup_)
+
+struct container *container_ref(struct container *c);
+void container_unref(struct container *c);
+DEFINE_CLEANUP(container, struct container, container_unref)
+#define cleanup_container CLEANUP(container_cleanup_)
+
+/* A pod that is in no table yet, CREATING. Takes a reference of facts. */
+int pod_new(struct sandbox_manager *mgr, struct pod_facts *facts, struct pod **ret_pod,
+            struct err *err);
+/* A container that is in no list yet, CREATING; holds the pod. Takes a reference of facts. */
+int container_new(struct pod *pod, struct container_facts *facts, struct container **ret_container,
+                  struct err *err);
+
+/* Puts the pod into the table, unless its name is taken (EXISTS). */
+int manager_add_pod(struct sandbox_manager *mgr, struct pod *pod, struct err *err);
+void manager_drop_pod(struct sandbox_manager *mgr, struct pod *pod);
+
+/* The pod or container of an id or unique prefix, with a reference. NOT_FOUND, INVALID. */
+int manager_find_pod(struct sandbox_manager *mgr, const char *id, struct pod **ret_pod,
+                     struct err *err);
+int manager_find_container(struct sandbox_manager *mgr, const char *id,
+                           struct container **ret_container, struct err *err);
+/* All pods, each with a reference, newest first; a heap array to be freed by manager_free_pods. */
+int manager_all_pods(struct sandbox_manager *mgr, struct pod ***ret_pods, size_t *ret_n,
+                     struct err *err);
+void manager_free_pods(struct pod **pods, size_t n);
+
+/* Runs fn(arg) on a worker; where that is impossible, here and now. */
+void manager_defer(struct sandbox_manager *mgr, void (*fn)(void *arg), void *arg);
+
+/* Runs fn(arg) on the loop's thread and waits for it. */
+void manager_on_loop(struct sandbox_manager *mgr, void (*fn)(void *arg), void *arg);
+
+/* The one place where states change; under the pod's mutex. Asserts that the model allows it. */
+void pod_set_state(struct pod *pod, enum pod_state state);
+void container_set_state(struct container *c, enum container_state state);
+
+/* Waits on the pod's cond (mutex held) until the deadline: false when it has passed. */
+bool pod_wait(struct pod *pod, int64_t deadline_ms);
+
+/* Sets a heap text that may be NULL; keeps the old one when out of memory. */
+void set_text(char **text, const char *value);
+
+/* What an operation needs of a READY pod; keeps it from being torn down half way. */
+struct pod_use {
+    struct pod *pod;
+    struct vm *vm;
+    struct guest *guest;
+};
+/* BAD_STATE unless READY. */
+int pod_use_begin(struct pod *pod, struct pod_use *ret_use, struct err *err);
+void pod_use_end(struct pod_use *use);
+
+/* The deadline of one call of the agent: the caller's, or the configured time from now. */
+int64_t manager_call_deadline(const struct sandbox_manager *mgr, int64_t deadline_ms);
+
+/* ---- records.c: what is durable ---- */
+
+int pod_save(struct pod *pod, struct err *err);
+int container_save(struct container *c, struct err *err);
+int pod_delete_record(struct pod *pod, struct err *err);
+int container_delete_record(struct container *c, struct err *err);
+
+/* ---- sandbox.c: the pod's life ---- */
+
+/*
+ * Ends the VM, if there is one, and what lives in it: containers become EXITED with reason and
+ * message, the pod STOPPED. Any number of callers; all return when it is done. Never on the loop.
+ */
+void pod_end_vm(struct pod *pod, const char *reason, const char *message);
+/* Says Hello and takes the connection as the pod's. */
+int pod_connect(struct pod *pod, struct vm *vm, int64_t deadline_ms, struct err *err);
+/* Folder of the pod's VM, its scratch disk: heap text, NULL when out of memory. */
+char *pod_run_path(const struct pod *pod);
+char *pod_state_path(const struct pod *pod);
+/* Removes files, cgroups and the record of a pod that has no VM, and drops it from the table. */
+int pod_forget(struct pod *pod, struct err *err);
+void pod_watch_vm(struct pod *pod, struct vm *vm);
+
+/* ---- container.c and lifecycle of a container ---- */
+
+/* Begins to follow output and exit of a container that runs (or has run) in the guest. Blocks. */
+int container_follow(struct container *c, struct guest *guest, const uint64_t acked[2],
+                     struct err *err);
+/* Stops following; with flush what came last without a newline is written to the log. Blocks. */
+void container_unfollow(struct container *c, bool flush);
+/* Marks it EXITED, once; the record follows. */
+void container_mark_exited(struct container *c, int exit_code, int64_t finished_ns,
+                           const char *reason, const char *message);
+/* Forgets it, its image use and its checkpoint. */
+int container_forget(struct container *c, struct err *err);
+/* Path of its log's checkpoint: heap text or NULL. */
+char *container_checkpoint_path(const struct container *c);
+
+/* ---- disks.c ---- */
+
+/* One more user of the layer's disk, attached if need be. */
+int pod_disk_acquire(struct pod *pod, struct vm *vm, struct image_service *images,
+                     const struct image *image, size_t layer, int64_t deadline_ms,
+                     uint32_t *ret_lun, struct err *err);
+/* One user less of each of these. Disks stay attached for the next container until there are many. */
+void pod_disks_release(struct pod *pod, char *const *serials, size_t n);
+/* After a restart: the VM's disks, and who uses them. */
+int pod_disks_reload(struct pod *pod, struct vm *vm, struct err *err);
+/* Serial of a layer's disk: 36 hexadecimal digits of its diff id. INVALID for an odd diff id. */
+int pod_disk_serial(const char *diff_id, char ret_serial[VM_DISK_SERIAL_SIZE], struct err *err);
+/* Frees the table. */
+void pod_disks_clear(struct pod *pod);
