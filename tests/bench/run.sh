@@ -8,6 +8,8 @@
 #
 #   N=40          pods of the latency metrics, each round     ROUNDS=2   turns of each runtime
 #   ONLY=a,b      these metrics only                          PEER=0     casemate alone (no ratios)
+#   BENCH_OUT=DIR instead of build/bench
+#   BENCH_NETWORK=none|cni  the pods' network, the same for both (default none: loopback only)
 #   BENCH_QUICK=1 few repetitions: about two minutes, to see that it works; its figures mean nothing
 set -euo pipefail
 
@@ -28,16 +30,18 @@ else
     defaults=(40 2 100 3 100 500 300)
 fi
 export BENCH_N=${N:-${defaults[0]}} BENCH_EXEC_N=${EXEC_N:-${defaults[2]}} BENCH_PULLS=${PULLS:-${defaults[3]}}
-export BENCH_PODS=${PODS:-${defaults[4]}} BENCH_CONTAINERS=${CONTAINERS:-${defaults[5]}} BENCH_LISTS=${LISTS:-${defaults[6]}}
+export BENCH_PODS=${PODS:-${defaults[4]}}
+export BENCH_CONTAINERS=${CONTAINERS:-${defaults[5]}} BENCH_LISTS=${LISTS:-${defaults[6]}}
 rounds=${ROUNDS:-${defaults[1]}}
 
+case "$bench_network" in none | cni) ;; *) die "BENCH_NETWORK is none or cni" ;; esac
 [ "$(id -u)" = 0 ] || die "needs root (namespaces, cgroups, containers)"
 for tool in go docker-registry unshare python3 zstd curl ip; do
     command -v "$tool" >/dev/null || die "$tool is missing"
 done
 
 cache=${CASEMATE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/casemate}
-results=$repo/build/bench
+results=${BENCH_OUT:-$repo/build/bench}
 raw=$results/raw
 
 # build_crbench: the load generator, kept under the hash of its source; prints its path.
@@ -95,8 +99,9 @@ versions() {
         --arg memory_mib "$(awk '/^MemTotal:/ { print int($2 / 1024) }' /proc/meminfo)" \
         --arg qemu "$(version_of qemu-system-x86_64 --version)" --arg containerd "$(version_of containerd --version)" \
         --arg runc "$(version_of runc --version)" --arg casemate "$(version_of "$repo/build/bin/casemated" --version)" \
-        --arg commit "$(git -C "$repo" rev-parse --short HEAD 2>/dev/null || true)" --arg load "$(cut -d ' ' -f 1-3 /proc/loadavg)" \
-        --arg rounds "$rounds" --arg n "$BENCH_N" --arg quick "$quick" '$ARGS.named'
+        --arg commit "$(git -C "$repo" rev-parse --short HEAD 2>/dev/null || true)" \
+        --arg load "$(cut -d ' ' -f 1-3 /proc/loadavg)" \
+        --arg network "$bench_network" --arg rounds "$rounds" --arg n "$BENCH_N" --arg quick "$quick" '$ARGS.named'
 }
 
 session_pid=''
@@ -127,7 +132,8 @@ cleanup() {
 session() {
     local rc=0
     # --kill-child: should this script die, so does the session's first process, and with it its namespace.
-    unshare --net --mount --pid --fork --kill-child --mount-proc --propagation private -- \
+    # setsid: the terminal's interrupt is for this script, which passes it on in order.
+    setsid unshare --net --mount --pid --fork --kill-child --mount-proc --propagation private -- \
         bash "$here/session.sh" "$1" "$2" "$work" "$raw" "$crbench" "/$cgroup_name" "${@:3}" &
     session_pid=$!
     wait "$session_pid" || rc=$?
@@ -146,6 +152,7 @@ on_signal() {
 }
 
 work=$(mktemp -d "${TMPDIR:-/var/tmp}/casemate-bench.XXXXXX")
+chmod 0711 "$work" # what a runtime runs unprivileged may reach what it is handed
 trap cleanup EXIT
 trap on_signal INT TERM
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # shellcheck shell=bash
 #
-# Sourced by run.sh and session.sh, which set repo: how each runtime of the benchmark is started and stopped. All that differs between them is here.
+# Sourced by run.sh and session.sh, which set repo: how each runtime of the benchmark is started and stopped. All that
+# differs between them is here.
 #
 # A start function is given a private, empty folder on a real disk, the registry's address and the repository's root. It
 # sets runtime_socket and runtime_pid, and returns when the process runs (the load generator waits for its answer). It
@@ -14,25 +15,35 @@ runtime_socket=''
 # Registries that the images come from; each is mirrored by the local one.
 bench_registries=(registry.k8s.io k8s.gcr.io gcr.io public.ecr.aws)
 
-# bench_cni DIR: a bridge network for the pods, the same for both runtimes; prints the configuration folder.
+# The pods' network, the same for both runtimes: BENCH_NETWORK=none (loopback only) or cni.
+bench_network=${BENCH_NETWORK:-none}
+
+# bench_cni DIR: writes DIR/cni, the configuration, and DIR/cni-bin, the plugins. "cni" is what containerd's documentation
+# has a node begin with: a bridge, masquerading, host-local addresses, port mappings.
 bench_cni() {
-    mkdir -p "$1/cni"
-    cat >"$1/cni/10-bench.conflist" <<CNI
+    mkdir -p "$1/cni" "$1/cni-bin"
+    ln -s /usr/lib/cni/* "${repo:?}/tests/bench/cni-none" "$1/cni-bin/"
+    case "$bench_network" in
+        none) echo '{"cniVersion": "0.4.0", "name": "bench", "plugins": [{"type": "cni-none"}]}' ;;
+        cni)
+            cat <<CNI
 {
   "cniVersion": "0.4.0",
   "name": "bench",
   "plugins": [
     {
-      "type": "bridge", "bridge": "bench0", "isGateway": true, "ipMasq": false,
+      "type": "bridge", "bridge": "bench0", "isGateway": true, "ipMasq": true, "promiscMode": true,
       "ipam": {
         "type": "host-local", "dataDir": "$1/ipam",
         "ranges": [[{"subnet": "10.88.0.0/16"}]], "routes": [{"dst": "0.0.0.0/0"}]
       }
-    }
+    },
+    {"type": "portmap", "capabilities": {"portMappings": true}}
   ]
 }
 CNI
-    echo "$1/cni"
+            ;;
+    esac >"$1/cni/10-bench.conflist"
 }
 
 # runtime_available NAME: fails and prints a reason when this runtime cannot run here.
@@ -40,16 +51,16 @@ runtime_available() {
     local tool
     case "$1" in
         peer)
-            for tool in containerd containerd-shim-runc-v2 runc; do
+            for tool in containerd containerd-shim-runc-v2 runc iptables /usr/lib/cni/bridge; do
                 command -v "$tool" >/dev/null || { echo "$tool is missing"; return 1; }
             done
             ;;
         casemate)
             [ -x "${repo:?}/build/bin/casemated" ] || { echo "build/bin/casemated is not built"; return 1; }
             command -v qemu-system-x86_64 >/dev/null || { echo "qemu-system-x86_64 is missing"; return 1; }
+            [ "$bench_network" = none ] || { echo "BENCH_NETWORK=$bench_network is not wired up for it"; return 1; }
             ;;
     esac
-    [ -x /usr/lib/cni/bridge ] || { echo "containernetworking-plugins is missing"; return 1; }
 }
 
 runtime_start() {
@@ -92,8 +103,8 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.snapshotter.
   disable_apparmor = true
   netns_mounts_under_state_dir = true
 [plugins."io.containerd.grpc.v1.cri".cni]
-  bin_dir = "/usr/lib/cni"
-  conf_dir = "$2"
+  bin_dir = "$1/cni-bin"
+  conf_dir = "$1/cni"
 [plugins."io.containerd.grpc.v1.cri".containerd]
   snapshotter = "overlayfs"
   default_runtime_name = "runc"
@@ -104,14 +115,15 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.snapshotter.
 CONFIG
     for registry in "${bench_registries[@]}"; do
         mkdir -p "$1/certs.d/$registry"
-        printf 'server = "%s"\n[host."%s"]\n  capabilities = ["pull", "resolve"]\n' "$3" "$3" \
+        printf 'server = "%s"\n[host."%s"]\n  capabilities = ["pull", "resolve"]\n' "$2" "$2" \
             >"$1/certs.d/$registry/hosts.toml"
     done
 }
 
 _start_peer() {
     runtime_socket=/run/containerd.sock
-    _peer_config "$1" "$(bench_cni "$1")" "$2" >"$1/config.toml"
+    bench_cni "$1"
+    _peer_config "$1" "$2" >"$1/config.toml"
     containerd --config "$1/config.toml" --log-level warn >"$1/log" 2>&1 &
     runtime_pid=$!
 }
@@ -121,22 +133,21 @@ _start_peer() {
 _casemate_config() {
     local registry
     cat <<CONFIG
-[daemon]
+[casemated]
 socket = $runtime_socket
-state-dir = $1/state
-run-dir = /run/casemate
+state_dir = $1/state
+run_dir = /run/casemate
 [network]
-cni-conf-dir = $2
-cni-bin-dir = /usr/lib/cni
+loopback_only = yes
 CONFIG
     for registry in "${bench_registries[@]}"; do
-        printf '[registry "%s"]\nmirror = %s\nplain-http = true\n' "$registry" "$3"
+        printf '[registry "%s"]\nmirror = %s\n' "$registry" "$2"
     done
 }
 
 _start_casemate() {
-    runtime_socket=/run/casemate.sock
-    _casemate_config "$1" "$(bench_cni "$1")" "$2" >"$1/casemate.conf"
+    runtime_socket=/run/casemate/casemate.sock
+    _casemate_config "$1" "$2" >"$1/casemate.conf"
     "$repo/build/bin/casemated" --config "$1/casemate.conf" >"$1/log" 2>&1 &
     runtime_pid=$!
 }

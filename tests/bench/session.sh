@@ -18,9 +18,9 @@ shift 6
 # The settings that a subcommand's time depends on; run.sh exports them.
 : "${BENCH_N:?}" "${BENCH_EXEC_N:?}" "${BENCH_PULLS:?}" "${BENCH_PODS:?}" "${BENCH_LISTS:?}"
 
-child=''
-# A signal to the session interrupts the load generator, which then cleans up and ends.
-trap '[ -z "$child" ] || kill -TERM "$child" 2>/dev/null' TERM INT
+child='' interrupted=0
+# A signal to the session interrupts the load generator, which then cleans up and ends; so does the session.
+trap 'interrupted=1; [ -z "$child" ] || kill -TERM "$child" 2>/dev/null' TERM INT
 
 # The mounts: /run is private (sockets, network namespaces, shims), and so is what CNI keeps.
 mount -t tmpfs -o mode=0755 tmpfs /run || exit 1
@@ -48,6 +48,7 @@ bench() {
 image=registry.k8s.io/e2e-test-images/busybox:1.29-2
 failed=0
 for command; do
+    [ "$interrupted" = 0 ] || break
     echo "bench: $runtime, round $round: $command" >&2
     case $command in
         latency) bench latency --image $image --n "$BENCH_N" --warmup 2 ;;

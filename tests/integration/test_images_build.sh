@@ -18,7 +18,7 @@ fail() {
 
 if [ "${1:-}" != inside ]; then
     [ "$(id -u)" = 0 ] || skip "needs root for a network namespace and chroot"
-    for tool in docker-registry apt-get readelf zstd curl jq setpriv; do
+    for tool in docker-registry apt-get readelf zstd curl jq setpriv ipcmk openssl htpasswd; do
         command -v "$tool" >/dev/null || skip "$tool is missing"
     done
     work=$(mktemp -d)
