@@ -23,6 +23,8 @@ enum image_compression { IMAGE_COMPRESSION_ZSTD, IMAGE_COMPRESSION_LZ4, IMAGE_CO
 
 /* Parses "zstd", "lz4" or "none". Returns 0, or -1 for any other text. */
 int image_compression_parse(const char *text, enum image_compression *ret_compression);
+/* The name that image_compression_parse takes. Never NULL. */
+const char *image_compression_name(enum image_compression compression);
 
 /* How to reach one registry. A registry without an entry is reached over HTTPS with the system's CAs, no mirrors. */
 struct image_registry {
