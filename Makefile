@@ -64,7 +64,7 @@ else
   CPPFLAGS += -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=$(if $(filter clang%,$(notdir $(CC))),2,3)
 endif
 
-HOST_PKGS  := libnghttp2 libprotobuf-c jansson libcurl libarchive libsquashfs1 sqlite3 libseccomp libcap zlib libzstd
+HOST_PKGS  := libnghttp2 libprotobuf-c jansson libcurl libarchive libsquashfs1 sqlite3 libseccomp libcap zlib libzstd libcrypto
 AGENT_PKGS := libnghttp2 libprotobuf-c libseccomp libcap
 HOST_LIBS  := $(shell $(PKG_CONFIG) --libs $(HOST_PKGS) 2>/dev/null) -linih -lpthread
 AGENT_LIBS := $(shell $(PKG_CONFIG) --static --libs $(AGENT_PKGS) 2>/dev/null)

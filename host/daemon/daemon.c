@@ -33,6 +33,9 @@
 #include "host/sandbox/sandbox.h"
 #include "host/store/store.h"
 
+/* Runtime handlers beside "": what a RuntimeClass names. Both are the same machine. */
+static const char *const handlers[] = {"casemate"};
+
 enum { DRAIN_MS = 3000, PREPARE_MS = 60000, MAX_QUEUED = 1024 };
 
 struct daemon {
@@ -253,6 +256,8 @@ static int make_sandboxes(struct daemon *d, struct err *err)
                                 .run_dir = run,
                                 .kernel = c->kernel,
                                 .initrd = c->initrd,
+                                .handlers = handlers,
+                                .n_handlers = ARRAY_SIZE(handlers),
                                 .memory_bytes = (uint64_t)c->memory_mib << 20,
                                 .vcpus = c->vcpus,
                                 .scratch_bytes = (uint64_t)c->scratch_mib << 20};
@@ -336,7 +341,9 @@ static int come_up(struct daemon *d, struct err *err)
     struct cri_config cc = {.sandboxes = d->sandboxes,
                             .images = d->images,
                             .get_status = get_status,
-                            .get_status_arg = d};
+                            .get_status_arg = d,
+                            .handlers = handlers,
+                            .n_handlers = ARRAY_SIZE(handlers)};
     if (cri_new(&cc, &d->cri, err) < 0)
         return -1;
     return call_on_loop(d, start_server, err);
