@@ -6,6 +6,7 @@
 #pragma once
 
 #include <limits.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -29,6 +30,9 @@ struct vm_record {
     uint32_t cid;          /* vsock context id; 0 with SERIAL */
     char qemu_version[64];
 };
+
+/* Whether id may name a machine: 1 to VM_ID_SIZE - 1 bytes of [A-Za-z0-9_.-], not starting with '-' or '.'. */
+bool vm_id_is_valid(const char *id);
 
 /* JSON text on the heap; free it. */
 int vm_record_encode(const struct vm_record *record, char **ret_text, struct err *err);

@@ -89,7 +89,7 @@ struct vm_spec {
     const char *kernel;         /* uncompressed PVH vmlinux, or a bzImage */
     const char *initrd;         /* NULL: none */
     const char *cmdline_extra;  /* appended to the kernel's command line; NULL: nothing */
-    const char *machine;        /* NULL: "q35" */
+    const char *machine;        /* NULL: "q35"; nothing else is provided yet */
     uint32_t memory_mib;        /* at boot */
     uint32_t vcpus;             /* at boot */
     enum vm_console console;
@@ -141,6 +141,7 @@ int vm_connect_agent(struct vm *vm, int64_t deadline_ms, int *ret_fd, struct err
 struct vm_disk {
     int fd;             /* raw image or block device, opened for what is asked; stays the caller's */
     bool read_only;
+    bool scratch;       /* content need not outlive the host's uptime: the guest's flushes cost nothing */
     const char *serial; /* unique in the machine, [A-Za-z0-9_.-]; the guest sees it in VPD page 0x80 */
 };
 
@@ -174,10 +175,10 @@ struct vm_exit {
     bool asked_for;      /* vm_stop or vm_kill came first */
     char reason[1024];   /* the death certificate: one line, for logs and CRI messages; escaped */
 };
-typedef void (*vm_exit_fn)(void *arg, const struct vm_exit *exit);
+typedef void (*vm_exit_fn)(void *arg, const struct vm_exit *how);
 
 /*
- * Calls fn(arg, exit) once on the loop, when the machine has ended for whatever reason, or soon if it has already. A later
+ * Calls fn(arg, how) once on the loop, when the machine has ended for whatever reason, or soon if it has already. A later
  * call replaces the handler; NULL takes it back, and then, called on the loop's thread, it is not called any more.
  */
 int vm_set_exit_handler(struct vm *vm, vm_exit_fn fn, void *arg, struct err *err);

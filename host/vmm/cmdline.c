@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Theory of operation. A machine is a fixed frame (sandbox, monitor, accelerator, boot) and a list of devices, each one
+ * string; later devices (network, growing memory) are further lines in add_devices. Everything QEMU needs from the host
+ * comes as a descriptor, so the process can run as a stranger without rights to any file: the kernel and the initrd are
+ * named through /proc/self/fd.
+ *
+ * Choices that are not obvious:
+ * - `-action reboot=shutdown,shutdown=pause`: a guest that powers off, resets or crashes leaves a *paused* QEMU, which
+ *   still holds the reason and the last console output. The daemon collects both and then ends QEMU, also when the daemon
+ *   was not running at that moment. The cost, memory held until then, is bounded by the daemon's absence.
+ * - the console is an isa-serial port into a ring buffer in QEMU's memory. A file would let a hostile guest fill the disk, and
+ *   a pipe would stop the guest (or lose everything) while no daemon reads. The ring is bounded, needs no reader and no
+ *   right, and survives the daemon. No virtconsole: a kernel that panics early never gets that far.
+ * - no pvpanic: with panic=-1 the kernel resets at once, and the reason is in the ring.
+ * - TCG's translation cache is capped at 32 MiB (tb-size): its default is much larger and is paid per machine.
+ * - KASLR stays on; `tsc=reliable no_timer_check` only take calibration and a self-test out of the boot.
+ * - one virtio-scsi controller carries all disks (LUNs), because hotplug of a LUN needs no PCI slot and no ACPI.
+ */
+#include "host/vmm/cmdline.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/text.h"
+
+#define MAX_ARGS 96
+
+/* Appends formatted strings to argv; remembers the first failure, so that callers need not check each line. */
+struct builder {
+    struct cmdline cmdline;
+    bool failed;
+};
+
+__attribute__((format(printf, 2, 3))) static void add(struct builder *b, const char *fmt, ...)
+{
+    char *text = NULL;
+    va_list args;
+    int n;
+
+    va_start(args, fmt);
+    n = vasprintf(&text, fmt, args);
+    va_end(args);
+    if (n < 0 || b->cmdline.n + 1 >= MAX_ARGS) {
+        b->failed = true;
+        if (n >= 0)
+            free(text);
+        return;
+    }
+    b->cmdline.argv[b->cmdline.n++] = text;
+    b->cmdline.argv[b->cmdline.n] = NULL;
+}
+
+static void add_frame(struct builder *b, const struct cmdline_spec *spec)
+{
+    add(b, "%s", spec->qemu);
+    add(b, "-name");
+    add(b, "guest=%s,debug-threads=on", spec->name);
+    add(b, "-nodefaults");
+    add(b, "-no-user-config");
+    add(b, "-display");
+    add(b, "none");
+    add(b, "-sandbox");
+    add(b, "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
+    add(b, "-action");
+    add(b, "reboot=shutdown,shutdown=pause,panic=pause,watchdog=none");
+    add(b, "-msg");
+    add(b, "timestamp=off");
+    add(b, "-chardev");
+    add(b, "socket,id=qmp,fd=%d,server=on,wait=off", spec->fds.qmp);
+    add(b, "-mon");
+    add(b, "chardev=qmp,mode=control");
+}
+
+static void add_machine(struct builder *b, const struct cmdline_spec *spec)
+{
+    add(b, "-machine");
+    add(b,
+        "%s,hpet=off,usb=off,sata=off,smbus=off,vmport=off,graphics=off,dump-guest-core=off,"
+        "mem-merge=off",
+        spec->machine);
+    add(b, "-accel");
+    add(b, "%s", spec->accel == VMM_ACCEL_KVM ? "kvm" : "tcg,tb-size=32");
+    add(b, "-cpu");
+    add(b, "%s", spec->accel == VMM_ACCEL_KVM ? "host" : "max");
+    add(b, "-m");
+    add(b, "%u", spec->memory_mib);
+    add(b, "-smp");
+    add(b, "%u", spec->vcpus);
+    add(b, "-rtc");
+    add(b, "base=utc,clock=host");
+}
+
+static void add_kernel(struct builder *b, const struct cmdline_spec *spec)
+{
+    add(b, "-kernel");
+    add(b, "/proc/self/fd/%d", spec->fds.kernel);
+    if (spec->fds.initrd >= 0) {
+        add(b, "-initrd");
+        add(b, "/proc/self/fd/%d", spec->fds.initrd);
+    }
+    add(b, "-append");
+    add(b, "%squiet panic=-1 tsc=reliable no_timer_check random.trust_cpu=on%s%s",
+        spec->console ? "console=ttyS0 8250.nr_uarts=1 " : "",
+        spec->cmdline_extra != NULL && spec->cmdline_extra[0] != '\0' ? " " : "",
+        text_or_empty(spec->cmdline_extra));
+}
+
+static void add_devices(struct builder *b, const struct cmdline_spec *spec)
+{
+    if (spec->console) {
+        add(b, "-chardev");
+        add(b, "ringbuf,id=console,size=%d", CMDLINE_CONSOLE_BYTES);
+        add(b, "-device");
+        add(b, "isa-serial,chardev=console");
+    }
+    add(b, "-device");
+    add(b, "virtio-scsi-pci,id=scsi0,disable-legacy=on");
+    add(b, "-object");
+    add(b, "rng-builtin,id=rng0");
+    add(b, "-device");
+    add(b, "virtio-rng-pci,rng=rng0,disable-legacy=on");
+    add(b, "-device");
+    add(b, "virtio-balloon-pci,free-page-reporting=on,deflate-on-oom=on,disable-legacy=on");
+    add(b, "-device");
+    add(b, "vmgenid,guid=auto");
+    if (spec->transport == VMM_TRANSPORT_VSOCK) {
+        add(b, "-device");
+        add(b, "vhost-vsock-pci,guest-cid=%u,vhostfd=%d,disable-legacy=on", spec->cid,
+            spec->fds.vhost);
+    } else {
+        add(b, "-chardev");
+        add(b, "socket,id=agent,fd=%d,server=on,wait=off", spec->fds.agent);
+        add(b, "-device");
+        add(b, "virtio-serial-pci,id=serial0,max_ports=2,disable-legacy=on");
+        add(b, "-device");
+        add(b, "virtserialport,bus=serial0.0,nr=1,chardev=agent,name=" CMDLINE_AGENT_PORT);
+    }
+}
+
+static int check(const struct cmdline_spec *spec, struct err *err)
+{
+    if (!vm_id_is_valid(spec->name))
+        return err_set(err, ERR_INVALID, "machine name '%s' is not usable", spec->name);
+    if (strcmp(spec->machine, "q35") != 0)
+        return err_set(err, ERR_UNSUPPORTED, "machine type '%s' is not provided (q35 is)",
+                       spec->machine);
+    if (spec->accel == VMM_ACCEL_AUTO || spec->transport == VMM_TRANSPORT_AUTO)
+        return err_set(err, ERR_INVALID, "accelerator and transport must be decided first");
+    if (spec->memory_mib < 32 || spec->memory_mib > 1024 * 1024)
+        return err_set(err, ERR_INVALID, "%u MiB of memory: 32 to 1048576 are possible",
+                       spec->memory_mib);
+    if (spec->vcpus < 1 || spec->vcpus > 240)
+        return err_set(err, ERR_INVALID, "%u vCPUs: 1 to 240 are possible", spec->vcpus);
+    if (strlen(text_or_empty(spec->cmdline_extra)) > 1024)
+        return err_set(err, ERR_INVALID, "kernel command line: more than 1024 bytes were added");
+    return 0;
+}
+
+int cmdline_build(const struct cmdline_spec *spec, struct cmdline *ret_cmdline, struct err *err)
+{
+    struct builder b = {0};
+
+    if (check(spec, err) < 0)
+        return -1;
+    b.cmdline.argv = calloc(MAX_ARGS, sizeof(*b.cmdline.argv));
+    if (b.cmdline.argv == NULL)
+        return err_no_memory(err);
+    add_frame(&b, spec);
+    add_machine(&b, spec);
+    add_kernel(&b, spec);
+    add_devices(&b, spec);
+    if (b.failed) {
+        cmdline_fini(&b.cmdline);
+        return err_no_memory(err);
+    }
+    *ret_cmdline = b.cmdline;
+    return 0;
+}
+
+void cmdline_fini(struct cmdline *cmdline)
+{
+    for (size_t i = 0; i < cmdline->n; i++)
+        free(cmdline->argv[i]);
+    free(cmdline->argv);
+    *cmdline = (struct cmdline){0};
+}

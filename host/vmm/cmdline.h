@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * QEMU's command line as data: what a machine is made of, and a pure function from that to argv. Knows the options of QEMU
+ * 7.2 to 10. Opens nothing: files and sockets are numbers of descriptors that QEMU will have. The argv owns its strings.
+ * Any thread.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/base/cleanup.h"
+#include "common/base/err.h"
+#include "host/vmm/record.h"
+
+/* Descriptor numbers in QEMU; -1: not there. */
+struct cmdline_fds {
+    int qmp;    /* listening unix socket of the monitor */
+    int agent;  /* listening unix socket behind the agent's virtio-serial port */
+    int vhost;  /* /dev/vhost-vsock */
+    int kernel; /* read by path /proc/self/fd/N */
+    int initrd;
+};
+
+struct cmdline_spec {
+    const char *qemu;    /* argv[0] */
+    int qemu_major;      /* version, for options that changed */
+    int qemu_minor;
+    const char *name;    /* shown by ps and found again by vmm_kill_stray */
+    const char *machine; /* "q35" */
+    enum vmm_accel accel;
+    enum vmm_transport transport;
+    uint32_t cid;
+    uint32_t memory_mib;
+    uint32_t vcpus;
+    bool console;              /* guest console into a ring in QEMU */
+    const char *cmdline_extra; /* for the guest's kernel */
+    struct cmdline_fds fds;
+};
+
+struct cmdline {
+    char **argv; /* NULL-terminated */
+    size_t n;
+};
+
+/* Builds the command line. INVALID when a value cannot be expressed (a comma in the name, no memory, ...). */
+int cmdline_build(const struct cmdline_spec *spec, struct cmdline *ret_cmdline, struct err *err);
+
+/* Releases what cmdline_build made; an empty one is fine. */
+void cmdline_fini(struct cmdline *cmdline);
+
+static inline void cleanup_cmdline_(struct cmdline *cmdline)
+{
+    cmdline_fini(cmdline);
+}
+#define cleanup_cmdline CLEANUP(cleanup_cmdline_)
+
+#define CMDLINE_CONSOLE_BYTES (64 * 1024) /* of the guest console's ring */
+#define CMDLINE_AGENT_PORT    "org.casemate.agent.0"

@@ -1,0 +1,399 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Theory of operation. A disk is three things in QEMU, made in this order and taken apart in the reverse one: a descriptor set
+ * that holds the file, a block node "diskN" over it, and a device "diskN" on LUN N of the one SCSI controller. N is chosen
+ * here, so every name is known before its command is answered. An undo can therefore be queued behind a command whose fate
+ * is not known yet (its deadline passed): QMP runs commands in order, so the undo finds whatever there is.
+ *
+ * Taking apart is driven by events, on the loop, and not by whoever asked: device_del only starts the removal, DEVICE_DELETED
+ * says that the device is gone, and a guest may take any time for that. Then blockdev-del and remove-fd are sent, and the LUN
+ * is free again when both are answered. vm_remove_disk only waits to see this. (blockdev-del before DEVICE_DELETED fails
+ * with "Node is in use".)
+ *
+ * Sequences that run on the loop hold a reference to the vm; they address a disk by LUN, and a disk leaves the table only
+ * at their end.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "common/base/log.h"
+#include "common/base/text.h"
+#include "host/vmm/internal.h"
+#include "host/vmm/json.h"
+#include "host/vmm/qmp_client.h"
+#include "host/vmm/sync.h"
+
+#define DISK_NAME_SIZE 16
+/* Descriptor set ids must be above 0, and LUNs start there. */
+#define FDSET_OF(lun) ((json_int_t)(lun) + 1)
+
+static void disk_name(uint32_t lun, char ret_name[DISK_NAME_SIZE])
+{
+    (void)snprintf(ret_name, DISK_NAME_SIZE, "disk%u", lun);
+}
+
+/* The LUN of a name that disk_name made. */
+static int lun_of_name(const char *name, uint32_t *ret_lun)
+{
+    char again[DISK_NAME_SIZE];
+    uint64_t lun;
+
+    if (!text_has_prefix(name, "disk") || text_parse_u64(name + 4, VM_DISK_LUNS - 1, &lun) < 0)
+        return -1;
+    disk_name((uint32_t)lun, again);
+    if (strcmp(again, name) != 0)
+        return -1;
+    *ret_lun = (uint32_t)lun;
+    return 0;
+}
+
+/* ---- the table ---------------------------------------------------------------------------------------------------- */
+
+static struct disk *disk_new(struct vm *vm, uint32_t lun, bool read_only, const char *serial,
+                             enum disk_state state)
+{
+    struct disk *d = calloc(1, sizeof(*d));
+
+    if (d == NULL)
+        return NULL;
+    d->state = state;
+    d->vm = vm;
+    d->info.lun = lun;
+    d->info.read_only = read_only;
+    (void)snprintf(d->info.serial, sizeof(d->info.serial), "%s", serial);
+    return d;
+}
+
+void disk_forget_all(struct vm *vm)
+{
+    for (size_t i = 0; i < VM_DISK_LUNS; i++) {
+        free(vm->disks[i]);
+        vm->disks[i] = NULL;
+    }
+}
+
+static void set_disk_state(struct vm *vm, uint32_t lun, enum disk_state state)
+{
+    pthread_mutex_lock(&vm->lock);
+    vm->disks[lun]->state = state;
+    pthread_cond_broadcast(&vm->changed);
+    pthread_mutex_unlock(&vm->lock);
+}
+
+/* Takes the lowest free LUN. */
+static int reserve(struct vm *vm, const struct vm_disk *disk, uint32_t *ret_lun, struct err *err)
+{
+    uint32_t lun = VM_DISK_LUNS;
+    int result = 0;
+
+    pthread_mutex_lock(&vm->lock);
+    for (uint32_t i = VM_DISK_LUNS; i-- > 0;) {
+        if (vm->disks[i] == NULL)
+            lun = i;
+        else if (strcmp(vm->disks[i]->info.serial, disk->serial) == 0)
+            result = err_set(err, ERR_EXISTS, "disk '%s' is attached already", disk->serial);
+    }
+    if (result == 0 && lun == VM_DISK_LUNS)
+        result = err_set(err, ERR_EXHAUSTED, "all %d LUNs are used", VM_DISK_LUNS);
+    if (result == 0) {
+        vm->disks[lun] = disk_new(vm, lun, disk->read_only, disk->serial, DISK_ADDING);
+        if (vm->disks[lun] == NULL)
+            result = err_no_memory(err);
+    }
+    pthread_mutex_unlock(&vm->lock);
+    if (result == 0)
+        *ret_lun = lun;
+    return result;
+}
+
+/* ---- taking apart: a sequence on the loop --------------------------------------------------------------------------- */
+
+/* One step of a sequence: the disk (the table keeps it while a sequence runs) and a reference to its vm. */
+static struct disk *sequence_begin(struct vm *vm, uint32_t lun)
+{
+    (void)vm_ref(vm);
+    return vm->disks[lun];
+}
+
+static void sequence_end(struct disk *d, const struct err *failure)
+{
+    struct vm *vm = d->vm;
+    uint32_t lun = d->info.lun;
+
+    pthread_mutex_lock(&vm->lock);
+    if (failure == NULL) {
+        vm->disks[lun] = NULL;
+        free(d);
+    } else {
+        d->state = DISK_STUCK;
+    }
+    bool alive = vm->state < VM_ENDING;
+    pthread_cond_broadcast(&vm->changed);
+    pthread_mutex_unlock(&vm->lock);
+    if (failure != NULL && alive)
+        log_event(LOG_WARN, &(struct log_ctx){.sandbox = vm->record.id}, failure,
+                  "LUN %u could not be given back, leaving it unused", lun);
+    vm_unref(vm);
+}
+
+static void on_fd_removed(void *arg, json_t *ret, const struct err *err)
+{
+    /* "Not found" is the undo of an add-fd that failed. */
+    bool gone = ret != NULL || err->code == ERR_SYSTEM || err->code == ERR_NOT_FOUND;
+
+    sequence_end(arg, gone ? NULL : err);
+}
+
+static void on_node_deleted(void *arg, json_t *ret, const struct err *err)
+{
+    struct disk *d = arg;
+    struct err failure;
+
+    /* A node that is not there is what we want; one in use is not. */
+    if (ret == NULL && strstr(err->msg, "Failed to find node") == NULL &&
+        strstr(err->msg, "Cannot find") == NULL) {
+        sequence_end(d, err);
+        return;
+    }
+    if (qmp_client_send(d->vm->qmp, "remove-fd",
+                        json_pack("{s:I}", "fdset-id", FDSET_OF(d->info.lun)), on_fd_removed, d,
+                        &failure) < 0)
+        sequence_end(d, &failure);
+}
+
+/* The device is gone, or never was: gives back node and descriptors. The sequence has begun. */
+static void drop(struct disk *d)
+{
+    char name[DISK_NAME_SIZE];
+    struct err failure;
+
+    disk_name(d->info.lun, name);
+    set_disk_state(d->vm, d->info.lun, DISK_DROPPING);
+    if (qmp_client_send(d->vm->qmp, "blockdev-del", json_pack("{s:s}", "node-name", name),
+                        on_node_deleted, d, &failure) < 0)
+        sequence_end(d, &failure);
+}
+
+void disk_on_device_deleted(struct vm *vm, const char *device_id)
+{
+    uint32_t lun;
+
+    if (lun_of_name(device_id, &lun) < 0)
+        return;
+    pthread_mutex_lock(&vm->lock);
+    const struct disk *d = vm->disks[lun];
+    bool ours = d != NULL && (d->state == DISK_REMOVING || d->state == DISK_ATTACHED);
+    pthread_mutex_unlock(&vm->lock);
+    if (ours)
+        drop(sequence_begin(vm, lun));
+}
+
+/* The undo's device_del: accepted means that DEVICE_DELETED will start the rest; refused, that there is no device. */
+static void on_undo_device_del(void *arg, json_t *ret, const struct err *err)
+{
+    struct disk *d = arg;
+
+    (void)err;
+    pthread_mutex_lock(&d->vm->lock);
+    bool removing = d->state == DISK_REMOVING;
+    pthread_mutex_unlock(&d->vm->lock);
+    if (ret == NULL && removing)
+        drop(sequence_begin(d->vm, d->info.lun));
+    vm_unref(d->vm);
+}
+
+/* After a failed addition: takes apart whatever there is of it, without waiting. */
+static void undo(struct vm *vm, uint32_t lun, bool device_possible)
+{
+    struct disk *d = sequence_begin(vm, lun);
+    char name[DISK_NAME_SIZE];
+    struct err failure;
+
+    if (!device_possible) {
+        drop(d);
+        return;
+    }
+    disk_name(lun, name);
+    set_disk_state(vm, lun, DISK_REMOVING);
+    if (qmp_client_send(vm->qmp, "device_del", json_pack("{s:s}", "id", name), on_undo_device_del, d,
+                        &failure) < 0)
+        sequence_end(d, &failure);
+}
+
+/* ---- adding -------------------------------------------------------------------------------------------------------- */
+
+static int add_fd(struct vm *vm, const struct vm_disk *disk, uint32_t lun, int64_t deadline_ms,
+                  struct err *err)
+{
+    return qmp_client_call(
+        vm->qmp, "add-fd", json_pack("{s:I, s:s}", "fdset-id", FDSET_OF(lun), "opaque", disk->serial),
+        disk->fd, deadline_ms, NULL, err);
+}
+
+static int add_node(struct vm *vm, const struct vm_disk *disk, uint32_t lun, bool is_block,
+                    int64_t deadline_ms, struct err *err)
+{
+    char name[DISK_NAME_SIZE], path[64];
+
+    disk_name(lun, name);
+    (void)snprintf(path, sizeof(path), "/dev/fdset/%u", lun + 1);
+    /*
+     * Read-only layers are shared by many machines, so they go through the host's page cache, and so does scratch, which
+     * is mostly dead before it would be written. Locking is off: descriptors came open, and layers are opened many times.
+     */
+    json_t *args = json_pack(
+        "{s:s, s:s, s:b, s:b, s:s, s:{s:b, s:b}, s:{s:s, s:s, s:s, s:s}}", "driver", "raw",
+        "node-name", name, "read-only", disk->read_only, "auto-read-only", 0, "discard",
+        disk->read_only ? "ignore" : "unmap", "cache", "direct", 0, "no-flush", disk->scratch, "file",
+        "driver", is_block ? "host_device" : "file", "filename", path, "locking", "off", "aio",
+        "threads");
+    if (args == NULL)
+        return err_no_memory(err);
+    if (!disk->read_only && json_object_set_new(args, "detect-zeroes", json_string("unmap")) < 0) {
+        json_decref(args);
+        return err_no_memory(err);
+    }
+    return qmp_client_call(vm->qmp, "blockdev-add", args, -1, deadline_ms, NULL, err);
+}
+
+static int add_device(struct vm *vm, const struct vm_disk *disk, uint32_t lun, int64_t deadline_ms,
+                      struct err *err)
+{
+    char name[DISK_NAME_SIZE];
+
+    disk_name(lun, name);
+    /* Errors are the guest's to see: QEMU's default would stop the whole machine on a full host disk. */
+    return qmp_client_call(
+        vm->qmp, "device_add",
+        json_pack("{s:s, s:s, s:s, s:i, s:i, s:I, s:s, s:s, s:s, s:s}", "driver", "scsi-hd", "id",
+                  name, "bus", "scsi0.0", "channel", 0, "scsi-id", 0, "lun", (json_int_t)lun, "drive",
+                  name, "serial", disk->serial, "werror", "report", "rerror", "report"),
+        -1, deadline_ms, NULL, err);
+}
+
+static int check_disk(const struct vm_disk *disk, bool *ret_is_block, struct err *err)
+{
+    struct stat st;
+    size_t n = disk->serial == NULL ? 0 : strlen(disk->serial);
+
+    if (n == 0 || n >= VM_DISK_SERIAL_SIZE ||
+        strspn(disk->serial, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-") != n)
+        return err_set(err, ERR_INVALID, "'%.64s' does not do as a disk's serial",
+                       text_or_empty(disk->serial));
+    if (fstat(disk->fd, &st) < 0)
+        return err_set_errno(err, errno, "disk '%s'", disk->serial);
+    if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
+        return err_set(err, ERR_INVALID, "disk '%s': neither a file nor a block device",
+                       disk->serial);
+    int flags = fcntl(disk->fd, F_GETFL);
+    if (flags < 0 || (flags & O_ACCMODE) != (disk->read_only ? O_RDONLY : O_RDWR))
+        return err_set(err, ERR_INVALID, "disk '%s': the descriptor must be opened %s", disk->serial,
+                       disk->read_only ? "read-only" : "for reading and writing");
+    *ret_is_block = S_ISBLK(st.st_mode);
+    return 0;
+}
+
+int vm_add_disk(struct vm *vm, const struct vm_disk *disk, int64_t deadline_ms, uint32_t *ret_lun,
+                struct err *err)
+{
+    uint32_t lun;
+    bool is_block;
+    struct err why;
+
+    if (check_disk(disk, &is_block, err) < 0 || vm_check_running(vm, err) < 0 ||
+        reserve(vm, disk, &lun, err) < 0)
+        return -1;
+    if (add_fd(vm, disk, lun, deadline_ms, &why) < 0 ||
+        add_node(vm, disk, lun, is_block, deadline_ms, &why) < 0) {
+        undo(vm, lun, false);
+    } else if (add_device(vm, disk, lun, deadline_ms, &why) < 0) {
+        undo(vm, lun, why.code == ERR_DEADLINE);
+    } else {
+        set_disk_state(vm, lun, DISK_ATTACHED);
+        *ret_lun = lun;
+        return 0;
+    }
+    if (err != NULL)
+        *err = why;
+    return err_prefix(err, "machine '%s': disk '%s'", vm->record.id, disk->serial);
+}
+
+/* ---- removing ------------------------------------------------------------------------------------------------------ */
+
+/* Waits until the LUN is free. */
+static int wait_gone(struct vm *vm, uint32_t lun, int64_t deadline_ms, struct err *err)
+{
+    int result = 0;
+
+    pthread_mutex_lock(&vm->lock);
+    for (;;) {
+        const struct disk *d = vm->disks[lun];
+        if (d == NULL || vm->state == VM_EXITED)
+            break;
+        if (d->state == DISK_STUCK) {
+            result = err_set(err, ERR_SYSTEM, "QEMU does not give the disk back");
+            break;
+        }
+        if (!sync_wait_until(&vm->changed, &vm->lock, deadline_ms)) {
+            result = err_set(err, ERR_DEADLINE, "the guest has not let go of the disk in time");
+            break;
+        }
+    }
+    pthread_mutex_unlock(&vm->lock);
+    return result;
+}
+
+int vm_remove_disk(struct vm *vm, uint32_t lun, int64_t deadline_ms, struct err *err)
+{
+    char name[DISK_NAME_SIZE];
+    struct err why = {0};
+
+    if (vm_check_running(vm, err) < 0)
+        return -1;
+    pthread_mutex_lock(&vm->lock);
+    struct disk *d = lun < VM_DISK_LUNS ? vm->disks[lun] : NULL;
+    enum disk_state before = d != NULL ? d->state : DISK_ADDING;
+    if (before == DISK_ATTACHED)
+        d->state = DISK_REMOVING;
+    pthread_mutex_unlock(&vm->lock);
+    if (before == DISK_ADDING)
+        return err_set(err, ERR_NOT_FOUND, "machine '%s': there is no LUN %u", vm->record.id, lun);
+
+    if (before == DISK_ATTACHED || before == DISK_REMOVING) {
+        disk_name(lun, name);
+        /* A refusal means that the removal is under way already; QEMU has no error class for that. */
+        if (qmp_client_call(vm->qmp, "device_del", json_pack("{s:s}", "id", name), -1, deadline_ms,
+                            NULL, &why) < 0 &&
+            why.code != ERR_SYSTEM && why.code != ERR_NOT_FOUND) {
+            if (err != NULL)
+                *err = why;
+            return err_prefix(err, "machine '%s': LUN %u", vm->record.id, lun);
+        }
+    }
+    if (wait_gone(vm, lun, deadline_ms, err) < 0)
+        return err_prefix(err, "machine '%s': LUN %u", vm->record.id, lun);
+    return 0;
+}
+
+int vm_list_disks(struct vm *vm, struct vm_disk_info **ret_disks, size_t *ret_n, struct err *err)
+{
+    struct vm_disk_info *list = calloc(VM_DISK_LUNS, sizeof(*list));
+    size_t n = 0;
+
+    if (list == NULL)
+        return err_no_memory(err);
+    pthread_mutex_lock(&vm->lock);
+    for (size_t i = 0; i < VM_DISK_LUNS; i++) {
+        const struct disk *d = vm->disks[i];
+        if (d != NULL && (d->state == DISK_ATTACHED || d->state == DISK_REMOVING))
+            list[n++] = d->info;
+    }
+    pthread_mutex_unlock(&vm->lock);
+    *ret_disks = list;
+    *ret_n = n;
+    return 0;
+}

@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The two objects of this room, shared by its files and by nobody else: vmm.c keeps the node's side, vm.c a machine's
+ * life, vm_exit.c its end, disk.c its disks. Which thread and which lock a field belongs to is written beside it.
+ */
+#pragma once
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <jansson.h>
+
+#include "common/base/cleanup.h"
+#include "common/base/err.h"
+#include "host/vmm/vmm.h"
+
+struct loop;
+struct loop_source;
+struct qmp_client;
+
+#define VM_QMP_SOCKET "qmp.sock" /* in the machine's folder */
+
+/* ---- the node ---------------------------------------------------------------------------------------------------- */
+
+struct vmm {
+    atomic_uint refs; /* the owner, and each machine */
+    struct loop *loop;
+    /* Constant after vmm_new. */
+    struct vmm_config config; /* with strings of its own */
+    char boot_id[37];
+    pthread_mutex_t lock; /* for what follows; never held while waiting for anything but `changed` */
+    pthread_cond_t changed;
+    bool preparing; /* one thread is in vmm_prepare */
+    struct vmm_status status;
+    char qemu[PATH_MAX]; /* once prepared */
+    int qemu_major, qemu_minor;
+    uint8_t *uids_used; /* one byte each of config.uid_count */
+};
+
+void vmm_unref(struct vmm *vmm);
+struct vmm *vmm_ref(struct vmm *vmm);
+
+/* A uid that no machine uses; the daemon's own when none are configured. EXHAUSTED. */
+int vmm_take_uid(struct vmm *vmm, uid_t *ret_uid, struct err *err);
+/* Marks a uid found in a record as used. */
+void vmm_keep_uid(struct vmm *vmm, uid_t uid);
+void vmm_release_uid(struct vmm *vmm, uid_t uid);
+
+/* What the version and the verdict say; after vmm_prepare. */
+struct vmm_choice {
+    const char *qemu; /* lives as long as the vmm */
+    int major, minor;
+    char version[64];
+    enum vmm_accel accel;
+    enum vmm_transport transport;
+};
+void vmm_get_choice(struct vmm *vmm, struct vmm_choice *ret_choice);
+
+/* Finds QEMU and asks it for its version, once; then decides on the transport. Does not decide on the accelerator. */
+int vmm_find_qemu(struct vmm *vmm, int64_t deadline_ms, struct err *err);
+
+/* vm_start with everything decided; for the probe too. */
+int vm_start_with(struct vmm *vmm, const struct vmm_choice *choice, const struct vm_spec *spec,
+                  int64_t deadline_ms, struct vm **ret_vm, struct err *err);
+
+/* ---- a machine --------------------------------------------------------------------------------------------------- */
+
+enum vm_state {
+    VM_STARTING, /* the process exists; QMP has not said that it runs. Only kill is possible. */
+    VM_RUNNING,  /* everything is possible */
+    VM_ENDING,   /* the guest ended itself, or the host asked QEMU to: its last words are collected; no new work */
+    VM_EXITED,   /* the process is gone, `exit` is complete, sockets are removed, everything pending has failed */
+};
+
+enum disk_state {
+    DISK_ADDING,   /* a worker is adding it */
+    DISK_ATTACHED, /* the guest has it */
+    DISK_REMOVING, /* device_del was asked for; the guest may still use it until DEVICE_DELETED */
+    DISK_DROPPING, /* the device is gone; node and descriptor set are being given back */
+    DISK_STUCK,    /* they could not be given back: the LUN is not used again */
+};
+
+struct disk {
+    enum disk_state state;
+    struct vm *vm;
+    struct vm_disk_info info;
+};
+
+struct vm {
+    atomic_uint refs;
+    struct vmm *vmm;
+    struct loop *loop;
+    struct vm_record record; /* constant once started or attached */
+    int pidfd;
+    int stderr_fd; /* -1 when it could not be opened */
+    struct qmp_client *qmp; /* constant; NULL before the process exists */
+
+    /* The loop's. */
+    struct loop_source *exit_source;
+    struct loop_source *kill_timer;
+    int64_t io_error_logged_ms; /* 0: never */
+
+    pthread_mutex_t lock; /* for what follows */
+    pthread_cond_t changed; /* state, and the state of any disk */
+    enum vm_state state;
+    bool asked_for;          /* the host wants the end */
+    char cause[512];         /* what QEMU's events said about the end; "" if nothing */
+    char last_words[256];    /* of the guest's console */
+    struct vm_exit exit;
+    vm_exit_fn exit_fn;
+    void *exit_arg;
+    bool exit_told;
+    struct disk *disks[VM_DISK_LUNS]; /* NULL: free */
+};
+
+/* ---- vm_exit.c */
+
+/* On the loop: starts to watch the process. */
+int vm_watch(struct vm *vm, struct err *err);
+/* QMP client handlers, on the loop; arg is the vm. */
+void vm_on_event(void *arg, const char *name, const json_t *data);
+void vm_on_qmp_closed(void *arg, const struct err *why);
+/* The state that query-status tells, for a machine found again: one that has ended already is led to its end. */
+void vm_note_status(struct vm *vm, const char *status);
+/* Moves to a later state; the only place where the state changes. Lock held. */
+void vm_set_state(struct vm *vm, enum vm_state state);
+/* Waits for VM_EXITED. */
+int vm_wait_exited(struct vm *vm, int64_t deadline_ms, struct err *err);
+/* BAD_STATE or UNAVAILABLE with the death certificate, unless the machine runs. */
+int vm_check_running(struct vm *vm, struct err *err);
+
+/* ---- disk.c */
+
+/* The device called device_id is gone; on the loop. */
+void disk_on_device_deleted(struct vm *vm, const char *device_id);
+/* Finds out what is attached, after the daemon came back. */
+int disk_rebuild(struct vm *vm, int64_t deadline_ms, struct err *err);
+/* Frees the bookkeeping. */
+void disk_forget_all(struct vm *vm);

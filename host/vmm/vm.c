@@ -1,0 +1,593 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Theory of operation. Starting a machine: the daemon makes the listening sockets for QMP and for the agent's port and
+ * opens every file itself; QEMU gets descriptors, a uid of its own, empty network, IPC and UTS namespaces, a session of its
+ * own, and nothing else. Since the sockets listen before QEMU runs, there is nothing to wait for: the daemon connects at
+ * once, and either the greeting comes, or the connection breaks because QEMU ended, and its standard error says why.
+ *
+ * QEMU is not tied to the daemon's life. Its sockets stay in the machine's folder, and a later daemon finds the process
+ * by pid and start time (vm_attach) and connects again.
+ *
+ * A vm is shared by reference and destroyed on the loop, where its sources and its QMP connection live; work that is
+ * queued for the loop holds a reference of its own. Lock order: vm->lock, then nothing.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/base/clock.h"
+#include "common/base/fd.h"
+#include "common/base/log.h"
+#include "common/base/spawn.h"
+#include "common/base/text.h"
+#include "common/loop/loop.h"
+#include "host/vmm/base64.h"
+#include "host/vmm/cmdline.h"
+#include "host/vmm/internal.h"
+#include "host/vmm/json.h"
+#include "host/vmm/process.h"
+#include "host/vmm/qmp_client.h"
+#include "host/vmm/sync.h"
+#include "host/vmm/transport.h"
+
+#define EXIT_WAIT_MS  10000 /* from SIGKILL to the process's end: only the kernel is waited for */
+#define REFUSE_WAIT_MS 1000 /* from QEMU's hang-up to its end, to learn its exit status */
+#define CID_TRIES     8
+
+/* Where QEMU finds its descriptors. */
+enum { FD_STDERR = 2, FD_QMP, FD_AGENT, FD_VHOST, FD_KERNEL, FD_INITRD, FD_END };
+
+/* ---- the object -------------------------------------------------------------------------------------------------- */
+
+struct vm *vm_ref(struct vm *vm)
+{
+    atomic_fetch_add(&vm->refs, 1);
+    return vm;
+}
+
+static void vm_destroy(void *arg)
+{
+    struct vm *vm = arg;
+
+    loop_source_free(vm->exit_source);
+    loop_source_free(vm->kill_timer);
+    qmp_client_free(vm->qmp);
+    disk_forget_all(vm);
+    close_fd(&vm->pidfd);
+    close_fd(&vm->stderr_fd);
+    pthread_cond_destroy(&vm->changed);
+    pthread_mutex_destroy(&vm->lock);
+    vmm_unref(vm->vmm);
+    free(vm);
+}
+
+void vm_unref(struct vm *vm)
+{
+    struct err err;
+
+    if (vm == NULL || atomic_fetch_sub(&vm->refs, 1) != 1)
+        return;
+    /* Never at once, not even on the loop: the caller may be a callback of what would be freed. */
+    if (loop_post(vm->loop, vm_destroy, vm, &err) < 0)
+        log_event(LOG_ERROR, NULL, &err, "machine object leaked, ignoring");
+}
+
+/* Takes over the descriptors, also on failure. */
+static int vm_new(struct vmm *vmm, const struct vm_record *record, int pidfd, int stderr_fd,
+                  struct vm **ret_vm, struct err *err)
+{
+    struct vm *vm = calloc(1, sizeof(*vm));
+
+    if (vm == NULL) {
+        close_fd(&pidfd);
+        close_fd(&stderr_fd);
+        return err_no_memory(err);
+    }
+    atomic_init(&vm->refs, 1);
+    vm->vmm = vmm_ref(vmm);
+    vm->loop = vmm->loop;
+    vm->record = *record;
+    vm->pidfd = pidfd;
+    vm->stderr_fd = stderr_fd;
+    vm->state = VM_STARTING;
+    pthread_mutex_init(&vm->lock, NULL);
+    sync_cond_init(&vm->changed);
+    *ret_vm = vm;
+    return 0;
+}
+
+struct watch_call {
+    struct vm *vm;
+    int result;
+    struct err err;
+};
+
+static void run_watch(void *arg)
+{
+    struct watch_call *call = arg;
+
+    call->result = vm_watch(call->vm, &call->err);
+}
+
+/* Watches the process and connects QMP; then every end of QEMU is noticed. */
+static int vm_open(struct vm *vm, struct err *err)
+{
+    const struct qmp_client_handlers handlers = {
+        .event = vm_on_event, .closed = vm_on_qmp_closed, .arg = vm};
+    cleanup_free char *path = text_printf("%s/" VM_QMP_SOCKET, vm->record.dir);
+    struct watch_call call = {.vm = vm};
+    cleanup_fd int fd = -1;
+
+    if (path == NULL)
+        return err_no_memory(err);
+    if (fd_connect_unix(path, &fd, err) < 0 ||
+        qmp_client_new(vm->loop, fd, &handlers, &vm->qmp, err) < 0)
+        return -1;
+    (void)steal_fd(&fd);
+    if (sync_run_on_loop(vm->loop, run_watch, &call, err) < 0)
+        return -1;
+    if (call.result < 0) {
+        if (err != NULL)
+            *err = call.err;
+        return -1;
+    }
+    return 0;
+}
+
+/* ---- starting ---------------------------------------------------------------------------------------------------- */
+
+/* What is made for one attempt to start QEMU; everything here is the daemon's and closed in any case. */
+struct attempt {
+    const struct vm_spec *spec;
+    const struct vmm_choice *choice;
+    uint32_t cid;
+    uid_t uid;
+    int fds[FD_END]; /* index: the number in QEMU; -1: none */
+    struct cmdline cmdline;
+};
+
+static void attempt_fini(struct attempt *a)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(a->fds); i++)
+        close_fd(&a->fds[i]);
+    cmdline_fini(&a->cmdline);
+}
+#define cleanup_attempt CLEANUP(attempt_fini)
+
+static int listen_in(const char *dir, const char *name, int *ret_fd, struct err *err)
+{
+    cleanup_free char *path = text_printf("%s/%s", dir, name);
+
+    if (path == NULL)
+        return err_no_memory(err);
+    return fd_listen_unix(path, 0600, ret_fd, err);
+}
+
+static int open_guest_file(const char *what, const char *path, int *ret_fd, struct err *err)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+    if (fd < 0)
+        return err_set_errno(err, errno, "%s '%s'", what, path);
+    *ret_fd = fd;
+    return 0;
+}
+
+static int attempt_open(struct attempt *a, struct err *err)
+{
+    const struct vm_spec *spec = a->spec;
+
+    if (open_guest_file("guest kernel", spec->kernel, &a->fds[FD_KERNEL], err) < 0 ||
+        (spec->initrd != NULL &&
+         open_guest_file("guest initrd", spec->initrd, &a->fds[FD_INITRD], err) < 0) ||
+        process_stderr_new(&a->fds[FD_STDERR], err) < 0 ||
+        listen_in(spec->dir, VM_QMP_SOCKET, &a->fds[FD_QMP], err) < 0)
+        return -1;
+    if (a->choice->transport == VMM_TRANSPORT_VSOCK) {
+        a->cid = transport_random_cid();
+        return transport_open_vhost(&a->fds[FD_VHOST], err);
+    }
+    return listen_in(spec->dir, TRANSPORT_AGENT_SOCKET, &a->fds[FD_AGENT], err);
+}
+
+static int attempt_cmdline(struct attempt *a, struct err *err)
+{
+    const struct vm_spec *spec = a->spec;
+    const struct cmdline_spec line = {
+        .qemu = a->choice->qemu,
+        .name = spec->id,
+        .machine = spec->machine != NULL ? spec->machine : "q35",
+        .accel = a->choice->accel,
+        .transport = a->choice->transport,
+        .cid = a->cid,
+        .memory_mib = spec->memory_mib,
+        .vcpus = spec->vcpus,
+        .console = spec->console == VM_CONSOLE_RING,
+        .cmdline_extra = spec->cmdline_extra,
+        .fds =
+            {
+                .qmp = FD_QMP,
+                .agent = FD_AGENT,
+                .vhost = FD_VHOST,
+                .kernel = FD_KERNEL,
+                .initrd = spec->initrd != NULL ? FD_INITRD : -1,
+            },
+    };
+
+    return cmdline_build(&line, &a->cmdline, err);
+}
+
+/* The group that may open /dev/kvm, unless everybody may or only root may. */
+static size_t kvm_group(const struct attempt *a, gid_t *ret_gid)
+{
+    struct stat st;
+
+    if (a->choice->accel != VMM_ACCEL_KVM || stat("/dev/kvm", &st) < 0 ||
+        (st.st_mode & (S_IRGRP | S_IWGRP)) != (S_IRGRP | S_IWGRP) || st.st_gid == 0)
+        return 0;
+    *ret_gid = st.st_gid;
+    return 1;
+}
+
+static int attempt_spawn(struct attempt *a, struct spawn_child *ret_child, struct err *err)
+{
+    static const char *const env[] = {"PATH=/usr/bin:/bin", "LC_ALL=C.UTF-8", NULL};
+    const bool as_stranger = a->uid != geteuid();
+    struct spawn_fd fds[FD_END];
+    size_t n_fds = 0;
+    gid_t kvm_gid = 0;
+
+    for (int i = 0; i < FD_END; i++)
+        if (a->fds[i] >= 0)
+            fds[n_fds++] = (struct spawn_fd){.fd = a->fds[i], .as = i};
+    struct spawn_spec spec = {
+        .path = a->choice->qemu,
+        .argv = (const char *const *)a->cmdline.argv,
+        .envp = env,
+        .fds = fds,
+        .n_fds = n_fds,
+        .set_ids = as_stranger,
+        .uid = a->uid,
+        .gid = (gid_t)a->uid,
+        .groups = &kvm_gid,
+        .n_groups = as_stranger ? kvm_group(a, &kvm_gid) : 0,
+        .unshare_flags = geteuid() == 0 ? CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNS : 0,
+        .new_session = true,
+        .no_new_privs = true,
+        .cgroup_procs = a->spec->cgroup_procs,
+    };
+    return spawn_start(&spec, ret_child, err);
+}
+
+static void set_oom_score(const struct vm_spec *spec, pid_t pid)
+{
+    char path[64], value[16];
+    struct err err;
+
+    if (spec->oom_score_adj == 0)
+        return;
+    (void)snprintf(path, sizeof(path), "/proc/%d/oom_score_adj", (int)pid);
+    (void)snprintf(value, sizeof(value), "%d", spec->oom_score_adj);
+    if (fd_write_text(AT_FDCWD, path, value, &err) < 0)
+        log_event(LOG_WARN, &(struct log_ctx){.sandbox = spec->id}, &err,
+                  "oom_score_adj %s was refused, ignoring", value);
+}
+
+static void remove_sockets(const char *dir)
+{
+    static const char *const names[] = {VM_QMP_SOCKET, TRANSPORT_AGENT_SOCKET};
+
+    for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+        cleanup_free char *path = text_printf("%s/%s", dir, names[i]);
+        if (path != NULL)
+            (void)unlink(path);
+    }
+}
+
+/* Turns a started process into a vm, or kills it. Takes over the child. */
+static int adopt_child(struct vmm *vmm, struct attempt *a, struct spawn_child *child,
+                       struct vm **ret_vm, struct err *err)
+{
+    struct vm_record r = {
+        .pid = child->pid,
+        .uid = a->uid,
+        .accel = a->choice->accel,
+        .transport = a->choice->transport,
+        .cid = a->cid,
+    };
+
+    memcpy(r.id, a->spec->id, strlen(a->spec->id) + 1);
+    memcpy(r.dir, a->spec->dir, strlen(a->spec->dir) + 1);
+    memcpy(r.boot_id, vmm->boot_id, sizeof(r.boot_id));
+    memcpy(r.qemu_version, a->choice->version, sizeof(r.qemu_version));
+    set_oom_score(a->spec, child->pid);
+    /* An unreaped child keeps its pid, so this is its start even when it has ended: then it is unknown and unimportant. */
+    if (process_start_ticks(child->pid, &r.start_ticks, NULL) < 0)
+        r.start_ticks = 1;
+    int pidfd = fcntl(child->pidfd, F_DUPFD_CLOEXEC, 3);
+    if (pidfd < 0) {
+        (void)err_set_errno(err, errno, "machine '%s'", a->spec->id);
+        spawn_kill(child);
+        return -1;
+    }
+    if (vm_new(vmm, &r, pidfd, steal_fd(&a->fds[FD_STDERR]), ret_vm, err) < 0) {
+        spawn_kill(child);
+        return -1;
+    }
+    close_fd(&child->pidfd);
+    return 0;
+}
+
+/* Waits for QEMU's own word that the vCPUs run. */
+static int bring_up(struct vm *vm, int64_t deadline_ms, struct err *err)
+{
+    cleanup_json json_t *status = NULL;
+
+    if (vm_open(vm, err) < 0 ||
+        qmp_client_call(vm->qmp, "query-status", NULL, -1, deadline_ms, &status, err) < 0)
+        return -1;
+    const char *text = json_string_value(json_object_get(status, "status"));
+    if (text == NULL)
+        return err_set(err, ERR_PROTOCOL, "QMP query-status: no status in the answer");
+    pthread_mutex_lock(&vm->lock);
+    if (vm->state == VM_STARTING)
+        vm_set_state(vm, VM_RUNNING);
+    pthread_mutex_unlock(&vm->lock);
+    vm_note_status(vm, text);
+    return vm_check_running(vm, err);
+}
+
+/* A start that failed: ends what is left, and lets QEMU's own words stand for the error if it ended by itself. */
+static void give_up(struct vm *vm, struct err *err)
+{
+    struct vm_exit how;
+
+    if (err->code == ERR_UNAVAILABLE)
+        (void)process_wait(vm->pidfd, clock_deadline(REFUSE_WAIT_MS), NULL);
+    bool by_itself = process_wait(vm->pidfd, 0, NULL) == 0;
+    if (vm->exit_source == NULL) {
+        /* The watch was not even set up: no loop will reap it. */
+        struct spawn_child child = {.pid = vm->record.pid, .pidfd = fcntl(vm->pidfd, F_DUPFD_CLOEXEC, 3)};
+        spawn_kill(&child);
+        remove_sockets(vm->record.dir);
+        vmm_release_uid(vm->vmm, vm->record.uid);
+        return;
+    }
+    if (vm_kill(vm, NULL) == 0 && by_itself && vm_has_exited(vm, &how))
+        (void)err_set(err, ERR_UNAVAILABLE, "%s", how.reason);
+}
+
+static int start_once(struct vmm *vmm, struct attempt *a, int64_t deadline_ms, struct vm **ret_vm,
+                      struct err *err)
+{
+    struct spawn_child child = {.pidfd = -1};
+    struct vm *vm = NULL;
+
+    if (attempt_open(a, err) < 0 || attempt_cmdline(a, err) < 0 ||
+        vmm_take_uid(vmm, &a->uid, err) < 0) {
+        remove_sockets(a->spec->dir);
+        return -1;
+    }
+    if (attempt_spawn(a, &child, err) < 0 || adopt_child(vmm, a, &child, &vm, err) < 0) {
+        vmm_release_uid(vmm, a->uid);
+        remove_sockets(a->spec->dir);
+        return -1;
+    }
+    /* QEMU has its copies. With ours closed, a QEMU that ends takes the listening ends with it. */
+    for (int i = FD_QMP; i < FD_END; i++)
+        close_fd(&a->fds[i]);
+    if (bring_up(vm, deadline_ms, err) < 0) {
+        give_up(vm, err);
+        vm_unref(vm);
+        return -1;
+    }
+    *ret_vm = vm;
+    return 0;
+}
+
+static int check_spec(const struct vm_spec *spec, struct err *err)
+{
+    if (spec->id == NULL || !vm_id_is_valid(spec->id))
+        return err_set(err, ERR_INVALID, "'%s' does not do as a machine's name",
+                       text_or_empty(spec->id));
+    if (spec->dir == NULL || spec->dir[0] != '/' ||
+        strlen(spec->dir) >= sizeof(((struct vm_record *)NULL)->dir))
+        return err_set(err, ERR_INVALID, "machine '%s': its folder must be an absolute path",
+                       spec->id);
+    if (spec->kernel == NULL)
+        return err_set(err, ERR_INVALID, "machine '%s': no kernel", spec->id);
+    return 0;
+}
+
+int vm_start_with(struct vmm *vmm, const struct vmm_choice *choice, const struct vm_spec *spec,
+                  int64_t deadline_ms, struct vm **ret_vm, struct err *err)
+{
+    struct err why;
+
+    if (check_spec(spec, err) < 0)
+        return -1;
+    for (int try = 1;; try++) {
+        cleanup_attempt struct attempt a = {.spec = spec, .choice = choice};
+        for (size_t i = 0; i < ARRAY_SIZE(a.fds); i++)
+            a.fds[i] = -1;
+        if (start_once(vmm, &a, deadline_ms, ret_vm, &why) == 0)
+            return 0;
+        /* The context id was somebody else's: QEMU ends with EADDRINUSE in words. */
+        if (try == CID_TRIES || a.cid == 0 || strstr(why.msg, "Address already in use") == NULL)
+            break;
+    }
+    if (err != NULL)
+        *err = why;
+    return err_prefix(err, "machine '%s'", spec->id);
+}
+
+int vm_start(struct vmm *vmm, const struct vm_spec *spec, int64_t deadline_ms, struct vm **ret_vm,
+             struct err *err)
+{
+    struct vmm_choice choice;
+
+    if (loop_is_current(vmm->loop))
+        return err_set(err, ERR_BAD_STATE, "a machine cannot be started on the loop's thread");
+    if (vmm_prepare(vmm, deadline_ms, err) < 0)
+        return -1;
+    vmm_get_choice(vmm, &choice);
+    return vm_start_with(vmm, &choice, spec, deadline_ms, ret_vm, err);
+}
+
+/* ---- finding it again -------------------------------------------------------------------------------------------- */
+
+static int open_record(struct vmm *vmm, const struct vm_record *record, int *ret_pidfd,
+                       struct err *err)
+{
+    if (strcmp(record->boot_id, vmm->boot_id) != 0)
+        return err_set(err, ERR_NOT_FOUND, "machine '%s': the host was booted since", record->id);
+    if (process_open(record->pid, record->start_ticks, ret_pidfd, err) < 0)
+        return err_prefix(err, "machine '%s'", record->id);
+    return 0;
+}
+
+static int reconnect(struct vm *vm, int64_t deadline_ms, struct err *err)
+{
+    cleanup_json json_t *status = NULL;
+
+    if (vm_open(vm, err) < 0 ||
+        qmp_client_call(vm->qmp, "query-status", NULL, -1, deadline_ms, &status, err) < 0 ||
+        disk_rebuild(vm, deadline_ms, err) < 0)
+        return -1;
+    pthread_mutex_lock(&vm->lock);
+    if (vm->state == VM_STARTING)
+        vm_set_state(vm, VM_RUNNING);
+    pthread_mutex_unlock(&vm->lock);
+    vm_note_status(vm, text_or_empty(json_string_value(json_object_get(status, "status"))));
+    return 0;
+}
+
+int vm_attach(struct vmm *vmm, const struct vm_record *record, int64_t deadline_ms,
+              struct vm **ret_vm, struct err *err)
+{
+    cleanup_fd int pidfd = -1, stderr_fd = -1;
+    cleanup_vm struct vm *vm = NULL;
+    struct err why;
+
+    if (loop_is_current(vmm->loop))
+        return err_set(err, ERR_BAD_STATE, "a machine cannot be found on the loop's thread");
+    if (open_record(vmm, record, &pidfd, err) < 0)
+        return -1;
+    if (process_stderr_open(record->pid, &stderr_fd, &why) < 0)
+        log_event(LOG_WARN, &(struct log_ctx){.sandbox = record->id}, &why,
+                  "QEMU's standard error cannot be read, ignoring");
+    if (vm_new(vmm, record, steal_fd(&pidfd), steal_fd(&stderr_fd), &vm, err) < 0)
+        return -1;
+    vmm_keep_uid(vmm, record->uid);
+    if (reconnect(vm, deadline_ms, err) < 0) {
+        if (process_wait(vm->pidfd, 0, NULL) == 0)
+            return err_set(err, ERR_NOT_FOUND, "machine '%s' has just ended", record->id);
+        return err_prefix(err, "machine '%s'", record->id);
+    }
+    *ret_vm = steal_ptr(&vm);
+    return 0;
+}
+
+int vm_kill_record(struct vmm *vmm, const struct vm_record *record, int64_t deadline_ms,
+                   struct err *err)
+{
+    cleanup_fd int pidfd = -1;
+    struct err why;
+
+    if (open_record(vmm, record, &pidfd, &why) == 0) {
+        process_kill(pidfd);
+        if (process_wait(pidfd, deadline_ms, err) < 0)
+            return err_prefix(err, "machine '%s'", record->id);
+    } else if (why.code != ERR_NOT_FOUND) {
+        if (err != NULL)
+            *err = why;
+        return -1;
+    }
+    remove_sockets(record->dir);
+    return 0;
+}
+
+void vm_get_record(struct vm *vm, struct vm_record *ret_record)
+{
+    *ret_record = vm->record;
+}
+
+/* ---- speaking with it -------------------------------------------------------------------------------------------- */
+
+int vm_connect_agent(struct vm *vm, int64_t deadline_ms, int *ret_fd, struct err *err)
+{
+    const struct transport_target target = {
+        .kind = vm->record.transport,
+        .dir = vm->record.dir,
+        .cid = vm->record.cid,
+    };
+
+    if (vm_check_running(vm, err) < 0)
+        return -1;
+    if (transport_connect(&target, vm->pidfd, deadline_ms, ret_fd, err) == 0)
+        return 0;
+    /* If the machine ended, its death certificate says more than a broken connection. */
+    if (process_wait(vm->pidfd, 0, NULL) == 0) {
+        (void)vm_wait_exited(vm, clock_deadline(REFUSE_WAIT_MS), NULL);
+        (void)vm_check_running(vm, err);
+    }
+    return err_prefix(err, "machine '%s'", vm->record.id);
+}
+
+int vm_console_text(struct vm *vm, int64_t deadline_ms, char **ret_text, struct err *err)
+{
+    cleanup_json json_t *value = NULL;
+
+    if (vm_check_running(vm, err) < 0 ||
+        qmp_client_call(vm->qmp, "ringbuf-read",
+                        json_pack("{s:s, s:i, s:s}", "device", "console", "size",
+                                  CMDLINE_CONSOLE_BYTES, "format", "base64"),
+                        -1, deadline_ms, &value, err) < 0)
+        return -1;
+    return base64_decode_text(text_or_empty(json_string_value(value)), ret_text, err);
+}
+
+/* ---- the end ----------------------------------------------------------------------------------------------------- */
+
+int vm_stop(struct vm *vm, int64_t deadline_ms, struct err *err)
+{
+    pthread_mutex_lock(&vm->lock);
+    vm->asked_for = true;
+    bool ended = vm->state == VM_EXITED;
+    if (!ended && vm->state != VM_ENDING)
+        vm_set_state(vm, VM_ENDING);
+    pthread_mutex_unlock(&vm->lock);
+    if (ended)
+        return 0;
+    if (vm->qmp != NULL)
+        (void)qmp_client_send(vm->qmp, "quit", NULL, NULL, NULL, NULL);
+    if (vm_wait_exited(vm, deadline_ms, NULL) == 0)
+        return 0;
+    return vm_kill(vm, err);
+}
+
+int vm_kill(struct vm *vm, struct err *err)
+{
+    struct err why;
+
+    pthread_mutex_lock(&vm->lock);
+    bool ended = vm->state == VM_EXITED;
+    if (!ended) {
+        vm->asked_for = true;
+        if (vm->state != VM_ENDING)
+            vm_set_state(vm, VM_ENDING);
+    }
+    pthread_mutex_unlock(&vm->lock);
+    if (ended)
+        return 0;
+    process_kill(vm->pidfd);
+    (void)err_set(&why, ERR_UNAVAILABLE, "machine '%s' was killed", vm->record.id);
+    if (vm->qmp != NULL)
+        qmp_client_close(vm->qmp, &why);
+    return vm_wait_exited(vm, clock_deadline(EXIT_WAIT_MS), err);
+}

@@ -1,0 +1,339 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The node's side: which QEMU, which accelerator, which transport, which uids. All of that is decided in vmm_prepare, by one
+ * thread while others wait for it, and not in vmm_new: a daemon without QEMU should run and say so.
+ *
+ * A uid of its own for every QEMU is the fence between pods on the host: one that broke out of its machine can neither signal nor
+ * trace another one, nor open its files.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/base/clock.h"
+#include "common/base/log.h"
+#include "common/base/spawn.h"
+#include "common/base/text.h"
+#include "host/vmm/accel.h"
+#include "host/vmm/internal.h"
+#include "host/vmm/process.h"
+#include "host/vmm/sync.h"
+#include "host/vmm/transport.h"
+
+#define VERSION_TIMEOUT_MS 10000
+#define VERSION_OUTPUT_MAX 65536
+#define PROBE_TIMEOUT_MS   15000
+
+static const char *const usual_paths[] = {
+    "/usr/bin/qemu-system-x86_64",
+    "/usr/local/bin/qemu-system-x86_64",
+    "/usr/libexec/qemu-kvm",
+};
+
+/* ---- the object -------------------------------------------------------------------------------------------------- */
+
+/* A copy of text in *ret_copy, which is a member of a config; NULL stays NULL. */
+static int copy_text(const char *text, const char **ret_copy, struct err *err)
+{
+    *ret_copy = text == NULL ? NULL : strdup(text);
+    return text != NULL && *ret_copy == NULL ? err_no_memory(err) : 0;
+}
+
+static int copy_config(const struct vmm_config *from, struct vmm_config *to, struct err *err)
+{
+    *to = *from;
+    to->qemu = to->run_dir = to->accel_cache = to->probe_kernel = to->probe_initrd = NULL;
+    if (to->probe_timeout_ms <= 0)
+        to->probe_timeout_ms = PROBE_TIMEOUT_MS;
+    if (copy_text(from->qemu, &to->qemu, err) < 0 ||
+        copy_text(from->run_dir, &to->run_dir, err) < 0 ||
+        copy_text(from->accel_cache, &to->accel_cache, err) < 0 ||
+        copy_text(from->probe_kernel, &to->probe_kernel, err) < 0 ||
+        copy_text(from->probe_initrd, &to->probe_initrd, err) < 0)
+        return -1;
+    if (to->accel_cache == NULL) {
+        to->accel_cache = text_printf("%s/accel.json", from->run_dir);
+        if (to->accel_cache == NULL)
+            return err_no_memory(err);
+    }
+    return 0;
+}
+
+static void free_config(struct vmm_config *c)
+{
+    const char *const texts[] = {c->qemu, c->run_dir, c->accel_cache, c->probe_kernel,
+                                 c->probe_initrd};
+
+    for (size_t i = 0; i < ARRAY_SIZE(texts); i++)
+        free((void *)(uintptr_t)texts[i]);
+}
+
+struct vmm *vmm_ref(struct vmm *vmm)
+{
+    atomic_fetch_add(&vmm->refs, 1);
+    return vmm;
+}
+
+void vmm_unref(struct vmm *vmm)
+{
+    if (vmm == NULL || atomic_fetch_sub(&vmm->refs, 1) != 1)
+        return;
+    free(vmm->uids_used);
+    free_config(&vmm->config);
+    pthread_cond_destroy(&vmm->changed);
+    pthread_mutex_destroy(&vmm->lock);
+    free(vmm);
+}
+
+void vmm_free(struct vmm *vmm)
+{
+    vmm_unref(vmm);
+}
+
+int vmm_new(const struct vmm_config *config, struct loop *loop, struct vmm **ret_vmm,
+            struct err *err)
+{
+    struct vmm *vmm;
+
+    if (config->run_dir == NULL || config->run_dir[0] != '/')
+        return err_set(err, ERR_INVALID, "vmm: run_dir must be an absolute path");
+    if (config->uid_count > 0 && (config->uid_base == 0 || config->uid_count > 10000000 ||
+                                  config->uid_base > UINT32_MAX - 1 - config->uid_count))
+        return err_set(err, ERR_INVALID, "vmm: uids %u to %u + %u do not do", config->uid_base,
+                       config->uid_base, config->uid_count);
+    vmm = calloc(1, sizeof(*vmm));
+    if (vmm == NULL)
+        return err_no_memory(err);
+    atomic_init(&vmm->refs, 1);
+    vmm->loop = loop;
+    pthread_mutex_init(&vmm->lock, NULL);
+    sync_cond_init(&vmm->changed);
+    vmm->uids_used = calloc(config->uid_count + 1, 1);
+    if (vmm->uids_used == NULL) {
+        (void)err_no_memory(err);
+        goto fail;
+    }
+    if (copy_config(config, &vmm->config, err) < 0 || process_boot_id(vmm->boot_id, err) < 0)
+        goto fail;
+    *ret_vmm = vmm;
+    return 0;
+fail:
+    vmm_unref(vmm);
+    return -1;
+}
+
+void vmm_get_status(struct vmm *vmm, struct vmm_status *ret_status)
+{
+    pthread_mutex_lock(&vmm->lock);
+    *ret_status = vmm->status;
+    pthread_mutex_unlock(&vmm->lock);
+}
+
+/* ---- uids -------------------------------------------------------------------------------------------------------- */
+
+int vmm_take_uid(struct vmm *vmm, uid_t *ret_uid, struct err *err)
+{
+    if (vmm->config.uid_count == 0) {
+        *ret_uid = geteuid();
+        return 0;
+    }
+    pthread_mutex_lock(&vmm->lock);
+    const uint8_t *free_one = memchr(vmm->uids_used, 0, vmm->config.uid_count);
+    if (free_one != NULL) {
+        size_t i = (size_t)(free_one - vmm->uids_used);
+        vmm->uids_used[i] = 1;
+        *ret_uid = vmm->config.uid_base + (uid_t)i;
+    }
+    pthread_mutex_unlock(&vmm->lock);
+    if (free_one == NULL)
+        return err_set(err, ERR_EXHAUSTED, "all %u uids for machines are used",
+                       vmm->config.uid_count);
+    return 0;
+}
+
+static void mark_uid(struct vmm *vmm, uid_t uid, uint8_t used)
+{
+    if (uid < vmm->config.uid_base || uid - vmm->config.uid_base >= vmm->config.uid_count)
+        return;
+    pthread_mutex_lock(&vmm->lock);
+    vmm->uids_used[uid - vmm->config.uid_base] = used;
+    pthread_mutex_unlock(&vmm->lock);
+}
+
+void vmm_keep_uid(struct vmm *vmm, uid_t uid)
+{
+    mark_uid(vmm, uid, 1);
+}
+
+void vmm_release_uid(struct vmm *vmm, uid_t uid)
+{
+    mark_uid(vmm, uid, 0);
+}
+
+/* ---- deciding ---------------------------------------------------------------------------------------------------- */
+
+static int find_binary(const struct vmm_config *config, const char **ret_path, struct err *err)
+{
+    if (config->qemu != NULL) {
+        if (config->qemu[0] != '/')
+            return err_set(err, ERR_INVALID, "QEMU '%s': an absolute path is needed", config->qemu);
+        if (access(config->qemu, X_OK) < 0)
+            return err_set(err, ERR_UNAVAILABLE, "QEMU '%s': %s", config->qemu,
+                           strerrordesc_np(errno));
+        *ret_path = config->qemu;
+        return 0;
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(usual_paths); i++) {
+        if (access(usual_paths[i], X_OK) == 0) {
+            *ret_path = usual_paths[i];
+            return 0;
+        }
+    }
+    return err_set(err, ERR_UNAVAILABLE, "QEMU is not installed: there is no %s", usual_paths[0]);
+}
+
+/* "QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7)": the number and its first two parts. */
+static int parse_version(const char *text, char *ret_version, size_t size, int *ret_major,
+                         int *ret_minor)
+{
+    static const char before[] = " version ";
+    const char *p = strstr(text, before);
+
+    if (p == NULL)
+        return -1;
+    p += sizeof(before) - 1;
+    size_t n = strspn(p, "0123456789.");
+    if (n == 0 || n >= size || sscanf(p, "%4d.%4d", ret_major, ret_minor) != 2)
+        return -1;
+    memcpy(ret_version, p, n);
+    ret_version[n] = '\0';
+    return 0;
+}
+
+static int ask_version(const char *path, int64_t deadline_ms, char *ret_version, size_t size,
+                       int *ret_major, int *ret_minor, struct err *err)
+{
+    const char *const argv[] = {path, "--version", NULL};
+    const char *const envp[] = {"LC_ALL=C", "PATH=/usr/bin:/bin", NULL};
+    const struct spawn_spec spec = {.path = path, .argv = argv, .envp = envp, .no_new_privs = true};
+    struct spawn_output output = {0};
+    int result = 0;
+
+    if (spawn_run(&spec, NULL, VERSION_OUTPUT_MAX,
+                  clock_earlier(deadline_ms, clock_deadline(VERSION_TIMEOUT_MS)), &output, err) < 0)
+        return -1;
+    if (output.status != 0)
+        result = err_set(err, ERR_UNAVAILABLE, "'%s --version' ended with status %d: %.300s", path,
+                         output.status, output.err_text);
+    else if (parse_version(output.out, ret_version, size, ret_major, ret_minor) < 0)
+        result = err_set(err, ERR_UNAVAILABLE, "'%s --version' is not understood: %.100s", path,
+                         output.out);
+    else if (*ret_major < 7 || (*ret_major == 7 && *ret_minor < 2))
+        result = err_set(err, ERR_UNSUPPORTED, "QEMU %s at '%s' is too old: 7.2 is needed",
+                         ret_version, path);
+    free(output.out);
+    free(output.err_text);
+    return result;
+}
+
+int vmm_find_qemu(struct vmm *vmm, int64_t deadline_ms, struct err *err)
+{
+    const char *path = NULL;
+    char version[sizeof(vmm->status.qemu_version)];
+    enum vmm_transport transport = vmm->config.transport;
+    int major, minor;
+
+    pthread_mutex_lock(&vmm->lock);
+    bool known = vmm->qemu[0] != '\0';
+    pthread_mutex_unlock(&vmm->lock);
+    if (known)
+        return 0;
+    if (find_binary(&vmm->config, &path, err) < 0 ||
+        ask_version(path, deadline_ms, version, sizeof(version), &major, &minor, err) < 0)
+        return -1;
+    if (strlen(path) >= sizeof(vmm->qemu))
+        return err_set(err, ERR_INVALID, "the path of QEMU is too long");
+    if (transport == VMM_TRANSPORT_AUTO)
+        transport = transport_vsock_available() ? VMM_TRANSPORT_VSOCK : VMM_TRANSPORT_SERIAL;
+
+    pthread_mutex_lock(&vmm->lock);
+    memcpy(vmm->qemu, path, strlen(path) + 1);
+    vmm->qemu_major = major;
+    vmm->qemu_minor = minor;
+    memcpy(vmm->status.qemu_version, version, sizeof(version));
+    vmm->status.transport = transport;
+    pthread_mutex_unlock(&vmm->lock);
+    return 0;
+}
+
+void vmm_get_choice(struct vmm *vmm, struct vmm_choice *ret_choice)
+{
+    pthread_mutex_lock(&vmm->lock);
+    ret_choice->qemu = vmm->qemu;
+    ret_choice->major = vmm->qemu_major;
+    ret_choice->minor = vmm->qemu_minor;
+    memcpy(ret_choice->version, vmm->status.qemu_version, sizeof(ret_choice->version));
+    ret_choice->accel = vmm->status.accel;
+    ret_choice->transport = vmm->status.transport;
+    pthread_mutex_unlock(&vmm->lock);
+}
+
+static int prepare(struct vmm *vmm, int64_t deadline_ms, struct err *err)
+{
+    struct accel_verdict verdict;
+
+    if (vmm_find_qemu(vmm, deadline_ms, err) < 0 ||
+        accel_decide(vmm, deadline_ms, &verdict, err) < 0)
+        return -1;
+    pthread_mutex_lock(&vmm->lock);
+    vmm->status.accel = verdict.accel;
+    vmm->status.accel_is_fallback = verdict.is_fallback;
+    memcpy(vmm->status.accel_reason, verdict.reason, sizeof(vmm->status.accel_reason));
+    vmm->status.prepared = true;
+    pthread_mutex_unlock(&vmm->lock);
+    log_info("machine monitor: QEMU %s, accelerator %s (%s), transport %s",
+             vmm->status.qemu_version, vmm_accel_name(verdict.accel), verdict.reason,
+             vmm_transport_name(vmm->status.transport));
+    return 0;
+}
+
+int vmm_prepare(struct vmm *vmm, int64_t deadline_ms, struct err *err)
+{
+    struct err why = {0};
+
+    pthread_mutex_lock(&vmm->lock);
+    while (vmm->preparing && sync_wait_until(&vmm->changed, &vmm->lock, deadline_ms))
+        continue;
+    bool prepared = vmm->status.prepared, busy = vmm->preparing;
+    if (!prepared && !busy)
+        vmm->preparing = true;
+    pthread_mutex_unlock(&vmm->lock);
+    if (prepared)
+        return 0;
+    if (busy)
+        return err_set(err, ERR_DEADLINE, "the accelerator is still being tried out");
+
+    int result = prepare(vmm, deadline_ms, &why);
+    pthread_mutex_lock(&vmm->lock);
+    vmm->preparing = false;
+    (void)snprintf(vmm->status.problem, sizeof(vmm->status.problem), "%.*s",
+                   (int)sizeof(vmm->status.problem) - 1, result < 0 ? why.msg : "");
+    pthread_cond_broadcast(&vmm->changed);
+    pthread_mutex_unlock(&vmm->lock);
+    if (result < 0 && err != NULL)
+        *err = why;
+    return result;
+}
+
+int vmm_kill_stray(struct vmm *vmm, const char *id, unsigned int *ret_killed, struct err *err)
+{
+    char name[VM_ID_SIZE + 32];
+
+    (void)vmm;
+    if (!vm_id_is_valid(id))
+        return err_set(err, ERR_INVALID, "'%s' does not do as a machine's name", id);
+    (void)snprintf(name, sizeof(name), "guest=%s,debug-threads=on", id);
+    return process_kill_by_args("-name", name, ret_killed, err);
+}
