@@ -134,10 +134,15 @@ static void ack_later(struct logpump *pump)
 static void stall(struct logpump *pump, const struct err *err)
 {
     struct log_ctx ctx = ctx_of(pump);
+    uint64_t safe[LOGFILE_STREAMS];
 
     log_event(LOG_WARN, &ctx, err, "the log cannot be written; trying again in a second");
-    for (int i = 0; i < pump->n_streams; i++)
-        guest_call_free(steal_ptr(&pump->streams[i].call));
+    safe_offsets(pump, safe);
+    for (int i = 0; i < pump->n_streams; i++) {
+        struct stream *stream = &pump->streams[i];
+        guest_call_free(steal_ptr(&stream->call));
+        crilog_init(&stream->log, stream->log.stream, safe[i]);
+    }
     loop_arm(pump->retry_timer, RETRY_MS);
 }
 

@@ -78,6 +78,16 @@ struct container_facts {
     size_t n_disks;
     Casemate__Agent__V1__Process *process; /* what exec inherits; NULL while CREATING */
 };
+/* With id, pod, time and config; the rest is completed by the caller. NULL: err says why. */
+struct container_facts *container_facts_new(const char *id, const char *pod_id, int64_t created_ns,
+                                            const Runtime__V1__ContainerConfig *config,
+                                            struct err *err);
+/* The absolute path that the pod's and the container's configuration make together. */
+int container_facts_set_log_path(struct container_facts *facts,
+                                 const Runtime__V1__PodSandboxConfig *pod, struct err *err);
+/* A deep copy, freed with casemate__agent__v1__process__free_unpacked. */
+int facts_copy_process(const Casemate__Agent__V1__Process *process,
+                       Casemate__Agent__V1__Process **ret_copy, struct err *err);
 struct container_facts *container_facts_ref(struct container_facts *facts);
 void container_facts_unref(struct container_facts *facts);
 
