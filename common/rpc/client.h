@@ -26,7 +26,8 @@ int rpc_client_new(const struct rpc_client_config *config, int fd, struct rpc_cl
 
 /*
  * Closes the connection and fails what is pending with UNAVAILABLE before it returns; on_closed is not called any more.
- * Any thread, but not from a callback of this client. NULL is fine.
+ * Any thread, but not from a callback of this client but on_closed; on another thread than the loop's, the loop must be running. Kept
+ * handles stay valid. NULL is fine.
  */
 void rpc_client_free(struct rpc_client *client);
 
@@ -63,7 +64,15 @@ struct rpc_call_handlers {
     void (*on_message)(void *arg, const ProtobufCMessage *message);
     /* The end, exactly once, NULL for status OK; the handle is invalid afterwards. Not after rpc_client_cancel. */
     void (*on_end)(void *arg, const struct err *err);
+    /* May be NULL: what rpc_client_send queued has fallen below drain_low_bytes after having been above. */
+    void (*on_drain)(void *arg);
+    size_t drain_low_bytes;
     void *arg;
+    /*
+     * The handle stays valid after on_end until rpc_client_cancel, which is then needed exactly once. For callers that use the handle on
+     * another thread than the loop's, where on_end may come at any time, even before rpc_client_start returns.
+     */
+    bool keep;
 };
 
 /*
@@ -75,9 +84,15 @@ int rpc_client_start(struct rpc_client *client, const struct rpc_target *target,
                      const struct rpc_call_handlers *handlers, struct rpc_client_call **ret_call,
                      struct err *err);
 
-/* One more request message of a client-streaming call; last ends the stream. message may be NULL with last. */
+/*
+ * One more request message of a client-streaming call; last ends the stream. message may be NULL with last. CANCELLED when the call has
+ * ended; EXHAUSTED when it is too large, or when two largest messages' worth is queued already: heed rpc_client_queued.
+ */
 int rpc_client_send(struct rpc_client_call *call, const ProtobufCMessage *message, bool last,
                     struct err *err);
+
+/* Encoded bytes that rpc_client_send queued and the connection has not taken yet. */
+size_t rpc_client_queued(const struct rpc_client_call *call);
 
 /* Stops taking replies (the peer is held back by flow control) or goes on. */
 void rpc_client_pause(struct rpc_client_call *call, bool paused);

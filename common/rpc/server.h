@@ -2,7 +2,8 @@
 /*
  * The serving end of gRPC. A server belongs to one loop; connections are added to it by descriptor. A handler gets a call,
  * owns it until it ends it with exactly one of rpc_call_reply, rpc_call_finish or rpc_call_fail, and may end it later
- * and from any thread. A call whose client went away stays valid until then: what is sent on it goes nowhere.
+ * and from any thread. A call whose client went away stays valid until then: what is sent on it goes nowhere. A handler that runs
+ * on the loop must neither block nor run the loop.
  * Threads: rpc_call_* may be called from any thread, rpc_server_* on the loop's thread.
  */
 #pragma once
@@ -64,7 +65,10 @@ int rpc_server_add_connection(struct rpc_server *server, int fd, void (*on_close
 void rpc_server_shutdown(struct rpc_server *server, int64_t deadline_ms,
                          void (*on_drained)(void *arg), void *arg);
 
-/* Closes everything at once. Calls still owned by handlers stay valid and are ended into nothing. NULL is fine. */
+/*
+ * Closes everything at once. Calls still owned by handlers are cancelled, stay valid and are ended into nothing; the services must
+ * outlive them too. Not from a handler or a callback of this server but on_drained. NULL is fine.
+ */
 void rpc_server_free(struct rpc_server *server);
 
 /* The decoded request of a unary or server-streaming call; lives until the call is ended. */
@@ -85,7 +89,11 @@ int64_t rpc_call_deadline(const struct rpc_call *call);
 /* Whether nobody waits for the answer any more: cancelled, past its deadline, or connection lost. */
 bool rpc_call_cancelled(const struct rpc_call *call);
 
-/* fn(arg) once, on the loop, when the call is cancelled; at once (from the loop) if it is already. NULL takes it back. */
+/*
+ * fn(arg) once, on the loop, when the call is cancelled; soon if it is already (by the caller, when the server was freed). NULL takes
+ * it back; so does ending the call. Both wait, on another thread, until a callback of this call that runs has returned:
+ * hold no lock that it takes. The same goes for rpc_call_on_message and rpc_call_on_drain.
+ */
 void rpc_call_on_cancel(struct rpc_call *call, void (*fn)(void *arg), void *arg);
 
 /* Client-streaming: fn per request message, and with message NULL at the client's end of stream. On the loop. */
@@ -93,7 +101,10 @@ void rpc_call_on_message(struct rpc_call *call,
                          void (*fn)(void *arg, struct rpc_call *call, const ProtobufCMessage *msg),
                          void *arg);
 
-/* Queues one message of a server-streaming reply; it is encoded before this returns. CANCELLED when nobody listens. */
+/*
+ * Queues one message of a server-streaming reply; it is encoded before this returns. CANCELLED when nobody listens; EXHAUSTED when it
+ * is too large, or when two largest messages' worth is queued already: heed rpc_call_queued.
+ */
 int rpc_call_send(struct rpc_call *call, const ProtobufCMessage *message, struct err *err);
 
 /* Encoded bytes queued by rpc_call_send and not yet taken by the connection: the sender's back-pressure. */
