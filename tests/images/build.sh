@@ -28,7 +28,7 @@ done
 
 arch=$(dpkg --print-architecture)
 # Words of one string are the names that a package has in different releases; the first that exists is taken.
-wanted=(busybox-static nginx apache2-bin libc6 libcrypt1 libpcre2-8-0 zlib1g libzstd1 libexpat1 libuuid1 libgcc-s1
+wanted=(busybox nginx apache2-bin libc6 libcrypt1 libpcre2-8-0 zlib1g libzstd1 libexpat1 libuuid1 libgcc-s1
     'libssl3t64 libssl3' 'libapr1t64 libapr1' 'libaprutil1t64 libaprutil1')
 # shellcheck disable=SC2086,SC2048  # the strings are split
 candidates=$(deb_candidates ${wanted[*]})
@@ -89,13 +89,14 @@ compile() {
     "${CC:-cc}" -std=gnu17 -D_GNU_SOURCE -Os -s -Wall -Wextra -static -o "$2" "$here/src/$1.c"
 }
 
-# The upstream image has one file and a hard link for each applet; so has this.
+# The upstream image has one file and a hard link for each applet; so has this. The package is busybox, not busybox-static:
+# the latter's shell runs applets without looking at the files, and a spec masks /bin/ls and expects that it matters.
 make_busybox() {
     local root=$work/busybox applet
     mkdir -p "$root"/{bin,dev,home,lib,proc,root,sys,tmp,usr/bin,var/run,var/tmp}
     chmod 1777 "$root/tmp" "$root/var/tmp"
     chmod 0700 "$root/root"
-    install -m 0755 "$(find "$work/debs" -type f -path '*bin/busybox' -print -quit)" "$root/bin/busybox"
+    elf_install "$work/debs" "$root" "$(cd "$work/debs" && find . -type f -path '*bin/busybox' -print -quit)" bin/busybox
     for applet in $("$root/bin/busybox" --list); do
         [ "$applet" = busybox ] || ln "$root/bin/busybox" "$root/bin/$applet"
     done

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * pgrep NAME: the ids of the processes whose command name contains NAME, one a line, itself left out; exit 1 when there
- * is none. Debian's static busybox has no pgrep, and conformance specs run it.
+ * is none. Debian's busybox has no pgrep, and conformance specs run it.
  */
 #include <ctype.h>
 #include <dirent.h>
