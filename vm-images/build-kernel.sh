@@ -19,6 +19,7 @@ Build the tuned guest kernel (vmlinux and vmlinuz) into the cache folder:
   --jobs N       run N jobs at once (default: the number of CPUs)
   --suite SUITE  take linux-source from this Debian suite (e.g. bookworm-backports)
   --package NAME take this source package (default: linux-source-6.12 where there is one, else the release's)
+  --check        compile nothing: configure, and say which options did not survive
   --print        build nothing: print the folder of the kernel, and fail when it was not built yet
   --help         this text
 
@@ -30,11 +31,13 @@ JOBS=$(nproc)
 SUITE=
 PACKAGE=
 PRINT=0
+CHECK=0
 while [ $# -gt 0 ]; do
     case $1 in
     --jobs) JOBS=$(option_value "$1" $# "${2-}"); shift 2 ;;
     --suite) SUITE=$(option_value "$1" $# "${2-}"); shift 2 ;;
     --package) PACKAGE=$(option_value "$1" $# "${2-}"); shift 2 ;;
+    --check) CHECK=1; shift ;;
     --print) PRINT=1; shift ;;
     --help) usage; exit 0 ;;
     *) die "unknown argument '$1'" "see --help" ;;
@@ -42,7 +45,7 @@ while [ $# -gt 0 ]; do
 done
 case $JOBS in '' | *[!0-9]*) die "--jobs takes a number, not '$JOBS'" ;; esac
 
-CONFIG=$VM_IMAGES/kernel.config
+CONFIGS=("$VM_IMAGES/kernel.config")
 OPTIONAL=$VM_IMAGES/kernel.config.optional
 
 # ---- recipe: what these functions say is part of the hash ------------------------------------------------------------
@@ -86,24 +89,25 @@ recipe_collect() {
 
 # ---- the rest --------------------------------------------------------------------------------------------------------
 
-# options FILE: the options of a fragment or .config, one NAME=VALUE per line, "is not set" as =n; comments dropped.
-options() {
-    sed -n -e 's/^# \(CONFIG_[A-Za-z0-9_]*\) is not set$/\1=n/p' -e '/^CONFIG_[A-Za-z0-9_]*=/p' "$1"
+# older_than VERSION: whether the source is older than that.
+older_than() {
+    [ "$(printf '%s\n' "$1" "$VERSION" | sort -V | head -n 1)" != "$1" ]
 }
 
-# choose_source: sets PACKAGE and VERSION.
+# options FILE...: the options of fragments or of a .config, one NAME=VALUE per line, "is not set" as =n.
+options() {
+    sed -n -e 's/^# \(CONFIG_[A-Za-z0-9_]*\) is not set$/\1=n/p' -e '/^CONFIG_[A-Za-z0-9_]*=/p' "$@"
+}
+
+# choose_source: sets PACKAGE and VERSION, and completes CONFIGS.
 choose_source() {
-    local uri suite=$SUITE
+    local suite=$SUITE
     if [ -z "$suite$PACKAGE" ] && ! apt_has linux-source-6.12 && [ "$(debian_codename)" = bookworm ]; then
         say "linux-source-6.12 is in none of this machine's sources; trying bookworm-backports"
         suite=bookworm-backports
     fi
     if [ -n "$suite" ]; then
-        # The archive which serves this machine's release serves its backports too.
-        uri=$(apt-get indextargets --format "\$(REPO_URI)" 'Created-By: Packages' "Codename: $(debian_codename)" |
-            head -n 1)
-        apt_own "$suite" "$(printf '%s\n' 'Types: deb' "URIs: ${uri:-http://deb.debian.org/debian}" \
-            "Suites: $suite" 'Components: main' 'Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg')"
+        apt_suite "$suite"
     fi
     if [ -z "$PACKAGE" ]; then
         if apt_has linux-source-6.12; then
@@ -116,12 +120,15 @@ choose_source() {
     fi
     apt_ready "$PACKAGE"
     VERSION=$(apt_candidate "$PACKAGE")
+    if older_than 6.12; then
+        CONFIGS+=("$VM_IMAGES/kernel.config.before-6.12")
+    fi
 }
 
 # cache_key: the hash of all inputs.
 cache_key() {
     {
-        options "$CONFIG"
+        options "${CONFIGS[@]}"
         printf '%s %s\n' "$PACKAGE" "$VERSION"
         "${CC:-gcc}" --version | head -n 1
         ld --version | head -n 1
@@ -131,24 +138,25 @@ cache_key() {
 
 # check_config FILE: every option asked for must have survived; prints those which did not.
 check_config() {
-    local lost fatal=0 option
-    lost=$(comm -23 <(options "$CONFIG" | sort) <({
+    local lost fatal=0 option since
+    lost=$(comm -23 <(options "${CONFIGS[@]}" | sort) <({
         options "$1"
         # Kconfig does not mention an option whose dependencies are off: as good as "n".
-        options "$CONFIG" | sed -n 's/=n$//p' | while read -r option; do
+        options "${CONFIGS[@]}" | sed -n 's/=n$//p' | while read -r option; do
             grep -q "^$option=" "$1" || printf '%s=n\n' "$option"
         done
     } | sort -u))
     for option in $lost; do
-        if grep -qx "${option%%=*}" <(sed 's/[[:space:]]*#.*//' "$OPTIONAL"); then
-            say "option $option does not exist in this version (allowed by ${OPTIONAL##*/})"
+        since=$(awk -v option="${option%%=*}" '$1 == option { print $2 }' "$OPTIONAL")
+        if [ -n "$since" ] && older_than "$since"; then
+            say "option $option is not in this version (allowed by ${OPTIONAL##*/})"
         else
             say "option $option did not survive olddefconfig"
             fatal=1
         fi
     done
     [ "$fatal" = 0 ] || die "kernel.config asks for options that this kernel does not take" \
-        "fix their dependencies in $CONFIG, or list them in $OPTIONAL with the reason"
+        "fix their dependencies in ${CONFIGS[0]}, or list them in $OPTIONAL with the reason"
 }
 
 # watch_build PID LOG: progress of the build, a line in place on a terminal, else a line each 30 s.
@@ -172,11 +180,13 @@ watch_build() {
 # build OUT: unpack, configure, compile.
 build() {
     local src obj log=$CACHE/${1##*/}.log epoch archive status=0 start=$SECONDS
+    [ "$CHECK" = 0 ] || log=$CACHE/${1##*/}.check.log
     WORK=$(mktemp -d "$CACHE/kernel-build.XXXXXX")
     trap 'stop_build; rm -rf "$WORK"' EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM
-    apt_unpack "$PACKAGE" "$VERSION" "$WORK/package"
+    apt_unpack "$PACKAGE" "$VERSION" "$WORK/package" ||
+        die_missing "$PACKAGE $VERSION could not be fetched"
     archive=$(echo "$WORK"/package/usr/src/linux-source-*.tar.xz)
     [ -f "$archive" ] || die "$PACKAGE $VERSION holds no source archive where it was expected"
     epoch=$(stat -c %Y "$archive")
@@ -187,8 +197,13 @@ build() {
     obj=$WORK/obj
     mkdir -p "$obj" "$WORK/out"
     recipe_edit "$src" > "$log" 2>&1 || die "the source could not be edited; the log is $log"
-    recipe_configure "$src" "$obj" "$CONFIG" >> "$log" 2>&1 || die "configuring failed; the log is $log"
+    cat "${CONFIGS[@]}" > "$WORK/fragment"
+    recipe_configure "$src" "$obj" "$WORK/fragment" >> "$log" 2>&1 || die "configuring failed; the log is $log"
     check_config "$obj/.config"
+    if [ "$CHECK" = 1 ]; then
+        say "every option of kernel.config is in the configuration of $PACKAGE $VERSION, or listed as optional"
+        exit 0
+    fi
     say "compiling with $JOBS jobs; the log is $log"
     recipe_compile "$src" "$obj" "$epoch" "$JOBS" >> "$log" 2>&1 &
     MAKE_PID=$!
@@ -208,27 +223,34 @@ build() {
 
 # stop_build: end the compilation, with its children, when this script is ended.
 MAKE_PID=
+# shellcheck disable=SC2317  # called by the trap
 stop_build() {
     [ -z "$MAKE_PID" ] || kill -TERM -- "-$MAKE_PID" 2>/dev/null || kill -TERM "$MAKE_PID" 2>/dev/null || true
 }
 
-need make make "${CC:-gcc}" build-essential ld binutils objcopy binutils flex flex bison bison bc bc xz xz-utils \
-    sha256sum coreutils lz4 lz4 perl perl flock util-linux
-choose_source
-OUT=$CACHE/kernel-$(cache_key)
-if [ "$PRINT" = 1 ]; then
-    [ -d "$OUT" ] || die "the tuned kernel was not built yet" "make guest-kernel"
+main() {
+    need make make "${CC:-gcc}" build-essential ld binutils objcopy binutils flex flex bison bison bc bc xz xz-utils \
+        sha256sum coreutils lz4 lz4 perl perl flock util-linux
+    choose_source
+    OUT=$CACHE/kernel-$(cache_key)
+    if [ "$PRINT" = 1 ]; then
+        [ -d "$OUT" ] || die "the tuned kernel was not built yet" "make guest-kernel"
+        printf '%s\n' "$OUT"
+        exit 0
+    fi
+    mkdir -p "$CACHE"
+    exec 9> "$OUT.lock"
+    [ "$CHECK" = 1 ] || flock -n 9 || { say "another run is building this kernel; waiting for it"; flock 9; }
+    if [ -d "$OUT" ] && [ "$CHECK" = 0 ]; then
+        say "already built: $OUT"
+    else
+        # Job control gives the compilation a process group of its own.
+        set -m
+        build "$OUT"
+    fi
     printf '%s\n' "$OUT"
-    exit 0
-fi
-mkdir -p "$CACHE"
-exec 9> "$OUT.lock"
-flock -n 9 || { say "another run is building this kernel; waiting for it"; flock 9; }
-if [ -d "$OUT" ]; then
-    say "already built: $OUT"
-else
-    # Job control gives the compilation a process group of its own.
-    set -m
-    build "$OUT"
-fi
-printf '%s\n' "$OUT"
+}
+
+# Read whole before anything runs: a checkout that changes during the build does not change the build.
+main
+exit

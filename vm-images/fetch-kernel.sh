@@ -15,17 +15,23 @@ set -euo pipefail
 
 usage() {
     cat <<USAGE
-Usage: fetch-kernel.sh [--package NAME]
-Fetch Debian's guest kernel (default: linux-image-cloud-ARCHITECTURE) and print the folder it was unpacked into, below
+Usage: fetch-kernel.sh [OPTION]...
+Fetch Debian's guest kernel and print the folder it was unpacked into, below
   $CACHE
+
+  --package NAME  take this package (default: linux-image-cloud-ARCHITECTURE)
+  --suite SUITE   take it from this Debian suite (e.g. bookworm-backports), whatever this machine's sources are
+  --help          this text
+
 CASEMATE_CACHE names another cache folder. Exit status: 0 done, 4 the package could not be downloaded, 1 anything else.
 USAGE
 }
 
-PACKAGE=
+PACKAGE='' SUITE=''
 while [ $# -gt 0 ]; do
     case $1 in
     --package) PACKAGE=$(option_value "$1" $# "${2-}"); shift 2 ;;
+    --suite) SUITE=$(option_value "$1" $# "${2-}"); shift 2 ;;
     --help) usage; exit 0 ;;
     *) die "unknown argument '$1'" "see --help" ;;
     esac
@@ -77,11 +83,11 @@ unpack() {
 }
 
 mkdir -p "$CACHE"
+[ -z "$SUITE" ] || apt_suite "$SUITE"
 if ! resolve; then
     say "apt on this machine does not lead '$PACKAGE' to a kernel; trying with package lists of our own"
     apt_own machine
-    resolve || die "'$PACKAGE' leads to no kernel image in this machine's sources" \
-        "configure Debian's main archive in /etc/apt, or name a package: --package linux-image-..."
+    resolve || die_missing "'$PACKAGE' leads to no kernel image in this machine's sources"
 fi
 if [ ! -d "$OUT" ]; then
     WORK=$(mktemp -d "$CACHE/fetch.XXXXXX")
@@ -90,9 +96,9 @@ if [ ! -d "$OUT" ]; then
     if ! apt_unpack "$IMAGE" "$VERSION" "$WORK/root"; then
         say "the archive may have moved on since this machine's lists were fetched; trying with fresh ones"
         apt_own machine
-        resolve || die "'$PACKAGE' is gone from this machine's sources"
+        resolve || die_missing "'$PACKAGE' is gone from this machine's sources"
         apt_unpack "$IMAGE" "$VERSION" "$WORK/root" ||
-            { say "error: $IMAGE $VERSION could not be fetched: check the network and the sources in /etc/apt"; exit 4; }
+            die_missing "$IMAGE $VERSION could not be fetched"
     fi
     unpack "$WORK/root"
     # Another run may have been quicker; its result is as good.

@@ -13,6 +13,8 @@ CACHE=${CASEMATE_CACHE:-${XDG_CACHE_HOME:-${HOME:?HOME or CASEMATE_CACHE must be
 
 # The apt options in use; empty: the machine's own configuration.
 APT_OPTS=(-o APT::Sandbox::User=)
+# 1 after package lists or a package could not be fetched.
+APT_BROKEN=0
 
 say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
 
@@ -21,6 +23,14 @@ die() {
     printf '%s: error: %s\n' "${0##*/}" "$1" >&2
     [ $# -lt 2 ] || printf '%s: remedy: %s\n' "${0##*/}" "$2" >&2
     exit 1
+}
+
+# die_missing MESSAGE: a package cannot be had. Exit status 4 when the network or a source failed, 1 when there is none.
+die_missing() {
+    [ "$APT_BROKEN" = 1 ] || die "$1" "configure Debian's main archive in /etc/apt and run apt-get update"
+    say "error: $1, and not all sources could be read"
+    say "remedy: check the network and the sources in /etc/apt"
+    exit 4
 }
 
 # need COMMAND PACKAGE...: fail unless each command exists (pairs).
@@ -41,8 +51,7 @@ option_value() {
 
 # debian_codename: the release of this machine (bookworm, trixie, ...).
 debian_codename() {
-    # shellcheck disable=SC1091
-    (. /etc/os-release && printf '%s\n' "${VERSION_CODENAME:-}")
+    sed -n 's/^VERSION_CODENAME="\{0,1\}\([a-z]*\).*/\1/p' /etc/os-release
 }
 
 # apt_has PACKAGE: whether apt can download it.
@@ -70,12 +79,24 @@ apt_own() {
     fi
     if [ -z "$(find "$dir/stamp" -mtime -1 2>/dev/null)" ]; then
         say "fetching package lists into $dir"
-        if ! apt-get "${APT_OPTS[@]}" -qq update >&2; then
-            say "error: the package lists could not be fetched: check the network and the sources in /etc/apt"
-            exit 4
+        if apt-get "${APT_OPTS[@]}" -qq -o APT::Update::Error-Mode=any update >&2; then
+            touch "$dir/stamp"
+        else
+            # One broken source among several is no reason to stop: what is needed may be in another.
+            APT_BROKEN=1
+            say "not all package lists could be fetched (above), going on with those that were"
         fi
-        touch "$dir/stamp"
     fi
+}
+
+# apt_suite SUITE: from here on take packages from this Debian suite alone. The archive that serves this machine's release
+# is asked for it.
+apt_suite() {
+    local uri
+    uri=$(apt-get indextargets --format "\$(REPO_URI)" 'Created-By: Packages' "Codename: $(debian_codename)" 2>/dev/null |
+        head -n 1)
+    apt_own "$1" "$(printf '%s\n' 'Types: deb' "URIs: ${uri:-http://deb.debian.org/debian}" "Suites: $1" \
+        'Components: main' 'Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg')"
 }
 
 # apt_ready PACKAGE: make sure that PACKAGE can be downloaded, with lists of our own when the machine has none.
@@ -84,8 +105,7 @@ apt_ready() {
     apt_has "$1" && return 0
     say "apt on this machine does not know '$1'; trying with package lists of our own"
     apt_own machine
-    apt_has "$1" || die "no package '$1' in the sources of this machine" \
-        "configure Debian's main archive in /etc/apt (Debian 12 and 13 have the package) and run apt-get update"
+    apt_has "$1" || die_missing "there is no package '$1' in the sources of this machine"
 }
 
 # apt_unpack PACKAGE VERSION DIR: download the package and unpack it into DIR, which must not exist yet. Nothing is
@@ -95,6 +115,7 @@ apt_unpack() {
     mkdir -p "$tmp" || return 1
     say "fetching $1 $2"
     (cd "$tmp" && apt-get "${APT_OPTS[@]}" -qq download "$1=$2" >&2) || status=1
+    [ "$status" -eq 0 ] || APT_BROKEN=1
     [ "$status" -ne 0 ] || dpkg-deb -x "$tmp"/*.deb "$3" || status=1
     rm -rf "$tmp"
     return "$status"

@@ -3,12 +3,14 @@
 # The guest image, by booting it: the real scripts make a kernel and an initrd around a small /init of the test's own,
 # QEMU (TCG) boots them, and what the guest reports on its console is compared with what it must have.
 #
-# GUEST_KERNEL=tuned tests the tuned kernel instead of Debian's (skipped when it was not built).
+# GUEST_KERNEL=tuned tests the tuned kernel instead of Debian's (skipped when it was not built); GUEST_COMPRESS=METHOD
+# compresses the initrd; GUEST_APPEND adds to the kernel's command line. Lines that start with "note:" are measurements.
 # Exit status: 0 passed, 77 skipped with the reason, anything else failed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 KERNEL=${GUEST_KERNEL:-debian}
+COMPRESS=${GUEST_COMPRESS:-none}
 DEADLINE_S=60
 FAILED=0
 
@@ -57,7 +59,7 @@ tuned)
     ;;
 esac
 [ "$status" -eq 0 ] || { fail "fetch-kernel.sh exits with $status"; exit 1; }
-vm-images/build.sh --agent "$WORK/init" --out "$WORK/guest" --kernel "$KERNEL"
+vm-images/build.sh --agent "$WORK/init" --out "$WORK/guest" --kernel "$KERNEL" --compress "$COMPRESS"
 
 image=$WORK/guest/vmlinux
 [ -f "$image" ] || image=$WORK/guest/vmlinuz
@@ -72,7 +74,8 @@ check "the kernel is an uncompressed PVH image" [ "${image##*/}" = vmlinux ]
 modules=()
 [ "$KERNEL" != debian ] || modules=(--modules "$(echo "$(cat "$WORK/kernel-dir")"/lib/modules/*)")
 touch "$WORK/init"
-vm-images/mkinitrd.sh --agent "$WORK/init" --out "$WORK/again.img" ${modules[@]+"${modules[@]}"} > "$WORK/names"
+vm-images/mkinitrd.sh --agent "$WORK/init" --out "$WORK/again.img" --compress "$COMPRESS" \
+    ${modules[@]+"${modules[@]}"} > "$WORK/names"
 check "the initrd is reproducible" cmp "$WORK/again.img" "$WORK/guest/initrd.img"
 
 # ---- what must be refused --------------------------------------------------------------------------------------------
@@ -109,9 +112,11 @@ done
 
 # ---- booting ---------------------------------------------------------------------------------------------------------
 
+started_ns=$(date +%s%N)
 timeout --kill-after=5 "$DEADLINE_S" qemu-system-x86_64 -accel tcg -M q35 -cpu max -smp 1,maxcpus=2 \
     -nodefaults -no-user-config -display none -no-reboot -m 256M,maxmem=1G \
-    -kernel "$image" -initrd "$WORK/guest/initrd.img" -append 'console=ttyS0 quiet panic=-1' -serial stdio \
+    -kernel "$image" -initrd "$WORK/guest/initrd.img" \
+    -append "console=ttyS0 quiet panic=-1 ${GUEST_APPEND-}" -serial stdio \
     -device virtio-balloon-pci,free-page-reporting=on \
     -device virtio-serial-pci -chardev null,id=wire -device virtserialport,chardev=wire,name=casemate.test,nr=1 \
     -device virtio-scsi-pci -blockdev null-co,node-name=disk,size=1048576,read-zeroes=on -device scsi-hd,drive=disk \
@@ -122,6 +127,7 @@ QEMU_PID=$!
 status=0
 wait "$QEMU_PID" || status=$?
 QEMU_PID=
+ran_ms=$((($(date +%s%N) - started_ns) / 1000000))
 tr -d '\r' < "$WORK/console" > "$WORK/report"
 [ "$status" -ne 124 ] || fail "the guest was not done after $DEADLINE_S s"
 [ "$status" -eq 0 ] || { fail "QEMU exits with $status:"; cat "$WORK/qemu.err"; }
@@ -152,6 +158,8 @@ if grep '^GUEST module ' "$WORK/report" | grep -vE ' (ok|ENODEV) [0-9]+ us$'; th
     fail "modules did not load (above)"
 fi
 grep -E '^GUEST (init|modules took|cpu-possible|pressure)' "$WORK/report" | sed 's/^GUEST /note: /' || true
+
+printf 'note: QEMU ran %d ms\n' "$ran_ms"
 
 if [ "$FAILED" -ne 0 ]; then
     printf -- '---- console\n'
