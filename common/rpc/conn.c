@@ -42,6 +42,7 @@ struct rpc_conn {
     struct loop_source *timer;
     uint32_t events;
     struct buf out;
+    struct buf first; /* read before us; fed in the first round */
     unsigned depth;    /* enter() without leave() */
     bool write_failed;
     bool closing; /* on_closed is due or done */
@@ -163,10 +164,29 @@ static void leave(struct rpc_conn *conn)
     set_timer(conn);
 }
 
+static void feed(struct rpc_conn *conn, const uint8_t *bytes, size_t n)
+{
+    struct err err;
+    conn->last_read_ms = clock_monotonic_ms();
+    conn->ping_sent_ms = 0;
+    if (rpc_session_feed(conn->session, bytes, n, conn->last_read_ms, &err) < 0) {
+        rpc_conn_close(conn, &err);
+        push(conn); /* a GOAWAY that says why */
+    }
+}
+
+static void feed_first(struct rpc_conn *conn)
+{
+    if (conn->first.len > 0)
+        feed(conn, buf_bytes(&conn->first), conn->first.len);
+    buf_fini(&conn->first);
+}
+
 static void read_all(struct rpc_conn *conn)
 {
     uint8_t bytes[READ_SIZE];
     struct err err;
+    feed_first(conn);
     for (int i = 0; i < READS_PER_EVENT && !conn->closing; i++) {
         ssize_t n = read(conn->fd, bytes, sizeof(bytes));
         if (n < 0 && errno == EINTR)
@@ -186,13 +206,7 @@ static void read_all(struct rpc_conn *conn)
             rpc_conn_close(conn, &err);
             return;
         }
-        conn->last_read_ms = clock_monotonic_ms();
-        conn->ping_sent_ms = 0;
-        if (rpc_session_feed(conn->session, bytes, (size_t)n, conn->last_read_ms, &err) < 0) {
-            rpc_conn_close(conn, &err);
-            push(conn); /* a GOAWAY that says why */
-            return;
-        }
+        feed(conn, bytes, (size_t)n);
         if ((size_t)n < sizeof(bytes))
             return;
     }
@@ -216,6 +230,7 @@ static void on_timer(void *arg)
     int64_t now = clock_monotonic_ms();
     conn->timer_due_ms = CLOCK_NO_DEADLINE;
     enter(conn);
+    feed_first(conn);
     rpc_session_expire(conn->session, now);
     if (conn->ping_sent_ms != 0 && now - conn->ping_sent_ms >= l->keepalive_timeout_ms) {
         struct err err;
@@ -244,6 +259,12 @@ static int attach(struct rpc_conn *conn, struct err *err)
         return -1;
     if (loop_add_timer(conn->config.loop, on_timer, conn, &conn->timer, err) < 0)
         return -1;
+    if (conn->config.n_first > 0) {
+        if (buf_append(&conn->first, conn->config.first, conn->config.n_first, err) < 0)
+            return -1;
+        conn->timer_due_ms = 0;
+        loop_arm(conn->timer, 0);
+    }
     return 0;
 }
 
@@ -260,6 +281,7 @@ int rpc_conn_new(const struct rpc_conn_config *config, int fd, struct rpc_conn *
     conn->last_read_ms = clock_monotonic_ms();
     conn->timer_due_ms = CLOCK_NO_DEADLINE;
     buf_init(&conn->out, OUT_MAX);
+    buf_init(&conn->first, READ_SIZE);
     if (attach(conn, err) < 0) {
         rpc_conn_free(conn);
         return -1;
@@ -277,6 +299,7 @@ void rpc_conn_free(struct rpc_conn *conn)
     close_fd(&conn->fd);
     rpc_session_free(conn->session);
     buf_fini(&conn->out);
+    buf_fini(&conn->first);
     free(conn);
 }
 

@@ -13,6 +13,8 @@ struct rpc_conn;
 struct rpc_conn_config {
     struct loop *loop;
     struct rpc_session_config session; /* its on_pong must ignore tokens that its owner did not send */
+    const void *first; /* bytes of the stream that were read already; copied, at most 64 KiB */
+    size_t n_first;
     /*
      * Once, when the connection has ended; err says why, NULL: both sides were done. The owner frees the conn, here or
      * later. Never from inside another callback.

@@ -388,6 +388,12 @@ static void begin_shutdown(struct server_conn *sc)
 int rpc_server_add_connection(struct rpc_server *server, int fd, void (*on_closed)(void *arg),
                               void *arg, struct err *err)
 {
+    return rpc_server_add_connection_after(server, fd, NULL, 0, on_closed, arg, err);
+}
+
+int rpc_server_add_connection_after(struct rpc_server *server, int fd, const void *first, size_t n,
+                                    void (*on_closed)(void *arg), void *arg, struct err *err)
+{
     static const struct rpc_session_ops ops = {
         .on_request = on_request,
         .hold = hold,
@@ -413,6 +419,8 @@ int rpc_server_add_connection(struct rpc_server *server, int fd, void (*on_close
                      .limits = server->config.limits,
                      .ops = &ops,
                      .arg = sc },
+        .first = first,
+        .n_first = n,
         .on_closed = on_conn_closed,
     };
     if (rpc_conn_new(&config, steal_fd(&owned), &sc->conn, err) < 0) {

@@ -58,6 +58,10 @@ int rpc_server_listen(struct rpc_server *server, int listen_fd, struct err *err)
 int rpc_server_add_connection(struct rpc_server *server, int fd, void (*on_closed)(void *arg),
                               void *arg, struct err *err);
 
+/* The same for a stream of which somebody has read the first n bytes already (copied); at most 64 KiB. */
+int rpc_server_add_connection_after(struct rpc_server *server, int fd, const void *first, size_t n,
+                                    void (*on_closed)(void *arg), void *arg, struct err *err);
+
 /*
  * Graceful end: stops listening, sends GOAWAY in two steps, lets calls in flight end, then closes connections and calls
  * on_drained (on the loop); at the deadline what is left is cancelled and closed.
