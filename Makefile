@@ -126,7 +126,7 @@ $(BUILD)/lib/libfakes.a: $(FAKES_O)
 $(LIBS):
 	@mkdir -p $(@D)
 	@echo "  AR    $(@F)"
-	@rm -f $@ && $(AR) rcsD $@ $^
+	@rm -f $@ && $(AR) qcsD $@ $^
 
 link_host = @mkdir -p $(@D); echo "  LD    $(@F)"; $(CC) $(CFLAGS) -pie $(LDFLAGS) -o $@ $(filter %.o,$^) \
             -Wl,--start-group $(LIBS) -Wl,--end-group $(HOST_LIBS)
