@@ -3,8 +3,9 @@
 #
 # `make bench`: casemated against Debian's containerd + runc, in turn, on this machine, in one run.
 #
-# Writes build/bench/results.json, and beside it raw/: every sample of every call, and what versions they are of. A
-# metric that could not be measured is null there, with the reason. docs of the method: README.md.
+# Writes build/bench/results.json, and beside it raw/: every sample of every call, and what versions
+# they are of. A metric that could not be measured is null there, with the reason. README.md has
+# the method.
 #
 #   N=40          pods of the latency metrics, each round     ROUNDS=2   turns of each runtime
 #   ONLY=a,b      these metrics only                          PEER=0     casemate alone (no ratios)
@@ -36,7 +37,7 @@ rounds=${ROUNDS:-${defaults[1]}}
 
 case "$bench_network" in none | cni) ;; *) die "BENCH_NETWORK is none or cni" ;; esac
 [ "$(id -u)" = 0 ] || die "needs root (namespaces, cgroups, containers)"
-for tool in go docker-registry unshare python3 zstd curl ip; do
+for tool in go docker-registry unshare setpriv jq python3 zstd curl ip; do
     command -v "$tool" >/dev/null || die "$tool is missing"
 done
 
@@ -80,7 +81,8 @@ build_pull_image() {
     echo "$dir"
 }
 
-# fill_registry: a registry's storage of this run, with the test images and, where it is needed, the big one.
+# fill_registry: a registry's storage of this run, with the test images and, where it is needed, the
+# big one.
 fill_registry() {
     local address rc=0
     "$repo/tests/images/build.sh" "$work/registry"
@@ -107,6 +109,16 @@ versions() {
 session_pid=''
 cgroup_name=casemate-bench.$$
 made_cni=0
+# remove_cgroups: those that the pods of this run were given, and those of runs that were killed.
+remove_cgroups() {
+    local group
+    for group in /sys/fs/cgroup/casemate-bench.* /sys/fs/cgroup/*/casemate-bench.*; do
+        if [ -d "$group" ] && { [ "${group##*.}" = $$ ] || ! kill -0 "${group##*.}" 2>/dev/null; }; then
+            find "$group" -depth -type d -exec rmdir {} + 2>/dev/null || true
+        fi
+    done
+}
+
 # Leaves nothing: no session, no registry, none of the cgroups that pods were given.
 # shellcheck disable=SC2317  # a trap runs it
 cleanup() {
@@ -118,22 +130,21 @@ cleanup() {
     if [ -s "$work/registry.pid" ]; then
         kill "$(cat "$work/registry.pid")" 2>/dev/null || true
     fi
-    find /sys/fs/cgroup -maxdepth 3 -type d -name "$cgroup_name" -print0 2>/dev/null |
-        while IFS= read -r -d '' group; do
-            find "$group" -depth -type d -exec rmdir {} + 2>/dev/null || true
-        done
+    remove_cgroups
     if [ "$made_cni" = 1 ]; then
         rmdir /var/lib/cni 2>/dev/null || true
     fi
     rm -rf "$work"
 }
 
-# session RUNTIME ROUND SUBCOMMAND...: waits for it; an interrupt goes to the session, which ends in good order.
+# session RUNTIME ROUND SUBCOMMAND...: waits for it; an interrupt goes to the session, which ends in
+# good order.
 session() {
     local rc=0
-    # --kill-child: should this script die, so does the session's first process, and with it its namespace.
-    # setsid: the terminal's interrupt is for this script, which passes it on in order.
-    setsid unshare --net --mount --pid --fork --kill-child --mount-proc --propagation private -- \
+    # pdeathsig and --kill-child: should this script be killed, so is the session's first process,
+    # and with it its namespace. setsid: the terminal's interrupt is for this script, which passes it
+    # on in order.
+    setsid setpriv --pdeathsig KILL unshare --net --mount --pid --fork --kill-child --mount-proc --propagation private -- \
         bash "$here/session.sh" "$1" "$2" "$work" "$raw" "$crbench" "/$cgroup_name" "${@:3}" &
     session_pid=$!
     wait "$session_pid" || rc=$?

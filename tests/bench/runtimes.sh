@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 # shellcheck shell=bash
 #
-# Sourced by run.sh and session.sh, which set repo: how each runtime of the benchmark is started and stopped. All that
-# differs between them is here.
+# Sourced by run.sh and session.sh, which set repo: how each runtime of the benchmark is started and
+# stopped. All that differs between them is here.
 #
-# A start function is given a private, empty folder on a real disk, the registry's address and the repository's root. It
-# sets runtime_socket and runtime_pid, and returns when the process runs (the load generator waits for its answer). It
-# runs in network, mount and process namespaces of its own, with a tmpfs on /run, so that nothing of it can outlive the
-# session or meet another runtime of the machine.
+# A start function is given a private, empty folder on a real disk, the registry's address and the
+# repository's root. It sets runtime_socket and runtime_pid, and returns when the process runs (the
+# load generator waits for its answer). It runs in network, mount and process namespaces of its own,
+# with a tmpfs on /run, so that nothing of it can outlive the session or meet another runtime of the
+# machine.
 
 runtime_pid=''
 runtime_socket=''
@@ -18,8 +19,9 @@ bench_registries=(registry.k8s.io k8s.gcr.io gcr.io public.ecr.aws)
 # The pods' network, the same for both runtimes: BENCH_NETWORK=none (loopback only) or cni.
 bench_network=${BENCH_NETWORK:-none}
 
-# bench_cni DIR: writes DIR/cni, the configuration, and DIR/cni-bin, the plugins. "cni" is what containerd's documentation
-# has a node begin with: a bridge, masquerading, host-local addresses, port mappings.
+# bench_cni DIR: writes DIR/cni, the configuration, and DIR/cni-bin, the plugins. "cni" is what
+# containerd's documentation has a node begin with: a bridge, masquerading, host-local addresses,
+# port mappings.
 bench_cni() {
     mkdir -p "$1/cni" "$1/cni-bin"
     ln -s /usr/lib/cni/* "${repo:?}/tests/bench/cni-none" "$1/cni-bin/"

@@ -1,9 +1,10 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# One runtime, one round: run by run.sh as the first process of network, mount and process namespaces of its own. Starts
-# the registry and the runtime, runs the load generator's subcommands, stops both. When this process ends, the kernel
-# ends all others of the namespace and drops its mounts and interfaces, whatever state they are in.
+# One runtime, one round: run by run.sh as the first process of network, mount and process
+# namespaces of its own. Starts the registry and the runtime, runs the load generator's subcommands,
+# stops both. When this process ends, the kernel ends all others of the namespace and drops its
+# mounts and interfaces, whatever state they are in.
 #
 #   session.sh RUNTIME ROUND WORKDIR RAWDIR CRBENCH CGROUP SUBCOMMAND...
 set -uo pipefail
@@ -19,7 +20,8 @@ shift 6
 : "${BENCH_N:?}" "${BENCH_EXEC_N:?}" "${BENCH_PULLS:?}" "${BENCH_PODS:?}" "${BENCH_LISTS:?}"
 
 child='' interrupted=0
-# A signal to the session interrupts the load generator, which then cleans up and ends; so does the session.
+# A signal to the session interrupts the load generator, which then cleans up and ends; so does the
+# session.
 trap 'interrupted=1; [ -z "$child" ] || kill -TERM "$child" 2>/dev/null' TERM INT
 
 # The mounts: /run is private (sockets, network namespaces, shims), and so is what CNI keeps.

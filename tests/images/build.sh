@@ -1,13 +1,15 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# Build the images that critest v1.36.0 and the benchmark use, out of Debian packages and the small programs in src/.
+# Build the images that critest v1.36.0 and the benchmark use, out of Debian packages and the small
+# programs in src/.
 #
 #   build.sh OUTDIR     OUTDIR/storage    a docker-registry's storage holding them all (serve.sh --data OUTDIR)
 #                       OUTDIR/images.txt one line each: REFERENCE DIGEST MEDIA-TYPE
 #
-# Packages are fetched with apt-get and unpacked, not installed. The result is kept outside the checkout, under the hash
-# of everything that goes in, so that a second run is a copy. What specs run in each image is listed in README.md.
+# Packages are fetched with apt-get and unpacked, not installed. The result is kept outside the
+# checkout, under the hash of everything that goes in, so that a second run is a copy. What specs
+# run in each image is listed in README.md.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -27,7 +29,8 @@ for tool in "${CC:-cc}" apt-get dpkg-deb readelf zstd docker-registry curl pytho
 done
 
 arch=$(dpkg --print-architecture)
-# Words of one string are the names that a package has in different releases; the first that exists is taken.
+# Words of one string are the names that a package has in different releases; the first that exists
+# is taken.
 wanted=(busybox nginx apache2-bin libc6 libcrypt1 libpcre2-8-0 zlib1g libzstd1 libexpat1 libuuid1 libgcc-s1
     'libssl3t64 libssl3' 'libapr1t64 libapr1' 'libaprutil1t64 libaprutil1')
 # shellcheck disable=SC2086,SC2048  # the strings are split
@@ -89,14 +92,16 @@ compile() {
     "${CC:-cc}" -std=gnu17 -D_GNU_SOURCE -Os -s -Wall -Wextra -static -o "$2" "$here/src/$1.c"
 }
 
-# The upstream image has one file and a hard link for each applet; so has this. The package is busybox, not busybox-static:
-# the latter's shell runs applets without looking at the files, and a spec masks /bin/ls and expects that it matters.
+# The upstream image has one file and a hard link for each applet; so has this. The package is
+# busybox, not busybox-static: the latter's shell runs applets without looking at the files, and a
+# spec masks /bin/ls and expects that it matters.
 make_busybox() {
-    local root=$work/busybox applet
+    local root=$work/busybox binary applet
     mkdir -p "$root"/{bin,dev,home,lib,proc,root,sys,tmp,usr/bin,var/run,var/tmp}
     chmod 1777 "$root/tmp" "$root/var/tmp"
     chmod 0700 "$root/root"
-    elf_install "$work/debs" "$root" "$(cd "$work/debs" && find . -type f -path '*bin/busybox' -print -quit)" bin/busybox
+    binary=$(cd "$work/debs" && find . -type f -path '*bin/busybox' -print -quit)
+    elf_install "$work/debs" "$root" "$binary" bin/busybox
     for applet in $("$root/bin/busybox" --list); do
         [ "$applet" = busybox ] || ln "$root/bin/busybox" "$root/bin/$applet"
     done
@@ -125,7 +130,8 @@ GROUP
     compile pause "$root/bin/pause" # for containers that only wait and that end at SIGTERM
 }
 
-# default-user (1000) is in group-defined-in-image (50000), as the specs of SupplementalGroupsPolicy want it.
+# default-user (1000) is in group-defined-in-image (50000), as the specs of SupplementalGroupsPolicy
+# want it.
 make_predefined_group() {
     local root=$work/predefined-group
     mkdir -p "$root/etc" "$root/home/default-user"
@@ -185,8 +191,8 @@ image() {
     "$layout_tool" --out "$layout" --add-to-index --arch "$arch" --ref "$ref" "$@" >/dev/null
 }
 
-# foreign FORMAT REFERENCE...: images of other platforms under the same names, each of which says what it is; an index
-# comes of it, and whoever takes the wrong entry gets an image that cannot run.
+# foreign FORMAT REFERENCE...: images of other platforms under the same names, each of which says
+# what it is; an index comes of it, and whoever takes the wrong entry gets an image that cannot run.
 foreign() {
     local format=$1 ref platform refs=()
     shift
@@ -218,7 +224,8 @@ make_images() {
         --cmd '["/usr/local/apache2/bin/httpd", "-D", "FOREGROUND", "-f", "/usr/local/apache2/conf/httpd.conf"]'
     image $e2e/nonewprivs:1.3 "${base[@]}" --layer "$work/nonewprivs" "${docker[@]}" --entrypoint '["/bin/nonewprivs"]'
 
-    # Each tag is an image of its own, the same under both registries: a spec counts the names of one image.
+    # Each tag is an image of its own, the same under both registries: a spec counts the names of
+    # one image.
     for tag in 3.6 3.8 3.9 3.10 3.10.1; do
         for ref in registry.k8s.io/pause:$tag k8s.gcr.io/pause:$tag; do
             tags+=("$ref")
@@ -246,7 +253,8 @@ make_images() {
     image $cri/test-image-user-username:latest "${box[@]}" --user www-data "${docker[@]}"
     image $cri/test-image-user-uid-group:latest "${box[@]}" --user 1003:1004
     image $cri/test-image-user-username-group:latest "${box[@]}" --user www-data:1004
-    image $cri/test-image-predefined-group:latest "${box[@]}" --layer "$work/predefined-group" --user 1000 "${docker[@]}"
+    image $cri/test-image-predefined-group:latest "${box[@]}" --layer "$work/predefined-group" \
+        --user 1000 "${docker[@]}"
     foreign docker $cri/test-image-predefined-group:latest
 
     # critest -benchmark lists these; each must be an image of its own.

@@ -3,8 +3,8 @@
 #
 # Sourced by build.sh: Debian packages as ingredients, unpacked and never installed.
 
-# deb_candidates NAME...: a line "PACKAGE VERSION SHA256" for each of these that the package lists know. One call for all
-# of them: reading the lists is what takes the time.
+# deb_candidates NAME...: a line "PACKAGE VERSION SHA256" for each of these that the package lists
+# know. One call for all of them: reading the lists is what takes the time.
 deb_candidates() {
     { apt-cache show --no-all-versions "$@" 2>/dev/null || true; } | awk '
         $1 == "Package:" { name = $2 }
@@ -26,8 +26,9 @@ deb_unpack() {
     done
 }
 
-# elf_install FROM TO BINARY DESTINATION: copy BINARY, a path in the unpacked tree FROM, to DESTINATION in the root file
-# system TO, with its loader and every library that it needs, directly or not, all taken from FROM.
+# elf_install FROM TO BINARY DESTINATION: copy BINARY, a path in the unpacked tree FROM, to
+# DESTINATION in the root file system TO, with its loader and every library that it needs, directly
+# or not, all taken from FROM.
 elf_install() {
     local from=$1 to=$2 binary=$3 destination=$4 loader name
     install -D -m 0755 "$from/$binary" "$to/$destination"

@@ -1,10 +1,12 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# Start Debian's docker-registry on prepared storage, in whatever namespaces the caller is in, and return when it answers.
+# Start Debian's docker-registry on prepared storage, in whatever namespaces the caller is in, and
+# return when it answers.
 #
-# The registry's log is the source of its address, so --port 0 (any free port) works. The server runs on after this
-# script; stop it with the pid in --pidfile. Everything it writes is below --data.
+# The registry's log is the source of its address, so --port 0 (any free port) works. The server
+# runs on after this script; stop it with the pid in --pidfile. Everything it writes is below
+# --data.
 set -euo pipefail
 
 usage() {

@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# The benchmark harness: its arithmetic, and a short run against the real peer, which must leave figures in the promised
-# form and nothing else. What the figures are is not this test's business.
+# The benchmark harness: its arithmetic, and a short run against the real peer, which must leave
+# figures in the promised form and nothing else. What the figures are is not this test's business.
 # Exit 0 passed, 77 a requirement is missing, else failed.
 set -euo pipefail
 
@@ -23,11 +23,13 @@ for tool in go docker-registry containerd runc iptables jq unshare ip zstd; do
 done
 
 export GOTOOLCHAIN=${GOTOOLCHAIN:-auto} GOWORK=off
-(cd "$repo/tests/bench/crbench" && CGO_ENABLED=0 go vet . && CGO_ENABLED=0 go test -count=1 .) || fail "crbench's own tests"
+(cd "$repo/tests/bench/crbench" && CGO_ENABLED=0 go vet . && CGO_ENABLED=0 go test -count=1 .) ||
+    fail "crbench's own tests"
 
 work=$(mktemp -d /var/tmp/casemate-test-bench.XXXXXX)
 trap 'rm -rf "$work"' EXIT
-BENCH_OUT=$work/out TMPDIR=$work N=3 ROUNDS=1 EXEC_N=3 PODS=3 ONLY=pod_create_p50,lifecycle_p50,exec_true_p50,idle_pod_pss \
+BENCH_OUT=$work/out TMPDIR=$work N=3 ROUNDS=1 EXEC_N=3 PODS=3 \
+    ONLY=pod_create_p50,lifecycle_p50,exec_true_p50,idle_pod_pss \
     "$repo/tests/bench/run.sh" || fail "the run failed"
 
 results=$work/out/results.json

@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# The test images: built, served in a network namespace of this test's own, read back over HTTP and run.
-# Exit 0 passed, 77 a requirement is missing, else failed.
+# The test images: built, served in a network namespace of this test's own, read back over HTTP and
+# run. Exit 0 passed, 77 a requirement is missing, else failed.
 set -euo pipefail
 
 repo=$(cd "$(dirname "$0")/../.." && pwd)

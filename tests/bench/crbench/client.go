@@ -179,8 +179,8 @@ func (c *client) startedPod(ctx context.Context) (*pod, string, error) {
 	return p, id, err
 }
 
-// cleanup removes every pod of this run, containers and all. The pods are asked of the runtime, so that one whose
-// creation failed half way, or whose answer never arrived, goes too.
+// cleanup removes every pod of this run, containers and all. The pods are asked of the runtime, so
+// that one whose creation failed half way, or whose answer never arrived, goes too.
 func (c *client) cleanup() error {
 	ctx, cancel := context.WithTimeout(context.Background(), cleanupLimit)
 	defer cancel()

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// crbench is the load generator of `make bench`: it speaks CRI to one runtime's socket, times each call with the
-// monotonic clock in this process, and writes every sample to a JSON file. It knows nothing of containerd or casemated;
-// what it needs to know of a runtime comes in by flags. Samples are of two kinds, milliseconds and MiB.
+// crbench is the load generator of `make bench`: it speaks CRI to one runtime's socket, times each
+// call with the monotonic clock in this process, and writes every sample to a JSON file. It knows
+// nothing of containerd or casemated; what it needs to know of a runtime comes in by flags. Samples
+// are of two kinds, milliseconds and MiB.
 //
 //	crbench latency|exec|pull|pss|list [flags]   measure, write --out
 //	crbench report [flags]                       turn the samples of many runs into results.json and a table
 //
-// Everything that a measurement makes carries the label of its run and is removed when it ends, however it ends: the
-// clean-up has a context of its own, which neither a failure nor an interrupt cancels.
+// Everything that a measurement makes carries the label of its run and is removed when it ends,
+// however it ends: the clean-up has a context of its own, which neither a failure nor an interrupt
+// cancels.
 package main
 
 import (
@@ -43,7 +45,8 @@ type options struct {
 	blobs       int
 }
 
-// record is what one run of one subcommand leaves behind: raw samples by metric, and why others are missing.
+// record is what one run of one subcommand leaves behind: raw samples by metric, and why others are
+// missing.
 type record struct {
 	Runtime string               `json:"runtime"`
 	Command string               `json:"command"`

@@ -13,8 +13,8 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// runLatency takes pods with one container up and down, one after another, and times every call. The lifecycle is the
-// sum of the seven calls of one pod: what a client waits for in all.
+// runLatency takes pods with one container up and down, one after another, and times every call.
+// The lifecycle is the sum of the seven calls of one pod: what a client waits for in all.
 func runLatency(ctx context.Context, c *client, o *options, r *record) error {
 	if err := c.pull(ctx); err != nil {
 		return err
@@ -96,8 +96,8 @@ func runExec(ctx context.Context, c *client, o *options, r *record) error {
 	return nil
 }
 
-// runPull pulls and removes the same image again and again. A pull counts only if the registry's log shows that it
-// fetched every blob: a runtime that kept them would look fast.
+// runPull pulls and removes the same image again and again. A pull counts only if the registry's
+// log shows that it fetched every blob: a runtime that kept them would look fast.
 func runPull(ctx context.Context, c *client, o *options, r *record) error {
 	spec := &cri.ImageSpec{Image: o.image}
 	remove := func(ctx context.Context) error {
@@ -159,7 +159,8 @@ func blobRequests(o *options) (int, error) {
 	return n, nil
 }
 
-// runPSS reads the memory of pods that run one idle container each. What belongs to a pod is found by belongsToPods.
+// runPSS reads the memory of pods that run one idle container each. What belongs to a pod is found
+// by belongsToPods.
 func runPSS(ctx context.Context, c *client, o *options, r *record) error {
 	if o.daemonPID <= 0 {
 		return fmt.Errorf("--daemon-pid is needed")
@@ -218,8 +219,8 @@ func runPSS(ctx context.Context, c *client, o *options, r *record) error {
 	return nil
 }
 
-// runList times ListContainers when there are many records: containers that were created and never started, spread
-// over a few pods.
+// runList times ListContainers when there are many records: containers that were created and never
+// started, spread over a few pods.
 func runList(ctx context.Context, c *client, o *options, r *record) error {
 	if err := c.pull(ctx); err != nil {
 		return err

@@ -26,8 +26,8 @@ type process struct {
 
 type processes map[int]process
 
-// readProcesses takes stock of /proc. The harness runs in a process namespace of its own, so that what is seen is the
-// harness, the registry and the runtime, and nothing else of the machine.
+// readProcesses takes stock of /proc. The harness runs in a process namespace of its own, so that
+// what is seen is the harness, the registry and the runtime, and nothing else of the machine.
 func readProcesses() (processes, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -44,7 +44,8 @@ func readProcesses() (processes, error) {
 		if err != nil {
 			continue // gone meanwhile
 		}
-		// The name is in parentheses and may hold any byte; the fields after the last ')' are state and parent.
+		// The name is in parentheses and may hold any byte; the fields after the last ')' are state and
+		// parent.
 		open, closing := bytes.IndexByte(stat, '('), bytes.LastIndexByte(stat, ')')
 		fields := strings.Fields(string(stat[closing+1:]))
 		if open < 0 || closing < open || len(fields) < 2 {
@@ -80,9 +81,10 @@ func (t processes) descendants(roots map[int]bool) map[int]bool {
 	return found
 }
 
-// ofPod finds the processes that exist for one pod: those whose command line names the pod's id, those in the cgroup
-// that the pod was given, and all that these started. The daemon is nobody's. A shim names the pod in its arguments and
-// is the parent of the pause and container processes; a VMM names it or sits in the pod's cgroup.
+// ofPod finds the processes that exist for one pod: those whose command line names the pod's id,
+// those in the cgroup that the pod was given, and all that these started. The daemon is nobody's. A
+// shim names the pod in its arguments and is the parent of the pause and container processes; a VMM
+// names it or sits in the pod's cgroup.
 func (t processes) ofPod(p *pod, daemon int) map[int]bool {
 	roots := map[int]bool{}
 	for pid, proc := range t {
@@ -107,8 +109,9 @@ func (t processes) describe(set map[int]bool) string {
 	return "processes of one pod: " + strings.Join(list, ", ")
 }
 
-// pssMiB sums the proportional set sizes: pages that processes share count once in all, divided among those that map
-// them. Memory that the kernel holds for them (page cache, slabs, page tables) is not in it, for either runtime.
+// pssMiB sums the proportional set sizes: pages that processes share count once in all, divided
+// among those that map them. Memory that the kernel holds for them (page cache, slabs, page tables)
+// is not in it, for either runtime.
 func pssMiB(set map[int]bool) (float64, error) {
 	total := 0.0
 	for pid := range set {

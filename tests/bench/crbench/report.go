@@ -40,7 +40,8 @@ var definitions = []definition{
 	{"list_500_p99", "list_500", 0.99, "ms", "list"},
 }
 
-// result is one metric of results.json. A value that was not measured is null, and then reason says why.
+// result is one metric of results.json. A value that was not measured is null, and then reason says
+// why.
 type result struct {
 	Casemate *float64 `json:"casemate"`
 	Peer     *float64 `json:"peer"`
@@ -50,7 +51,8 @@ type result struct {
 	Reason   string   `json:"reason,omitempty"`
 }
 
-// report pools the samples of all rounds, runtime by runtime. n is the smaller of the two runtimes' sample counts.
+// report pools the samples of all rounds, runtime by runtime. n is the smaller of the two runtimes'
+// sample counts.
 func report(args []string) error {
 	fs := flag.NewFlagSet("report", flag.ExitOnError)
 	raw := fs.String("raw", "", "folder of the records")

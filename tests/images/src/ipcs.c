@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * ipcs [-m]: the System V shared memory segments of this ipc namespace. Debian's busybox has no ipcs, and the
- * conformance specs of the ipc namespaces look for a segment's id in its output. Source: /proc/sysvipc/shm, whose
- * first line names the columns "key shmid perms size ...".
+ * ipcs [-m]: the System V shared memory segments of this ipc namespace. Debian's busybox has no
+ * ipcs, and the conformance specs of the ipc namespaces look for a segment's id in its output.
+ * Source: /proc/sysvipc/shm, whose first line names the columns "key shmid perms size ...".
  */
 #include <stdio.h>
 #include <string.h>

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Prints the effective uid. The image carries it setuid root, so what it prints tells whether no_new_privs was set.
+ * Prints the effective uid. The image carries it setuid root, so what it prints tells whether
+ * no_new_privs was set.
  */
 #include <stdio.h>
 #include <unistd.h>

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The process that holds a pod's namespaces: it reaps what is orphaned to it and otherwise waits. SIGTERM and SIGINT
- * end it. Signals are taken with sigwaitinfo, so no handler runs and none can be lost between a check and a wait.
+ * The process that holds a pod's namespaces: it reaps what is orphaned to it and otherwise waits.
+ * SIGTERM and SIGINT end it. Signals are taken with sigwaitinfo, so no handler runs and none can be
+ * lost between a check and a wait.
  */
 #include <signal.h>
 #include <stddef.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * pgrep NAME: the ids of the processes whose command name contains NAME, one a line, itself left out; exit 1 when there
- * is none. Debian's busybox has no pgrep, and conformance specs run it.
+ * pgrep NAME: the ids of the processes whose command name contains NAME, one a line, itself left
+ * out; exit 1 when there is none. Debian's busybox has no pgrep, and conformance specs run it.
  */
 #include <ctype.h>
 #include <dirent.h>
@@ -10,7 +10,8 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Whether process pid's command name, as /proc has it, contains name. A process that is gone does not match. */
+/* Whether process pid's command name, as /proc has it, contains name. A process that is gone does
+ * not match. */
 static int matches(const char *pid, const char *name)
 {
     char path[64], comm[64] = "";
@@ -42,7 +43,8 @@ int main(int argc, char **argv)
         return 3;
     }
     while ((entry = readdir(proc)) != NULL) {
-        if (!isdigit((unsigned char)entry->d_name[0]) || strtol(entry->d_name, NULL, 10) == getpid())
+        if (!isdigit((unsigned char)entry->d_name[0]) ||
+            strtol(entry->d_name, NULL, 10) == getpid())
             continue;
         if (matches(entry->d_name, argv[1])) {
             puts(entry->d_name);
