@@ -110,6 +110,7 @@ session_pid=''
 cgroup_name=casemate-bench.$$
 made_cni=0
 # remove_cgroups: those that the pods of this run were given, and those of runs that were killed.
+# shellcheck disable=SC2317  # called by a trap
 remove_cgroups() {
     local group
     for group in /sys/fs/cgroup/casemate-bench.* /sys/fs/cgroup/*/casemate-bench.*; do
