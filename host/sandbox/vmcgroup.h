@@ -14,8 +14,8 @@
  * heap), *ret_n of them, at least one. INVALID for a parent that is not a plain path; UNSUPPORTED where there is no
  * hierarchy.
  */
-int cgroup_make(const char *parent, const char *name, char ***ret_dirs, size_t *ret_n,
+int vmcgroup_make(const char *parent, const char *name, char ***ret_dirs, size_t *ret_n,
                 struct err *err);
 
 /* Removes them; what is gone is fine, what is in use is logged. */
-void cgroup_remove(char *const *dirs, size_t n);
+void vmcgroup_remove(char *const *dirs, size_t n);

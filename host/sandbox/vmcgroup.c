@@ -14,7 +14,7 @@
 #include "common/base/fd.h"
 #include "common/base/log.h"
 #include "common/base/text.h"
-#include "host/sandbox/cgroup.h"
+#include "host/sandbox/vmcgroup.h"
 
 #define ROOT "/sys/fs/cgroup"
 
@@ -53,7 +53,7 @@ static int make_one(const char *hierarchy, const char *parent, const char *name,
     return 0;
 }
 
-int cgroup_make(const char *parent, const char *name, char ***ret_dirs, size_t *ret_n,
+int vmcgroup_make(const char *parent, const char *name, char ***ret_dirs, size_t *ret_n,
                 struct err *err)
 {
     char **dirs = calloc(ARRAY_SIZE(v1_controllers) + 1, sizeof(char *));
@@ -87,14 +87,14 @@ int cgroup_make(const char *parent, const char *name, char ***ret_dirs, size_t *
     *ret_n = n;
     return 0;
 fail:
-    cgroup_remove(dirs, n);
+    vmcgroup_remove(dirs, n);
     for (size_t i = 0; i < n; i++)
         free(dirs[i]);
     free(dirs);
     return err_prefix(err, "cgroup");
 }
 
-void cgroup_remove(char *const *dirs, size_t n)
+void vmcgroup_remove(char *const *dirs, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         if (dirs[i] != NULL && rmdir(dirs[i]) != 0 && errno != ENOENT)

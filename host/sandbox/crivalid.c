@@ -1,0 +1,387 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Theory of operation. One table per message: a field, a test that says whether the client asked for
+ * something that cannot be had, and why it cannot. What is not in a table is honoured (docs/CRI.md lists where)
+ * or means nothing where there is no process it could apply to: a pod has no pause container here, so
+ * its run_as_user, seccomp and readonly_rootfs apply to nobody.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include <string.h>
+
+#include "common/base/cleanup.h"
+#include "common/base/text.h"
+#include "host/sandbox/crivalid.h"
+
+#define MAX_ID ((int64_t)UINT32_MAX - 1)
+
+typedef Runtime__V1__PodSandboxConfig pod_config;
+typedef Runtime__V1__ContainerConfig container_config;
+typedef Runtime__V1__LinuxSandboxSecurityContext pod_security;
+typedef Runtime__V1__LinuxContainerSecurityContext container_security;
+
+/* ---- values that both have ---- */
+
+static bool selinux_asked(const Runtime__V1__SELinuxOption *option)
+{
+    return option != NULL && (*option->user != '\0' || *option->role != '\0' ||
+                              *option->type != '\0' || *option->level != '\0');
+}
+
+static bool userns_asked(const Runtime__V1__NamespaceOption *option)
+{
+    return option != NULL && option->userns_options != NULL &&
+           option->userns_options->mode != RUNTIME__V1__NAMESPACE_MODE__NODE;
+}
+
+static bool profile_asked(const Runtime__V1__SecurityProfile *profile)
+{
+    return profile != NULL &&
+           profile->profile_type != RUNTIME__V1__SECURITY_PROFILE__PROFILE_TYPE__Unconfined;
+}
+
+/* The forms that fields of CRI had before SecurityProfile. */
+static bool legacy_profile_asked(const char *text)
+{
+    return *text != '\0' && strcmp(text, "unconfined") != 0;
+}
+
+static int check_namespaces(const Runtime__V1__NamespaceOption *option, const char *where,
+                            struct err *err)
+{
+    if (option == NULL)
+        return 0;
+    if (option->network == RUNTIME__V1__NAMESPACE_MODE__NODE)
+        return err_set(err, ERR_UNSUPPORTED,
+                       "%s.network: NODE: a pod in a virtual machine cannot have the host's network; "
+                       "run it under another RuntimeClass",
+                       where);
+    if (option->network != RUNTIME__V1__NAMESPACE_MODE__POD)
+        return err_set(err, ERR_INVALID, "%s.network: must be POD or NODE", where);
+    if (option->ipc == RUNTIME__V1__NAMESPACE_MODE__NODE)
+        return err_set(err, ERR_UNSUPPORTED,
+                       "%s.ipc: NODE: a pod in a virtual machine cannot have the host's IPC", where);
+    if (option->ipc != RUNTIME__V1__NAMESPACE_MODE__POD &&
+        option->ipc != RUNTIME__V1__NAMESPACE_MODE__CONTAINER)
+        return err_set(err, ERR_INVALID, "%s.ipc: must be POD or NODE", where);
+    if (option->pid < RUNTIME__V1__NAMESPACE_MODE__POD ||
+        option->pid > RUNTIME__V1__NAMESPACE_MODE__TARGET)
+        return err_set(err, ERR_INVALID, "%s.pid: unknown mode %d", where, (int)option->pid);
+    if (option->pid == RUNTIME__V1__NAMESPACE_MODE__TARGET && *option->target_id == '\0')
+        return err_set(err, ERR_INVALID, "%s.target_id: missing for pid mode TARGET", where);
+    if (userns_asked(option))
+        return err_set(err, ERR_UNSUPPORTED, "%s.userns_options: user namespaces are not provided",
+                       where);
+    return 0;
+}
+
+static int check_id(const Runtime__V1__Int64Value *value, const char *field, struct err *err)
+{
+    if (value != NULL && (value->value < 0 || value->value > MAX_ID))
+        return err_set(err, ERR_INVALID, "%s: %lld is no id", field, (long long)value->value);
+    return 0;
+}
+
+static int check_groups(const int64_t *groups, size_t n, const char *field, struct err *err)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (groups[i] < 0 || groups[i] > MAX_ID)
+            return err_set(err, ERR_INVALID, "%s: %lld is no id", field, (long long)groups[i]);
+    }
+    return 0;
+}
+
+/* ---- pods ---- */
+
+static bool host_ports(const pod_config *config)
+{
+    for (size_t i = 0; i < config->n_port_mappings; i++) {
+        if (config->port_mappings[i]->host_port != 0)
+            return true;
+    }
+    return false;
+}
+
+static bool pod_dns(const pod_config *config)
+{
+    const Runtime__V1__DNSConfig *dns = config->dns_config;
+
+    return dns != NULL && (dns->n_servers > 0 || dns->n_searches > 0 || dns->n_options > 0);
+}
+
+static bool pod_windows(const pod_config *config)
+{
+    return config->windows != NULL;
+}
+
+static const pod_security *security_of_pod(const pod_config *config)
+{
+    return config->linux == NULL ? NULL : config->linux->security_context;
+}
+
+static bool pod_selinux(const pod_config *config)
+{
+    const pod_security *security = security_of_pod(config);
+
+    return security != NULL && selinux_asked(security->selinux_options);
+}
+
+static bool pod_apparmor(const pod_config *config)
+{
+    const pod_security *security = security_of_pod(config);
+
+    return security != NULL && security->apparmor != NULL &&
+           security->apparmor->profile_type ==
+               RUNTIME__V1__SECURITY_PROFILE__PROFILE_TYPE__Localhost;
+}
+
+static const struct {
+    const char *field;
+    bool (*asked)(const pod_config *config);
+    const char *why;
+} pod_refusals[] = {
+    {"port_mappings", host_ports, "host ports need a pod network, which is not provided yet"},
+    {"dns_config", pod_dns, "needs a pod network, which is not provided yet"},
+    {"windows", pod_windows, "this is a Linux runtime"},
+    {"linux.security_context.selinux_options", pod_selinux, "SELinux is not available in the guest"},
+    {"linux.security_context.apparmor", pod_apparmor, "AppArmor is not available in the guest"},
+};
+
+int crivalid_pod(const pod_config *config, struct err *err)
+{
+    const Runtime__V1__PodSandboxMetadata *name = config->metadata;
+    const pod_security *security = security_of_pod(config);
+
+    if (name == NULL)
+        return err_set(err, ERR_INVALID, "metadata is missing");
+    if (*name->name == '\0')
+        return err_set(err, ERR_INVALID, "metadata.name is missing");
+    if (*config->log_directory != '\0' && config->log_directory[0] != '/')
+        return err_set(err, ERR_INVALID, "log_directory: '%s' is not an absolute path",
+                       config->log_directory);
+    if (strlen(config->hostname) > 64)
+        return err_set(err, ERR_INVALID, "hostname: longer than 64 bytes");
+    for (size_t i = 0; i < ARRAY_SIZE(pod_refusals); i++) {
+        if (pod_refusals[i].asked(config))
+            return err_set(err, ERR_UNSUPPORTED, "%s: %s", pod_refusals[i].field,
+                           pod_refusals[i].why);
+    }
+    if (security == NULL)
+        return 0;
+    if (security->run_as_group != NULL && security->run_as_user == NULL)
+        return err_set(err, ERR_INVALID,
+                       "linux.security_context.run_as_group: needs run_as_user as well");
+    return check_namespaces(security->namespace_options, "linux.security_context.namespace_options",
+                            err);
+}
+
+/* ---- containers ---- */
+
+static const container_security *security_of(const container_config *config)
+{
+    return config->linux == NULL ? NULL : config->linux->security_context;
+}
+
+static const Runtime__V1__LinuxContainerResources *resources_of(const container_config *config)
+{
+    return config->linux == NULL ? NULL : config->linux->resources;
+}
+
+static bool has_mounts(const container_config *config)
+{
+    return config->n_mounts > 0;
+}
+
+static bool has_devices(const container_config *config)
+{
+    return config->n_devices > 0;
+}
+
+static bool has_cdi(const container_config *config)
+{
+    return config->n_cdi_devices > 0;
+}
+
+static bool has_windows(const container_config *config)
+{
+    return config->windows != NULL;
+}
+
+static bool has_selinux(const container_config *config)
+{
+    const container_security *security = security_of(config);
+
+    return security != NULL && selinux_asked(security->selinux_options);
+}
+
+/* A privileged container runs without a profile, whatever it asks for. */
+static bool has_apparmor(const container_config *config)
+{
+    const container_security *security = security_of(config);
+
+    if (security == NULL || security->privileged)
+        return false;
+    /* RuntimeDefault means "the default where AppArmor is enabled", and in the guest it is not. */
+    if (security->apparmor != NULL)
+        return security->apparmor->profile_type ==
+               RUNTIME__V1__SECURITY_PROFILE__PROFILE_TYPE__Localhost;
+    return text_has_prefix(security->apparmor_profile, "localhost/");
+}
+
+static bool has_seccomp(const container_config *config)
+{
+    const container_security *security = security_of(config);
+
+    if (security == NULL || security->privileged)
+        return false;
+    if (security->seccomp != NULL)
+        return profile_asked(security->seccomp);
+    return legacy_profile_asked(security->seccomp_profile_path);
+}
+
+static bool has_strict_groups(const container_config *config)
+{
+    const container_security *security = security_of(config);
+
+    return security != NULL &&
+           security->supplemental_groups_policy ==
+               RUNTIME__V1__SUPPLEMENTAL_GROUPS_POLICY__Strict &&
+           (security->run_as_user == NULL || security->run_as_group == NULL);
+}
+
+static bool has_cpuset(const container_config *config)
+{
+    const Runtime__V1__LinuxContainerResources *resources = resources_of(config);
+
+    return resources != NULL &&
+           (*resources->cpuset_cpus != '\0' || *resources->cpuset_mems != '\0');
+}
+
+static bool has_oom_score(const container_config *config)
+{
+    const Runtime__V1__LinuxContainerResources *resources = resources_of(config);
+
+    return resources != NULL && resources->oom_score_adj != 0;
+}
+
+static bool has_hugepages(const container_config *config)
+{
+    const Runtime__V1__LinuxContainerResources *resources = resources_of(config);
+
+    for (size_t i = 0; resources != NULL && i < resources->n_hugepage_limits; i++) {
+        if (resources->hugepage_limits[i]->limit != 0)
+            return true;
+    }
+    return false;
+}
+
+static const struct {
+    const char *field;
+    bool (*asked)(const container_config *config);
+    const char *why;
+} container_refusals[] = {
+    {"mounts", has_mounts, "volumes are not provided yet"},
+    {"devices", has_devices, "host devices are not provided"},
+    {"CDI_devices", has_cdi, "host devices are not provided"},
+    {"windows", has_windows, "this is a Linux runtime"},
+    {"linux.security_context.selinux_options", has_selinux, "SELinux is not available in the guest"},
+    {"linux.security_context.apparmor", has_apparmor, "AppArmor is not available in the guest"},
+    {"linux.security_context.seccomp", has_seccomp, "seccomp profiles are not provided yet"},
+    {"linux.security_context.supplemental_groups_policy", has_strict_groups,
+     "Strict needs run_as_user and run_as_group as numbers"},
+    {"linux.resources.cpuset_cpus", has_cpuset, "the guest does not have the node's CPU numbers"},
+    {"linux.resources.oom_score_adj", has_oom_score, "not provided yet"},
+    {"linux.resources.hugepage_limits", has_hugepages, "the guest has no huge pages"},
+};
+
+static int check_user(const container_security *security, struct err *err)
+{
+    bool user = security->run_as_user != NULL;
+    bool username = *security->run_as_username != '\0';
+
+    if (user && username)
+        return err_set(err, ERR_INVALID,
+                       "linux.security_context: run_as_user and run_as_username exclude each other");
+    if (security->run_as_group != NULL && !user && !username)
+        return err_set(err, ERR_INVALID,
+                       "linux.security_context.run_as_group: needs run_as_user or run_as_username");
+    if (username && strchr(security->run_as_username, ':') != NULL)
+        return err_set(err, ERR_INVALID, "linux.security_context.run_as_username: has a ':'");
+    if (check_id(security->run_as_user, "linux.security_context.run_as_user", err) != 0 ||
+        check_id(security->run_as_group, "linux.security_context.run_as_group", err) != 0)
+        return -1;
+    return check_groups(security->supplemental_groups, security->n_supplemental_groups,
+                        "linux.security_context.supplemental_groups", err);
+}
+
+static int check_security(const container_security *security, const pod_config *pod,
+                          struct err *err)
+{
+    const pod_security *of_pod = security_of_pod(pod);
+
+    if (security == NULL)
+        return 0;
+    if (security->privileged && (of_pod == NULL || !of_pod->privileged))
+        return err_set(err, ERR_INVALID,
+                       "linux.security_context.privileged: the pod is not privileged");
+    if (security->privileged && security->no_new_privs)
+        return err_set(err, ERR_INVALID,
+                       "linux.security_context: privileged and no_new_privs exclude each other");
+    if (check_user(security, err) != 0)
+        return -1;
+    return check_namespaces(security->namespace_options, "linux.security_context.namespace_options",
+                            err);
+}
+
+/* A relative path that stays where it begins. */
+static bool stays_below(const char *path)
+{
+    size_t n = strlen(path);
+
+    return path[0] != '/' && strncmp(path, "../", 3) != 0 && strcmp(path, "..") != 0 &&
+           strstr(path, "/../") == NULL && (n < 3 || strcmp(path + n - 3, "/..") != 0) &&
+           path[n - 1] != '/';
+}
+
+static int check_resources(const Runtime__V1__LinuxContainerResources *resources, struct err *err)
+{
+    if (resources == NULL)
+        return 0;
+    if (resources->cpu_period < 0 || resources->cpu_shares < 0 ||
+        resources->memory_limit_in_bytes < 0)
+        return err_set(err, ERR_INVALID, "linux.resources: negative value");
+    if (resources->memory_swap_limit_in_bytes > 0 && resources->memory_limit_in_bytes > 0 &&
+        resources->memory_swap_limit_in_bytes < resources->memory_limit_in_bytes)
+        return err_set(err, ERR_INVALID,
+                       "linux.resources.memory_swap_limit_in_bytes: below memory_limit_in_bytes");
+    return 0;
+}
+
+int crivalid_container(const container_config *config, const pod_config *pod, struct err *err)
+{
+    if (config->metadata == NULL || *config->metadata->name == '\0')
+        return err_set(err, ERR_INVALID, "metadata.name is missing");
+    if (config->image == NULL || *config->image->image == '\0')
+        return err_set(err, ERR_INVALID, "image is missing");
+    if (*config->log_path != '\0' && !stays_below(config->log_path))
+        return err_set(err, ERR_INVALID, "log_path: '%s' leads out of the pod's log_directory",
+                       config->log_path);
+    if (config->stop_signal < RUNTIME__V1__SIGNAL__RUNTIME_DEFAULT ||
+        config->stop_signal > RUNTIME__V1__SIGNAL__SIGRTMAX)
+        return err_set(err, ERR_INVALID, "stop_signal: unknown value %d", (int)config->stop_signal);
+    for (size_t i = 0; i < config->n_envs; i++) {
+        if (*config->envs[i]->key == '\0' || strchr(config->envs[i]->key, '=') != NULL)
+            return err_set(err, ERR_INVALID, "envs[%zu].key: empty or with a '='", i);
+    }
+    if (*config->working_dir != '\0' && config->working_dir[0] != '/')
+        return err_set(err, ERR_INVALID, "working_dir: '%s' is not an absolute path",
+                       config->working_dir);
+    for (size_t i = 0; i < ARRAY_SIZE(container_refusals); i++) {
+        if (container_refusals[i].asked(config))
+            return err_set(err, ERR_UNSUPPORTED, "%s: %s", container_refusals[i].field,
+                           container_refusals[i].why);
+    }
+    if (check_resources(resources_of(config), err) != 0)
+        return -1;
+    return check_security(security_of(config), pod, err);
+}
