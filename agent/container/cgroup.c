@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Folder names carry a prefix, since ids may look like the kernel's own files ("cgroup.procs"). cgroup.kill (Linux 5.14)
+ * does atomically what a loop over cgroup.procs cannot: a forking process does not outrun it.
+ */
+#include "agent/container/cgroup.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/base/cleanup.h"
+#include "common/base/fd.h"
+#include "common/base/log.h"
+#include "agent/container/validate.h"
+
+#define MAX_FILE  (1u << 20)
+#define MAX_DEPTH 16
+
+static void folder_name(const char *id, char ret_name[VALIDATE_MAX_ID + 3])
+{
+    (void)snprintf(ret_name, VALIDATE_MAX_ID + 3, "c-%s", id);
+}
+
+/* Turns each controller of cgroup.controllers on for the children of the cgroup. */
+static int delegate(int fd, struct err *err)
+{
+    cleanup_free char *text = NULL;
+    if (fd_read_file(fd, "cgroup.controllers", 4096, &text, NULL, err) < 0)
+        return -1;
+    char *save = NULL;
+    for (char *name = strtok_r(text, " \n", &save); name != NULL;
+         name = strtok_r(NULL, " \n", &save)) {
+        char command[64];
+        struct err refused;
+        (void)snprintf(command, sizeof(command), "+%.60s", name);
+        /* Some cannot be delegated (real-time scheduling groups): the container then goes without. */
+        if (fd_write_text(fd, "cgroup.subtree_control", command, &refused) < 0)
+            log_event(LOG_WARN, NULL, &refused, "controller %s is not delegated, ignoring", name);
+    }
+    return 0;
+}
+
+int cgroup_make_base(const char *mount_point, const char *name, int *ret_base_fd, struct err *err)
+{
+    cleanup_fd int top = open(mount_point, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (top < 0)
+        return err_set_errno(err, errno, "open %s", mount_point);
+    if (delegate(top, err) < 0)
+        return err_prefix(err, "%s", mount_point);
+    if (mkdirat(top, name, 0755) < 0 && errno != EEXIST)
+        return err_set_errno(err, errno, "make cgroup %s", name);
+    cleanup_fd int base = openat(top, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (base < 0)
+        return err_set_errno(err, errno, "open cgroup %s", name);
+    if (delegate(base, err) < 0)
+        return err_prefix(err, "cgroup %s", name);
+    *ret_base_fd = steal_fd(&base);
+    return 0;
+}
+
+int cgroup_apply(int cgroup_fd, const Casemate__Agent__V1__Resources *settings, struct err *err)
+{
+    for (size_t i = 0; settings != NULL && i < settings->n_cgroup; i++) {
+        const Casemate__Agent__V1__CgroupSetting *s = settings->cgroup[i];
+        if (fd_write_text(cgroup_fd, s->file, s->value, err) < 0)
+            return err_prefix(err, "cgroup setting %s", s->file);
+    }
+    return 0;
+}
+
+int cgroup_create(int base_fd, const char *id, const Casemate__Agent__V1__Resources *settings,
+                  int *ret_fd, struct err *err)
+{
+    char name[VALIDATE_MAX_ID + 3];
+    folder_name(id, name);
+    if (mkdirat(base_fd, name, 0755) < 0)
+        return err_set_errno(err, errno, "make the cgroup");
+    cleanup_fd int fd = openat(base_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        (void)err_set_errno(err, errno, "open the cgroup");
+    if (fd < 0 || cgroup_apply(fd, settings, err) < 0) {
+        (void)unlinkat(base_fd, name, AT_REMOVEDIR);
+        return -1;
+    }
+    *ret_fd = steal_fd(&fd);
+    return 0;
+}
+
+void cgroup_kill(int cgroup_fd)
+{
+    struct err err;
+    if (fd_write_text(cgroup_fd, "cgroup.kill", "1", &err) < 0) {
+        log_event(LOG_WARN, NULL, &err, "cgroup.kill failed, killing one by one");
+        (void)cgroup_signal(cgroup_fd, SIGKILL);
+    }
+}
+
+size_t cgroup_signal(int cgroup_fd, int signo)
+{
+    cleanup_free char *text = NULL;
+    struct err err;
+    if (fd_read_file(cgroup_fd, "cgroup.procs", MAX_FILE, &text, NULL, &err) < 0)
+        return 0;
+    size_t n = 0;
+    char *save = NULL;
+    for (char *line = strtok_r(text, "\n", &save); line != NULL;
+         line = strtok_r(NULL, "\n", &save)) {
+        long pid = strtol(line, NULL, 10);
+        /* 0: a process that this pid namespace cannot name. */
+        if (pid > 1 && kill((pid_t)pid, signo) == 0)
+            n++;
+    }
+    return n;
+}
+
+/* The number behind `key` in a file of "key number" lines; `missing` if there is none. */
+static uint64_t read_keyed(int cgroup_fd, const char *file, const char *key, uint64_t missing)
+{
+    cleanup_free char *text = NULL;
+    struct err err;
+    if (fd_read_file(cgroup_fd, file, 4096, &text, NULL, &err) < 0)
+        return missing;
+    char *save = NULL;
+    size_t key_len = strlen(key);
+    for (char *line = strtok_r(text, "\n", &save); line != NULL;
+         line = strtok_r(NULL, "\n", &save)) {
+        if (strncmp(line, key, key_len) == 0 && line[key_len] == ' ')
+            return strtoull(line + key_len + 1, NULL, 10);
+    }
+    return missing;
+}
+
+bool cgroup_is_populated(int cgroup_fd)
+{
+    return read_keyed(cgroup_fd, "cgroup.events", "populated", 0) != 0;
+}
+
+uint64_t cgroup_oom_kills(int cgroup_fd)
+{
+    return read_keyed(cgroup_fd, "memory.events", "oom_kill", 0);
+}
+
+/* Removes the folders inside the cgroup, depth first. Its files cannot be and need not be removed. */
+static void remove_children(int dir_fd, int depth)
+{
+    int copy = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *dir = copy < 0 ? NULL : fdopendir(copy);
+    if (dir == NULL) {
+        close_fd(&copy);
+        return;
+    }
+    struct dirent *e;
+    while (depth < MAX_DEPTH && (e = readdir(dir)) != NULL) {
+        if (e->d_type != DT_DIR || strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
+            continue;
+        int child = openat(dir_fd, e->d_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (child < 0)
+            continue;
+        remove_children(child, depth + 1);
+        (void)close(child);
+        (void)unlinkat(dir_fd, e->d_name, AT_REMOVEDIR);
+    }
+    (void)closedir(dir);
+}
+
+int cgroup_remove(int base_fd, const char *id, struct err *err)
+{
+    char name[VALIDATE_MAX_ID + 3];
+    folder_name(id, name);
+    if (unlinkat(base_fd, name, AT_REMOVEDIR) == 0 || errno == ENOENT)
+        return 0;
+    cleanup_fd int fd = openat(base_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd >= 0)
+        remove_children(fd, 0);
+    if (unlinkat(base_fd, name, AT_REMOVEDIR) < 0 && errno != ENOENT)
+        return err_set_errno(err, errno, "remove the cgroup");
+    return 0;
+}

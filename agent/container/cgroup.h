@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A container's cgroup (version 2): limits, killing everything in it, what the OOM killer did. One folder per container
+ * below a base folder; settings are files written as the daemon says. Files of cgroupfs do not wait, except that lowering
+ * memory.max may reclaim. One thread.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/base/err.h"
+#include "proto/agent/agent.pb-c.h"
+
+/*
+ * Makes the base folder below a mounted cgroup2 and delegates every controller there is to its children. *ret_base_fd is
+ * the caller's.
+ */
+int cgroup_make_base(const char *mount_point, const char *name, int *ret_base_fd, struct err *err);
+
+/* Makes a container's cgroup and applies the settings (may be NULL). *ret_fd (a directory) is the caller's. */
+int cgroup_create(int base_fd, const char *id, const Casemate__Agent__V1__Resources *settings,
+                  int *ret_fd, struct err *err);
+
+/* Writes settings into an existing cgroup; the first that the kernel refuses ends it. */
+int cgroup_apply(int cgroup_fd, const Casemate__Agent__V1__Resources *settings, struct err *err);
+
+/* Kills every process in it and below, also such as are just being forked. Failure is logged. */
+void cgroup_kill(int cgroup_fd);
+
+/* Sends a signal to every process in it (not below). Returns how many there were. */
+size_t cgroup_signal(int cgroup_fd, int signo);
+
+/* Whether any process is in it or below. */
+bool cgroup_is_populated(int cgroup_fd);
+
+/* How many processes in it the OOM killer has killed so far; 0 where memory is not accounted. */
+uint64_t cgroup_oom_kills(int cgroup_fd);
+
+/* Removes an empty container's cgroup and empty ones that it made inside. A missing one is fine. */
+int cgroup_remove(int base_fd, const char *id, struct err *err);

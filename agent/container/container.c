@@ -1,0 +1,622 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A container is a cgroup, a first process and a folder on the scratch disk; its mounts live and die with its mount
+ * namespace (agent/mount/rootfs.h). States are its first process's, plus one: removal.
+ *
+ * Removal: cgroup.kill; wait until every process that the agent started was reaped and the cgroup is empty (orphans of a
+ * shared pid namespace take a moment more, hence the timer); by then the last mount namespace is gone and with it the
+ * disks' last users; then a child of low priority deletes the folder, which may take long, and the id is free.
+ *
+ * When the first process ends, everything else in the container is killed: in a pid namespace of its own the kernel does
+ * that, in a shared one cgroup.kill does.
+ */
+#include "agent/container/container.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/queue.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "common/base/cleanup.h"
+#include "common/base/clock.h"
+#include "common/base/fd.h"
+#include "common/base/log.h"
+#include "common/loop/loop.h"
+#include "agent/container/cgroup.h"
+#include "agent/container/pause.h"
+#include "agent/container/validate.h"
+#include "agent/mount/rootfs.h"
+#include "agent/process/launch.h"
+#include "agent/process/process.h"
+#include "agent/process/reaper.h"
+
+#define DISK_TIMEOUT_MS  10000
+#define EMPTY_POLL_MS    5
+#define UPPER_PATH_SIZE  64u
+
+struct removal {
+    STAILQ_ENTRY(removal) entry;
+    void (*done)(void *arg);
+    void *arg;
+};
+
+STAILQ_HEAD(removals, removal);
+
+struct exec {
+    LIST_ENTRY(exec) entry;
+    char id[VALIDATE_MAX_ID + 1];
+    struct process *process;
+    bool removing;
+    struct removals waiting;
+    struct container *container;
+};
+
+struct container {
+    LIST_ENTRY(container) entry;
+    struct containers *owner;
+    char id[VALIDATE_MAX_ID + 1];
+    uint64_t number; /* names its folder on the scratch disk; never used twice */
+    int cgroup_fd;
+    struct process *process;
+    LIST_HEAD(, exec) execs;
+    size_t n_execs;
+    bool removing; /* no new process; ends with the container being freed */
+    struct removals waiting;
+    struct loop_source *timer; /* polls for the empty cgroup while removing */
+};
+
+struct containers {
+    struct loop *loop;
+    struct reaper *reaper;
+    int cgroup_base_fd;
+    struct pause *pause; /* the pod's pid namespace, made when first wanted */
+    LIST_HEAD(, container) list;
+    size_t count;
+    uint64_t next_number;
+};
+
+static void removal_step(struct container *c);
+static void container_free(struct container *c);
+static void exec_free(struct exec *e);
+
+int containers_new(const struct containers_config *config, struct containers **ret_containers,
+                   struct err *err)
+{
+    struct containers *cs = calloc(1, sizeof(*cs));
+    if (cs == NULL)
+        return err_no_memory(err);
+    cs->loop = config->loop;
+    cs->reaper = config->reaper;
+    cs->cgroup_base_fd = config->cgroup_base_fd;
+    LIST_INIT(&cs->list);
+    *ret_containers = cs;
+    return 0;
+}
+
+size_t containers_count(const struct containers *containers)
+{
+    return containers->count;
+}
+
+static struct container *find(struct containers *cs, const char *id)
+{
+    struct container *c;
+    LIST_FOREACH (c, &cs->list, entry) {
+        if (strcmp(c->id, id) == 0)
+            return c;
+    }
+    return NULL;
+}
+
+static struct exec *find_exec(struct container *c, const char *id)
+{
+    struct exec *e;
+    LIST_FOREACH (e, &c->execs, entry) {
+        if (strcmp(e->id, id) == 0)
+            return e;
+    }
+    return NULL;
+}
+
+int containers_find(struct containers *containers, const char *container_id, const char *exec_id,
+                    struct process **ret_process, struct err *err)
+{
+    struct container *c = find(containers, container_id);
+    if (c == NULL || c->process == NULL)
+        return err_set(err, ERR_NOT_FOUND, "there is no container %s", container_id);
+    if (exec_id[0] == '\0') {
+        *ret_process = c->process;
+        return 0;
+    }
+    struct exec *e = find_exec(c, exec_id);
+    if (e == NULL)
+        return err_set(err, ERR_NOT_FOUND, "container %s has no exec %s", container_id, exec_id);
+    *ret_process = e->process;
+    return 0;
+}
+
+void containers_each(struct containers *containers,
+                     void (*fn)(void *arg, const char *container_id, const char *exec_id,
+                                struct process *process),
+                     void *arg)
+{
+    struct container *c;
+    struct exec *e;
+    LIST_FOREACH (c, &containers->list, entry) {
+        if (c->process != NULL)
+            fn(arg, c->id, "", c->process);
+        LIST_FOREACH (e, &c->execs, entry)
+            fn(arg, c->id, e->id, e->process);
+    }
+}
+
+void containers_kill_all(struct containers *containers)
+{
+    struct container *c;
+    LIST_FOREACH (c, &containers->list, entry)
+        cgroup_kill(c->cgroup_fd);
+}
+
+static void free_all_waiting(struct removals *waiting)
+{
+    while (!STAILQ_EMPTY(waiting)) {
+        struct removal *r = STAILQ_FIRST(waiting);
+        STAILQ_REMOVE_HEAD(waiting, entry);
+        free(r);
+    }
+}
+
+void containers_free(struct containers *containers)
+{
+    if (containers == NULL)
+        return;
+    while (!LIST_EMPTY(&containers->list)) {
+        struct container *c = LIST_FIRST(&containers->list);
+        LIST_REMOVE(c, entry);
+        while (!LIST_EMPTY(&c->execs)) {
+            struct exec *e = LIST_FIRST(&c->execs);
+            LIST_REMOVE(e, entry);
+            free_all_waiting(&e->waiting);
+            exec_free(e);
+        }
+        free_all_waiting(&c->waiting);
+        container_free(c);
+    }
+    pause_free(containers->pause);
+    free(containers);
+}
+
+/* ---- creation -------------------------------------------------------------------------------------------------------- */
+
+struct enter_new {
+    const Casemate__Agent__V1__CreateContainerRequest *request;
+    char upper[UPPER_PATH_SIZE];
+};
+
+static void upper_path(uint64_t number, char ret_path[UPPER_PATH_SIZE])
+{
+    (void)snprintf(ret_path, UPPER_PATH_SIZE, "%s/c%llu", ROOTFS_SCRATCH_DIR,
+                   (unsigned long long)number);
+}
+
+static int make_upper(const char *path, struct err *err)
+{
+    static const char *const names[] = {"upper", "work"};
+    if (mkdir(path, 0700) < 0)
+        return err_set_errno(err, errno, "make the writable layer");
+    for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+        char folder[UPPER_PATH_SIZE + 8];
+        (void)snprintf(folder, sizeof(folder), "%s/%s", path, names[i]);
+        /* upper's mode is the mode of the container's "/". */
+        if (mkdir(folder, 0755) < 0)
+            return err_set_errno(err, errno, "make the writable layer");
+    }
+    return 0;
+}
+
+/* In the child: a new root. */
+static int enter_new(void *arg, int *ret_ptmx_fd, struct err *err)
+{
+    struct enter_new *e = arg;
+    const Casemate__Agent__V1__CreateContainerRequest *r = e->request;
+    struct rootfs_spec spec = {
+        .rootfs = r->rootfs,
+        .upper_dir = e->upper,
+        .cwd = r->process->cwd[0] == '\0' ? "/" : r->process->cwd,
+        .masked_paths = r->masked_paths,
+        .n_masked_paths = r->n_masked_paths,
+        .readonly_paths = r->readonly_paths,
+        .n_readonly_paths = r->n_readonly_paths,
+        .pod_shm =
+            r->ipc_namespace != CASEMATE__AGENT__V1__NAMESPACE_SHARING__NAMESPACE_CONTAINER,
+        .privileged = r->privileged,
+        .deadline_ms = clock_deadline(DISK_TIMEOUT_MS),
+    };
+    if (make_upper(e->upper, err) < 0)
+        return -1;
+    /* Now, not at fork: the new namespace's root is the cgroup that the caller is in by now. */
+    if (unshare(CLONE_NEWCGROUP) < 0)
+        return err_set_errno(err, errno, "make a cgroup namespace");
+    return rootfs_enter(&spec, ret_ptmx_fd, err);
+}
+
+/* A pidfd, through which the pid namespace of the process can be entered. */
+static int open_pid(pid_t pid, int *ret_fd, struct err *err)
+{
+    int fd = (int)syscall(SYS_pidfd_open, pid, 0);
+    if (fd < 0)
+        return err_set_errno(err, errno, "open process %d", (int)pid);
+    *ret_fd = fd;
+    return 0;
+}
+
+static bool is_alive(const struct process *p)
+{
+    return p != NULL && p->state != PROCESS_ENDED;
+}
+
+/* Decides where the container's processes are numbered: a new namespace (*flags), or *ret_fd's (-1: the agent's). */
+static int choose_pid_namespace(struct containers *cs,
+                                const Casemate__Agent__V1__CreateContainerRequest *r,
+                                uint64_t *flags, int *ret_fd, struct err *err)
+{
+    struct container *target;
+    switch (r->pid_namespace) {
+    case CASEMATE__AGENT__V1__NAMESPACE_SHARING__NAMESPACE_CONTAINER:
+        *flags |= CLONE_NEWPID;
+        return 0;
+    case CASEMATE__AGENT__V1__NAMESPACE_SHARING__NAMESPACE_POD:
+        if (cs->pause == NULL && pause_start(cs->reaper, &cs->pause, err) < 0)
+            return err_prefix(err, "the pod's pid namespace");
+        return open_pid(pause_pid(cs->pause), ret_fd, err);
+    case CASEMATE__AGENT__V1__NAMESPACE_SHARING__NAMESPACE_TARGET:
+        target = find(cs, r->pid_target_id);
+        if (target == NULL || !is_alive(target->process))
+            return err_set(err, ERR_NOT_FOUND, "pid_target_id: container %s is not running",
+                           r->pid_target_id);
+        return open_pid(target->process->pid, ret_fd, err);
+    default:
+        return 0;
+    }
+}
+
+static void on_first_exit(void *arg, struct process *p)
+{
+    struct container *c = arg;
+    p->status.oom_killed = cgroup_oom_kills(c->cgroup_fd) > 0;
+    cgroup_kill(c->cgroup_fd);
+    if (c->removing)
+        loop_arm(c->timer, 0);
+}
+
+static void on_timer(void *arg)
+{
+    removal_step(arg);
+}
+
+static void container_free(struct container *c)
+{
+    process_unref(c->process);
+    loop_source_free(c->timer);
+    close_fd(&c->cgroup_fd);
+    free(c);
+}
+DEFINE_CLEANUP(container, struct container, container_free)
+
+static int launch_first(struct containers *cs, struct container *c,
+                        const Casemate__Agent__V1__CreateContainerRequest *r, struct err *err)
+{
+    cleanup_fd int pidns = -1;
+    struct enter_new enter = {.request = r};
+    struct process_config config = {
+        .loop = cs->loop,
+        .reaper = cs->reaper,
+        .ring_bytes = (size_t)r->process->output_ring_bytes,
+        .on_exit = on_first_exit,
+        .on_exit_arg = c,
+    };
+    struct launch_spec spec = {
+        .process = r->process,
+        .enter = enter_new,
+        .enter_arg = &enter,
+        .keep_fd = -1,
+        .clone_flags = CLONE_NEWNS,
+        .cgroup_fd = c->cgroup_fd,
+        .master_fd = -1,
+        .gated = true,
+    };
+    upper_path(c->number, enter.upper);
+    if (choose_pid_namespace(cs, r, &spec.clone_flags, &pidns, err) < 0)
+        return -1;
+    spec.pidns_fd = pidns;
+    if (r->ipc_namespace == CASEMATE__AGENT__V1__NAMESPACE_SHARING__NAMESPACE_CONTAINER)
+        spec.clone_flags |= CLONE_NEWIPC;
+    return process_launch(&config, &spec, &c->process, err);
+}
+
+int container_create(struct containers *containers,
+                     const Casemate__Agent__V1__CreateContainerRequest *request,
+                     struct process **ret_process, struct err *err)
+{
+    if (find(containers, request->id) != NULL)
+        return err_set(err, ERR_EXISTS, "container %s exists", request->id);
+    if (containers->count >= CONTAINERS_MAX)
+        return err_set(err, ERR_EXHAUSTED, "there are %u containers already", CONTAINERS_MAX);
+    CLEANUP(container_cleanup_) struct container *c = calloc(1, sizeof(*c));
+    if (c == NULL)
+        return err_no_memory(err);
+    c->owner = containers;
+    c->cgroup_fd = -1;
+    c->number = containers->next_number++;
+    LIST_INIT(&c->execs);
+    STAILQ_INIT(&c->waiting);
+    (void)snprintf(c->id, sizeof(c->id), "%s", request->id);
+    if (loop_add_timer(containers->loop, on_timer, c, &c->timer, err) < 0)
+        return -1;
+    if (cgroup_create(containers->cgroup_base_fd, c->id, request->resources, &c->cgroup_fd, err) <
+        0)
+        return -1;
+    if (launch_first(containers, c, request, err) < 0) {
+        struct err ignored;
+        (void)cgroup_remove(containers->cgroup_base_fd, c->id, &ignored);
+        return -1;
+    }
+    LIST_INSERT_HEAD(&containers->list, c, entry);
+    containers->count++;
+    *ret_process = c->process;
+    c = NULL;
+    return 0;
+}
+
+/* ---- exec ------------------------------------------------------------------------------------------------------------- */
+
+/* In the child: the root and namespaces of the container's first process, whose pidfd is the descriptor kept. */
+static int enter_join(void *arg, int *ret_ptmx_fd, struct err *err)
+{
+    const int *pidfd = arg;
+    (void)ret_ptmx_fd;
+    if (setns(*pidfd, CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET | CLONE_NEWCGROUP) <
+        0)
+        return err_set_errno(err, errno, "enter the container's namespaces");
+    return 0;
+}
+
+static void on_exec_exit(void *arg, struct process *p)
+{
+    struct exec *e = arg;
+    (void)p;
+    if (e->removing || e->container->removing)
+        loop_arm(e->container->timer, 0);
+}
+
+static void exec_free(struct exec *e)
+{
+    process_unref(e->process);
+    free(e);
+}
+DEFINE_CLEANUP(exec, struct exec, exec_free)
+
+static int launch_exec(struct container *c, struct exec *e,
+                       const Casemate__Agent__V1__ExecRequest *request, struct err *err)
+{
+    static int kept = LAUNCH_KEEP_FD;
+    cleanup_fd int pidfd = -1;
+    cleanup_fd int master = -1;
+    struct process_config config = {
+        .loop = c->owner->loop,
+        .reaper = c->owner->reaper,
+        .ring_bytes = (size_t)request->process->output_ring_bytes,
+        .on_exit = on_exec_exit,
+        .on_exit_arg = e,
+    };
+    if (open_pid(c->process->pid, &pidfd, err) < 0)
+        return -1;
+    if (request->process->tty && launch_open_terminal(c->process->ptmx_fd, &master, err) < 0)
+        return -1;
+    struct launch_spec spec = {
+        .process = request->process,
+        .enter = enter_join,
+        .enter_arg = &kept,
+        .keep_fd = pidfd,
+        .cgroup_fd = c->cgroup_fd,
+        .pidns_fd = pidfd,
+        .master_fd = master,
+    };
+    if (process_launch(&config, &spec, &e->process, err) < 0)
+        return -1;
+    (void)steal_fd(&master);
+    return 0;
+}
+
+int container_exec(struct containers *containers, const Casemate__Agent__V1__ExecRequest *request,
+                   struct process **ret_process, struct err *err)
+{
+    struct container *c = find(containers, request->container_id);
+    if (c == NULL)
+        return err_set(err, ERR_NOT_FOUND, "there is no container %s", request->container_id);
+    if (c->removing || c->process->state != PROCESS_RUNNING)
+        return err_set(err, ERR_BAD_STATE, "container %s is %s, not running", c->id,
+                       c->removing ? "being removed" : process_state_name(c->process->state));
+    if (find_exec(c, request->exec_id) != NULL)
+        return err_set(err, ERR_EXISTS, "container %s has an exec %s", c->id, request->exec_id);
+    if (c->n_execs >= CONTAINERS_MAX_EXECS)
+        return err_set(err, ERR_EXHAUSTED, "container %s has %u execs already", c->id,
+                       CONTAINERS_MAX_EXECS);
+    CLEANUP(exec_cleanup_) struct exec *e = calloc(1, sizeof(*e));
+    if (e == NULL)
+        return err_no_memory(err);
+    e->container = c;
+    STAILQ_INIT(&e->waiting);
+    (void)snprintf(e->id, sizeof(e->id), "%s", request->exec_id);
+    if (launch_exec(c, e, request, err) < 0)
+        return -1;
+    LIST_INSERT_HEAD(&c->execs, e, entry);
+    c->n_execs++;
+    *ret_process = e->process;
+    e = NULL;
+    return 0;
+}
+
+/* ---- signals ------------------------------------------------------------------------------------------------------------ */
+
+int container_signal_all(struct containers *containers, const char *container_id, int signo,
+                         struct err *err)
+{
+    struct container *c = find(containers, container_id);
+    if (c == NULL)
+        return err_set(err, ERR_NOT_FOUND, "there is no container %s", container_id);
+    if (!cgroup_is_populated(c->cgroup_fd))
+        return err_set(err, ERR_NOT_FOUND, "container %s has no process", container_id);
+    if (signo == SIGKILL)
+        cgroup_kill(c->cgroup_fd);
+    else
+        (void)cgroup_signal(c->cgroup_fd, signo);
+    return 0;
+}
+
+int container_update(struct containers *containers, const char *container_id,
+                     const Casemate__Agent__V1__Resources *settings, struct err *err)
+{
+    struct container *c = find(containers, container_id);
+    if (c == NULL)
+        return err_set(err, ERR_NOT_FOUND, "there is no container %s", container_id);
+    return cgroup_apply(c->cgroup_fd, settings, err);
+}
+
+/* ---- removal ---------------------------------------------------------------------------------------------------------- */
+
+static void call_done(struct removals *waiting)
+{
+    while (!STAILQ_EMPTY(waiting)) {
+        struct removal *r = STAILQ_FIRST(waiting);
+        STAILQ_REMOVE_HEAD(waiting, entry);
+        r->done(r->arg);
+        free(r);
+    }
+}
+
+static int add_removal(struct removals *waiting, void (*done)(void *arg), void *arg,
+                       struct err *err)
+{
+    struct removal *r = calloc(1, sizeof(*r));
+    if (r == NULL)
+        return err_no_memory(err);
+    r->done = done;
+    r->arg = arg;
+    STAILQ_INSERT_TAIL(waiting, r, entry);
+    return 0;
+}
+
+static void forget_exec(struct exec *e)
+{
+    LIST_REMOVE(e, entry);
+    e->container->n_execs--;
+    process_mark_gone(e->process);
+    call_done(&e->waiting);
+    exec_free(e);
+}
+
+/* Deletes the container's folder in a child, which nobody waits for: the number is never used again. */
+static void delete_upper(uint64_t number)
+{
+    char path[UPPER_PATH_SIZE];
+    upper_path(number, path);
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct err err;
+        (void)setpriority(PRIO_PROCESS, 0, 10);
+        int rc = fd_remove_tree(AT_FDCWD, path, &err);
+        if (rc < 0)
+            log_event(LOG_WARN, NULL, &err, "cannot delete the writable layer %s", path);
+        _exit(rc < 0 ? 1 : 0);
+    }
+    if (pid < 0)
+        log_warn("cannot fork to delete the writable layer %s, leaving it", path);
+}
+
+static void forget_container(struct container *c)
+{
+    struct containers *cs = c->owner;
+    struct err err;
+    if (cgroup_remove(cs->cgroup_base_fd, c->id, &err) < 0) {
+        /* Exiting tasks leave a moment after they were reaped. */
+        log_event(LOG_DEBUG, NULL, &err, "cgroup of %s is still busy", c->id);
+        loop_arm(c->timer, EMPTY_POLL_MS);
+        return;
+    }
+    LIST_REMOVE(c, entry);
+    cs->count--;
+    while (!LIST_EMPTY(&c->execs))
+        forget_exec(LIST_FIRST(&c->execs));
+    process_mark_gone(c->process);
+    delete_upper(c->number);
+    call_done(&c->waiting);
+    container_free(c);
+}
+
+/* Goes on with what is to be removed, execs or the whole container, as far as it goes now. */
+static void removal_step(struct container *c)
+{
+    bool alive = is_alive(c->process);
+    struct exec *next;
+    for (struct exec *e = LIST_FIRST(&c->execs); e != NULL; e = next) {
+        next = LIST_NEXT(e, entry);
+        if (is_alive(e->process))
+            alive = true;
+        else if (e->removing)
+            forget_exec(e);
+    }
+    if (!c->removing || alive)
+        return; /* each exit comes back here */
+    if (cgroup_is_populated(c->cgroup_fd)) {
+        loop_arm(c->timer, EMPTY_POLL_MS);
+        return;
+    }
+    forget_container(c);
+}
+
+static int remove_exec(struct container *c, const char *exec_id, void (*done)(void *arg),
+                       void *arg, struct err *err)
+{
+    struct exec *e = find_exec(c, exec_id);
+    if (e == NULL) {
+        done(arg);
+        return 0;
+    }
+    if (add_removal(&e->waiting, done, arg, err) < 0)
+        return -1;
+    e->removing = true;
+    if (is_alive(e->process)) {
+        struct err ignored;
+        (void)process_signal(e->process, SIGKILL, &ignored);
+    } else {
+        removal_step(c);
+    }
+    return 0;
+}
+
+int container_remove(struct containers *containers, const char *container_id, const char *exec_id,
+                     void (*done)(void *arg), void *arg, struct err *err)
+{
+    struct container *c = find(containers, container_id);
+    if (c == NULL) {
+        done(arg);
+        return 0;
+    }
+    if (exec_id[0] != '\0')
+        return remove_exec(c, exec_id, done, arg, err);
+    if (add_removal(&c->waiting, done, arg, err) < 0)
+        return -1;
+    c->removing = true;
+    cgroup_kill(c->cgroup_fd);
+    removal_step(c);
+    return 0;
+}

@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Clock and entropy come first: everything after them may depend on either. Both are what a clone lacks most: it has its
+ * template's. What can block (the disk may still be on its way) is a task; the rest writes to the kernel directly.
+ *
+ * The boot id is drawn again after the host's entropy was mixed in, since clones draw from equal generators before.
+ */
+#include "agent/container/pod.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/random.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "common/base/cleanup.h"
+#include "common/base/clock.h"
+#include "common/base/fd.h"
+#include "common/base/log.h"
+#include "common/base/text.h"
+#include "agent/container/validate.h"
+#include "agent/mount/disk.h"
+#include "agent/mount/rootfs.h"
+#include "agent/process/task.h"
+
+#define DISK_TIMEOUT_MS 10000
+#define MAX_ENTROPY     512u
+
+enum pod_state {
+    POD_NEW,         /* nothing was asked yet, or it failed */
+    POD_CONFIGURING, /* a task mounts */
+    POD_CONFIGURED,  /* containers may be made */
+};
+
+struct pod {
+    struct reaper *reaper;
+    enum pod_state state;
+    char id[VALIDATE_MAX_ID + 1];
+    char boot_id[POD_BOOT_ID_SIZE];
+    void (*done)(void *arg, const struct err *err);
+    void *done_arg;
+};
+
+int pod_new(struct reaper *reaper, struct pod **ret_pod, struct err *err)
+{
+    struct pod *pod = calloc(1, sizeof(*pod));
+    if (pod == NULL)
+        return err_no_memory(err);
+    pod->reaper = reaper;
+    text_random_hex((POD_BOOT_ID_SIZE - 1) / 2, pod->boot_id);
+    *ret_pod = pod;
+    return 0;
+}
+
+void pod_free(struct pod *pod)
+{
+    free(pod);
+}
+
+bool pod_is_configured(const struct pod *pod)
+{
+    return pod->state == POD_CONFIGURED;
+}
+
+const char *pod_boot_id(const struct pod *pod)
+{
+    return pod->boot_id;
+}
+
+static int set_clock(int64_t realtime_ns, struct err *err)
+{
+    struct timespec now = {
+        .tv_sec = (time_t)(realtime_ns / NSEC_PER_SEC),
+        .tv_nsec = (long)(realtime_ns % NSEC_PER_SEC),
+    };
+    if (clock_settime(CLOCK_REALTIME, &now) < 0)
+        return err_set_errno(err, errno, "set the clock");
+    return 0;
+}
+
+static int mix_entropy(const ProtobufCBinaryData *entropy, struct err *err)
+{
+    union {
+        struct rand_pool_info info;
+        unsigned char space[sizeof(struct rand_pool_info) + MAX_ENTROPY];
+    } pool;
+    cleanup_fd int fd = open("/dev/random", O_RDWR | O_CLOEXEC);
+    if (fd < 0)
+        return err_set_errno(err, errno, "open /dev/random");
+    size_t n = entropy->len < MAX_ENTROPY ? entropy->len : MAX_ENTROPY;
+    memset(&pool, 0, sizeof(pool));
+    pool.info.entropy_count = (int)(n * 8);
+    pool.info.buf_size = (int)n;
+    memcpy(pool.info.buf, entropy->data, n);
+    int rc = ioctl(fd, RNDADDENTROPY, &pool.info) < 0 || ioctl(fd, RNDRESEEDCRNG) < 0 ? -1 : 0;
+    int e = errno;
+    explicit_bzero(&pool, sizeof(pool));
+    return rc < 0 ? err_set_errno(err, e, "mix in entropy") : 0;
+}
+
+static int set_sysctls(const Casemate__Agent__V1__ConfigurePodRequest *r, struct err *err)
+{
+    for (size_t i = 0; i < r->n_sysctls; i++) {
+        char path[300];
+        (void)snprintf(path, sizeof(path), "/proc/sys/%.256s", r->sysctls[i]->name);
+        /* Dots separate, unless there are slashes: then a dot is part of a name (an interface's). */
+        if (strchr(r->sysctls[i]->name, '/') == NULL) {
+            for (char *c = path + sizeof("/proc/sys/") - 1; *c != '\0'; c++) {
+                if (*c == '.')
+                    *c = '/';
+            }
+        }
+        if (fd_write_text(AT_FDCWD, path, r->sysctls[i]->value, err) < 0)
+            return err_prefix(err, "sysctl %s", r->sysctls[i]->name);
+    }
+    return 0;
+}
+
+/* In a task: the scratch disk, or memory in its place, and the pod's /dev/shm. */
+static int mount_all(void *arg, struct err *err)
+{
+    const Casemate__Agent__V1__ConfigurePodRequest *r = arg;
+    if (r->scratch != NULL) {
+        char device[DISK_PATH_SIZE];
+        if (disk_find(r->scratch->lun, r->scratch->size_bytes, clock_deadline(DISK_TIMEOUT_MS),
+                      device, err) < 0)
+            return err_prefix(err, "scratch disk");
+        if (mount(device, ROOTFS_SCRATCH_DIR, "ext4", MS_NODEV | MS_NOATIME, "discard") < 0)
+            return err_set_errno(err, errno, "mount the scratch disk (LUN %u)", r->scratch->lun);
+    } else if (mount("scratch", ROOTFS_SCRATCH_DIR, "tmpfs", MS_NODEV, "mode=0700") < 0) {
+        return err_set_errno(err, errno, "mount scratch memory");
+    }
+    char options[64] = "mode=1777";
+    if (r->shm_bytes > 0)
+        (void)snprintf(options, sizeof(options), "mode=1777,size=%llu",
+                       (unsigned long long)r->shm_bytes);
+    if (mount("shm", ROOTFS_SHM_DIR, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, options) < 0) {
+        int e = errno;
+        (void)umount2(ROOTFS_SCRATCH_DIR, MNT_DETACH);
+        return err_set_errno(err, e, "mount /dev/shm");
+    }
+    return 0;
+}
+
+static void on_mounted(void *arg, const struct err *err)
+{
+    struct pod *pod = arg;
+    pod->state = err == NULL ? POD_CONFIGURED : POD_NEW;
+    pod->done(pod->done_arg, err);
+}
+
+int pod_configure(struct pod *pod, const Casemate__Agent__V1__ConfigurePodRequest *request,
+                  void (*done)(void *arg, const struct err *err), void *arg, struct err *err)
+{
+    if (pod->state == POD_CONFIGURING)
+        return err_set(err, ERR_BAD_STATE, "configuration is under way");
+    if (pod->state == POD_CONFIGURED && strcmp(pod->id, request->pod_id) != 0)
+        return err_set(err, ERR_BAD_STATE, "this VM is pod %s", pod->id);
+    if (set_clock(request->realtime_ns, err) < 0 || mix_entropy(&request->entropy, err) < 0)
+        return -1;
+    if (request->hostname[0] != '\0' &&
+        sethostname(request->hostname, strlen(request->hostname)) < 0)
+        return err_set_errno(err, errno, "set the hostname");
+    if (set_sysctls(request, err) < 0)
+        return -1;
+    if (pod->state == POD_CONFIGURED) {
+        done(arg, NULL);
+        return 0;
+    }
+    union {
+        const Casemate__Agent__V1__ConfigurePodRequest *in;
+        void *out;
+    } unconst = {.in = request};
+    (void)snprintf(pod->id, sizeof(pod->id), "%s", request->pod_id);
+    text_random_hex((POD_BOOT_ID_SIZE - 1) / 2, pod->boot_id);
+    pod->done = done;
+    pod->done_arg = arg;
+    if (task_run(pod->reaper, mount_all, unconst.out, on_mounted, pod, err) < 0)
+        return -1;
+    pod->state = POD_CONFIGURING;
+    return 0;
+}

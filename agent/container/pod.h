@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What ConfigurePod sets for the whole VM: clock, entropy, hostname, sysctls, the scratch disk and the pod's /dev/shm. Once per
+ * pod; repeating it for the same pod sets clock, entropy and hostname again and leaves the mounts. One thread.
+ */
+#pragma once
+
+#include <stdbool.h>
+
+#include "common/base/err.h"
+#include "proto/agent/agent.pb-c.h"
+
+struct pod;
+struct reaper;
+
+#define POD_BOOT_ID_SIZE 33u /* 32 hexadecimal digits and a NUL */
+
+/* Not configured yet. */
+int pod_new(struct reaper *reaper, struct pod **ret_pod, struct err *err);
+
+/* Forgets it. NULL is fine. */
+void pod_free(struct pod *pod);
+
+/* Whether ConfigurePod has succeeded. */
+bool pod_is_configured(const struct pod *pod);
+
+/*
+ * A random name of this agent process; a new one from configuration on, since clones of one template have the same until
+ * then.
+ */
+const char *pod_boot_id(const struct pod *pod);
+
+/*
+ * Configures; done(arg, NULL or why not) is called later. BAD_STATE when another pod was configured, or configuration
+ * is under way. The request (checked by validate.h) need not live on.
+ */
+int pod_configure(struct pod *pod, const Casemate__Agent__V1__ConfigurePodRequest *request,
+                  void (*done)(void *arg, const struct err *err), void *arg, struct err *err);

@@ -1,0 +1,266 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The transport has checked that strings are UTF-8 without NULs and that the message has at most its limit of bytes. What is
+ * refused here is refused by what a field means; what only the kernel can judge (a cgroup value, a path that does not
+ * exist) is left to it.
+ */
+#include "agent/container/validate.h"
+
+#include <limits.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/param.h>
+
+#include "common/base/cleanup.h"
+#include "common/base/text.h"
+#include "agent/mount/rootfs.h"
+#include "agent/process/caps.h"
+#include "agent/process/limits.h"
+#include "agent/process/userdb.h"
+
+#define MAX_STRING   131072u /* MAX_ARG_STRLEN of Linux */
+#define MAX_HOSTNAME 64u     /* HOST_NAME_MAX of Linux */
+#define MIN_ENTROPY  32u
+#define MAX_ENTROPY  512u
+#define MAX_VALUE    4096u
+
+static const char alphanumeric[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+
+/* Whether text has 1..max characters, each alphanumeric or in `more`. */
+static bool is_word(const char *text, const char *more, size_t max)
+{
+    size_t len = strlen(text);
+    if (len == 0 || len > max)
+        return false;
+    for (size_t i = 0; i < len; i++) {
+        if (strchr(alphanumeric, text[i]) == NULL && strchr(more, text[i]) == NULL)
+            return false;
+    }
+    return true;
+}
+
+bool validate_id(const char *id)
+{
+    return is_word(id, "_.-", VALIDATE_MAX_ID) && id[0] != '.';
+}
+
+int validate_ids(const char *container_id, const char *exec_id, struct err *err)
+{
+    if (!validate_id(container_id))
+        return err_set(err, ERR_INVALID, "container id \"%.130s\" is not [A-Za-z0-9_.-]{1,128}",
+                       container_id);
+    if (exec_id[0] != '\0' && !validate_id(exec_id))
+        return err_set(err, ERR_INVALID, "exec id \"%.130s\" is not [A-Za-z0-9_.-]{1,128}", exec_id);
+    return 0;
+}
+
+static int check_strings(const char *field, char *const *list, size_t n, struct err *err)
+{
+    if (n > VALIDATE_MAX_STRINGS)
+        return err_set(err, ERR_INVALID, "%s: more than %u strings", field, VALIDATE_MAX_STRINGS);
+    for (size_t i = 0; i < n; i++) {
+        if (strlen(list[i]) >= MAX_STRING)
+            return err_set(err, ERR_INVALID, "%s[%zu]: longer than %u bytes", field, i,
+                           MAX_STRING - 1);
+    }
+    return 0;
+}
+
+static int check_paths(const char *field, char *const *list, size_t n, struct err *err)
+{
+    if (n > VALIDATE_MAX_PATHS)
+        return err_set(err, ERR_INVALID, "%s: more than %u paths", field, VALIDATE_MAX_PATHS);
+    for (size_t i = 0; i < n; i++) {
+        if (list[i][0] != '/' || strlen(list[i]) >= PATH_MAX)
+            return err_set(err, ERR_INVALID, "%s[%zu]: not an absolute path", field, i);
+    }
+    return 0;
+}
+
+static int check_user(const Casemate__Agent__V1__User *user, struct err *err)
+{
+    if (user == NULL)
+        return 0;
+    if (user->uid == UINT32_MAX || user->gid == UINT32_MAX)
+        return err_set(err, ERR_INVALID, "user: 4294967295 is no id");
+    if (user->n_additional_gids > USERDB_MAX_GROUPS)
+        return err_set(err, ERR_INVALID, "user.additional_gids: more than %u", USERDB_MAX_GROUPS);
+    for (size_t i = 0; i < user->n_additional_gids; i++) {
+        if (user->additional_gids[i] == UINT32_MAX)
+            return err_set(err, ERR_INVALID, "user.additional_gids: 4294967295 is no id");
+    }
+    return 0;
+}
+
+static int check_capabilities(const Casemate__Agent__V1__Capabilities *c, struct err *err)
+{
+    uint64_t bounding, permitted, effective, inheritable, ambient;
+    if (c == NULL)
+        return 0;
+    if (caps_parse(c->bounding, c->n_bounding, &bounding, err) < 0 ||
+        caps_parse(c->permitted, c->n_permitted, &permitted, err) < 0 ||
+        caps_parse(c->effective, c->n_effective, &effective, err) < 0 ||
+        caps_parse(c->inheritable, c->n_inheritable, &inheritable, err) < 0 ||
+        caps_parse(c->ambient, c->n_ambient, &ambient, err) < 0)
+        return err_prefix(err, "capabilities");
+    if ((effective & ~permitted) != 0)
+        return err_set(err, ERR_INVALID, "capabilities: effective has some that permitted has not");
+    if ((ambient & ~(permitted & inheritable)) != 0)
+        return err_set(err, ERR_INVALID,
+                       "capabilities: ambient has some that permitted or inheritable has not");
+    return 0;
+}
+
+static int check_rlimits(const Casemate__Agent__V1__Process *p, struct err *err)
+{
+    if (p->n_rlimits > 64)
+        return err_set(err, ERR_INVALID, "rlimits: more than 64");
+    for (size_t i = 0; i < p->n_rlimits; i++) {
+        if (rlimit_by_name(p->rlimits[i]->type) < 0)
+            return err_set(err, ERR_INVALID, "rlimits: unknown limit \"%.32s\"",
+                           p->rlimits[i]->type);
+        if (p->rlimits[i]->soft > p->rlimits[i]->hard)
+            return err_set(err, ERR_INVALID, "rlimits: %s: soft is above hard",
+                           p->rlimits[i]->type);
+    }
+    return 0;
+}
+
+int validate_window(uint32_t width, uint32_t height, struct err *err)
+{
+    if (width > USHRT_MAX || height > USHRT_MAX)
+        return err_set(err, ERR_INVALID, "tty: larger than 65535");
+    return 0;
+}
+
+int validate_process(const Casemate__Agent__V1__Process *p, struct err *err)
+{
+    if (p == NULL)
+        return err_set(err, ERR_INVALID, "process is missing");
+    if (p->n_args == 0 || p->args[0][0] == '\0')
+        return err_set(err, ERR_INVALID, "args: there is no program");
+    if (check_strings("args", p->args, p->n_args, err) < 0 ||
+        check_strings("env", p->env, p->n_env, err) < 0)
+        return -1;
+    if ((p->cwd[0] != '\0' && p->cwd[0] != '/') || strlen(p->cwd) >= PATH_MAX)
+        return err_set(err, ERR_INVALID, "cwd: not an absolute path");
+    if (validate_window(p->tty_width, p->tty_height, err) < 0 || check_user(p->user, err) < 0 || check_capabilities(p->capabilities, err) < 0 ||
+        check_rlimits(p, err) < 0)
+        return -1;
+    return 0;
+}
+
+int validate_disk(const Casemate__Agent__V1__Disk *disk, struct err *err)
+{
+    static const char *const types[] = {"squashfs", "erofs", "ext4"};
+    if (disk->lun > VALIDATE_MAX_LUN)
+        return err_set(err, ERR_INVALID, "disk: LUN %u is above %u", disk->lun, VALIDATE_MAX_LUN);
+    for (size_t i = 0; i < ARRAY_SIZE(types); i++) {
+        if (strcmp(disk->fs_type, types[i]) == 0)
+            return 0;
+    }
+    return err_set(err, ERR_INVALID, "disk: unknown file system \"%.32s\"", disk->fs_type);
+}
+
+/* "net.ipv4.ip_forward" or with slashes: words that cannot climb. */
+static bool is_sysctl_name(const char *name)
+{
+    return is_word(name, "_./-", 256) && strstr(name, "..") == NULL && name[0] != '/' &&
+           name[0] != '.';
+}
+
+int validate_configure(const Casemate__Agent__V1__ConfigurePodRequest *r, struct err *err)
+{
+    if (!validate_id(r->pod_id))
+        return err_set(err, ERR_INVALID, "pod_id \"%.130s\" is not [A-Za-z0-9_.-]{1,128}", r->pod_id);
+    if (r->hostname[0] != '\0' && !is_word(r->hostname, ".-_", MAX_HOSTNAME))
+        return err_set(err, ERR_INVALID, "hostname: not 1 to %u letters, digits, dots and dashes",
+                       MAX_HOSTNAME);
+    if (r->entropy.len < MIN_ENTROPY || r->entropy.len > MAX_ENTROPY)
+        return err_set(err, ERR_INVALID, "entropy: not %u to %u bytes", MIN_ENTROPY, MAX_ENTROPY);
+    if (r->realtime_ns <= 0)
+        return err_set(err, ERR_INVALID, "realtime_ns: not a time");
+    if (r->scratch != NULL) {
+        if (validate_disk(r->scratch, err) < 0)
+            return err_prefix(err, "scratch");
+        if (strcmp(r->scratch->fs_type, "ext4") != 0 || r->scratch->read_only)
+            return err_set(err, ERR_INVALID, "scratch: not a writable ext4");
+    }
+    if (r->n_sysctls > VALIDATE_MAX_SYSCTLS)
+        return err_set(err, ERR_INVALID, "sysctls: more than %u", VALIDATE_MAX_SYSCTLS);
+    for (size_t i = 0; i < r->n_sysctls; i++) {
+        if (!is_sysctl_name(r->sysctls[i]->name) || strlen(r->sysctls[i]->value) > MAX_VALUE)
+            return err_set(err, ERR_INVALID, "sysctls: \"%.64s\" is no valid name or its value is too long",
+                           r->sysctls[i]->name);
+    }
+    return 0;
+}
+
+int validate_resources(const Casemate__Agent__V1__Resources *resources, struct err *err)
+{
+    static const char *const controllers[] = {"cpu.", "cpuset.", "memory.", "pids.", "io.",
+                                              "hugetlb.", "misc.", "rdma."};
+    if (resources == NULL)
+        return 0;
+    if (resources->n_cgroup > VALIDATE_MAX_CGROUP)
+        return err_set(err, ERR_INVALID, "resources: more than %u settings", VALIDATE_MAX_CGROUP);
+    for (size_t i = 0; i < resources->n_cgroup; i++) {
+        const char *file = resources->cgroup[i]->file;
+        bool known = false;
+        for (size_t j = 0; j < ARRAY_SIZE(controllers); j++)
+            known = known || text_has_prefix(file, controllers[j]);
+        if (!known || !is_word(file, "._-", 64))
+            return err_set(err, ERR_INVALID, "resources: \"%.64s\" is no file of a controller", file);
+        if (strlen(resources->cgroup[i]->value) > MAX_VALUE)
+            return err_set(err, ERR_INVALID, "resources: the value of %s is too long", file);
+    }
+    return 0;
+}
+
+static int check_rootfs(const Casemate__Agent__V1__RootFs *rootfs, struct err *err)
+{
+    if (rootfs == NULL || rootfs->n_layers == 0)
+        return err_set(err, ERR_INVALID, "rootfs: there is no layer");
+    if (rootfs->n_layers > ROOTFS_MAX_LAYERS)
+        return err_set(err, ERR_INVALID, "rootfs: more than %u layers", ROOTFS_MAX_LAYERS);
+    for (size_t i = 0; i < rootfs->n_layers; i++) {
+        if (validate_disk(rootfs->layers[i], err) < 0)
+            return err_prefix(err, "rootfs: layer %zu", i);
+    }
+    return 0;
+}
+
+int validate_create(const Casemate__Agent__V1__CreateContainerRequest *r, struct err *err)
+{
+    if (validate_ids(r->id, "", err) < 0 || validate_process(r->process, err) < 0 ||
+        check_rootfs(r->rootfs, err) < 0 || validate_resources(r->resources, err) < 0 ||
+        check_paths("masked_paths", r->masked_paths, r->n_masked_paths, err) < 0 ||
+        check_paths("readonly_paths", r->readonly_paths, r->n_readonly_paths, err) < 0)
+        return -1;
+    switch (r->pid_namespace) {
+    case CASEMATE__AGENT__V1__NAMESPACE_SHARING__NAMESPACE_POD:
+    case CASEMATE__AGENT__V1__NAMESPACE_SHARING__NAMESPACE_CONTAINER:
+    case CASEMATE__AGENT__V1__NAMESPACE_SHARING__NAMESPACE_NODE:
+        break;
+    case CASEMATE__AGENT__V1__NAMESPACE_SHARING__NAMESPACE_TARGET:
+        if (!validate_id(r->pid_target_id))
+            return err_set(err, ERR_INVALID, "pid_target_id: not an id");
+        break;
+    default:
+        return err_set(err, ERR_INVALID, "pid_namespace: unknown value %d", (int)r->pid_namespace);
+    }
+    if (r->ipc_namespace != CASEMATE__AGENT__V1__NAMESPACE_SHARING__NAMESPACE_POD &&
+        r->ipc_namespace != CASEMATE__AGENT__V1__NAMESPACE_SHARING__NAMESPACE_CONTAINER &&
+        r->ipc_namespace != CASEMATE__AGENT__V1__NAMESPACE_SHARING__NAMESPACE_NODE)
+        return err_set(err, ERR_INVALID, "ipc_namespace: unknown value %d", (int)r->ipc_namespace);
+    return 0;
+}
+
+int validate_exec(const Casemate__Agent__V1__ExecRequest *r, struct err *err)
+{
+    if (validate_ids(r->container_id, r->exec_id, err) < 0)
+        return -1;
+    if (r->exec_id[0] == '\0')
+        return err_set(err, ERR_INVALID, "exec_id is empty");
+    return validate_process(r->process, err);
+}

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The kernel starts the agent in its initramfs, whose root cannot be pivoted away from (it has no parent mount), which is what
+ * every container's first process must do. So a tmpfs becomes the root, once and for all; the initramfs stays behind it,
+ * and the module files in it, which are needed once, are deleted to give their memory back.
+ *
+ * What cannot be had is not fatal here: a VM without vsock, or without one controller, still serves; a failure that
+ * matters shows in the first call that needs the thing, with its reason. Only a missing root or /proc ends the boot.
+ */
+#include "agent/init/boot.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/reboot.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "common/base/cleanup.h"
+#include "common/base/fd.h"
+#include "common/base/log.h"
+#include "agent/container/cgroup.h"
+#include "agent/init/options.h"
+#include "agent/mount/rootfs.h"
+#include "agent/net/interfaces.h"
+
+#define MODULE_LIST  "/modules.list"
+#define NEW_ROOT     "/casemate-root"
+#define MAX_FILES    1048576u
+#define CGROUP_MOUNT "/sys/fs/cgroup"
+
+static void load_module(const char *path)
+{
+    cleanup_fd int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || (syscall(SYS_finit_module, fd, "", 0) < 0 && errno != EEXIST)) {
+        struct err err;
+        (void)err_set_errno(&err, errno, "load module %s", path);
+        log_event(LOG_WARN, NULL, &err, "a module is not loaded, going on without it");
+    }
+    (void)unlink(path);
+}
+
+/* Loads what /modules.list names, in its order. A kernel without modules has no list. */
+static void load_modules(void)
+{
+    cleanup_free char *text = NULL;
+    struct err err;
+    if (fd_read_file(AT_FDCWD, MODULE_LIST, 65536, &text, NULL, &err) < 0)
+        return;
+    char *cursor = text, *path;
+    while ((path = options_next_module(&cursor)) != NULL)
+        load_module(path);
+}
+
+static int switch_to_tmpfs(struct err *err)
+{
+    if (mkdir(NEW_ROOT, 0755) < 0 && errno != EEXIST)
+        return err_set_errno(err, errno, "make %s", NEW_ROOT);
+    if (mount("root", NEW_ROOT, "tmpfs", 0, "mode=0755") < 0)
+        return err_set_errno(err, errno, "mount the root");
+    if (chdir(NEW_ROOT) < 0 || mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 ||
+        chdir("/") < 0)
+        return err_set_errno(err, errno, "switch to the root");
+    return 0;
+}
+
+struct early_mount {
+    const char *path;
+    const char *type;
+    unsigned long flags;
+    const char *options;
+};
+
+static int mount_early(struct err *err)
+{
+    static const struct early_mount mounts[] = {
+        {"/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL},
+        {"/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL},
+        {"/dev", "devtmpfs", MS_NOSUID | MS_NOEXEC, "mode=0755"},
+        {"/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755"},
+        {CGROUP_MOUNT, "cgroup2", MS_NOSUID | MS_NODEV | MS_NOEXEC,
+         "nsdelegate,memory_recursiveprot"},
+    };
+    static const char *const folders[] = {ROOTFS_WORK_DIR, ROOTFS_SCRATCH_DIR, ROOTFS_SHM_DIR};
+    for (size_t i = 0; i < ARRAY_SIZE(mounts); i++) {
+        const struct early_mount *m = &mounts[i];
+        (void)mkdir(m->path, 0755);
+        if (mount(m->type, m->path, m->type, m->flags, m->options) < 0)
+            return err_set_errno(err, errno, "mount %s", m->path);
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(folders); i++) {
+        if (fd_make_dirs(folders[i], 0700, err) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* Logs go to the console if the VM has one, to the kernel's log otherwise. The descriptor lives as long as the agent. */
+static void open_log(void)
+{
+    int fd = open("/dev/console", O_WRONLY | O_CLOEXEC | O_NOCTTY);
+    if (fd < 0)
+        fd = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
+    if (fd >= 0)
+        log_set_fd(fd);
+}
+
+static void read_options(void)
+{
+    cleanup_free char *text = NULL;
+    struct options options;
+    struct err err;
+    if (fd_read_file(AT_FDCWD, "/proc/cmdline", 65536, &text, NULL, &err) < 0)
+        return;
+    options_parse(text, &options);
+    log_set_level(options.log_level);
+}
+
+/* Descriptors 0 to 2 exist, whatever the kernel gave: pipes and sockets must not get these numbers. */
+static void fill_stdio(void)
+{
+    int fd;
+    do {
+        fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+    } while (fd >= 0 && fd <= 2);
+    close_fd(&fd);
+}
+
+static void set_process(void)
+{
+    struct rlimit files = {.rlim_cur = MAX_FILES, .rlim_max = MAX_FILES};
+    struct err err;
+    if (setrlimit(RLIMIT_NOFILE, &files) < 0) {
+        (void)err_set_errno(&err, errno, "limit of open files");
+        log_event(LOG_WARN, NULL, &err, "keeping the kernel's");
+    }
+    /* A child that is in a container but not yet its program must not be traced or looked into. */
+    (void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+    (void)umask(0022);
+    (void)signal(SIGPIPE, SIG_IGN);
+    /* Ctrl-Alt-Del from the VMM becomes SIGINT instead of an immediate reboot. */
+    (void)reboot(RB_DISABLE_CAD);
+}
+
+int boot_prepare(int *ret_cgroup_base_fd, struct err *err)
+{
+    load_modules();
+    if (switch_to_tmpfs(err) < 0 || mount_early(err) < 0)
+        return -1;
+    fill_stdio();
+    open_log();
+    read_options();
+    set_process();
+    struct err ignored;
+    if (interface_up("lo", &ignored) < 0)
+        log_event(LOG_WARN, NULL, &ignored, "no loopback, going on");
+    return cgroup_make_base(CGROUP_MOUNT, "pod", ret_cgroup_base_fd, err);
+}

@@ -1,0 +1,284 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Order of work, and why:
+ *   1. Cut mount propagation, so that nothing done here shows in the agent's namespace.
+ *   2. In a private tmpfs: mount each image disk, and the overlay over all of them. Directory names are one to three
+ *      characters and relative, because mount(2) takes one page of options and an image may have 127 layers.
+ *      "volatile": nothing in the overlay outlives the VM, so no sync is worth its price.
+ *   3. pivot_root and detach the old root. From here on every path is the container's own, and no process of the
+ *      container runs yet. The pod's /dev/shm is taken along as a detached copy made before.
+ *   4. /proc, /dev, /sys on real directories (an image whose /proc is a link is refused: what is masked below must be
+ *      what the name says), then masked and read-only paths, then the root itself read-only if asked for.
+ */
+#include "agent/mount/rootfs.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "common/base/buf.h"
+#include "common/base/cleanup.h"
+#include "common/base/fd.h"
+#include "agent/mount/disk.h"
+#include "agent/mount/mnt.h"
+
+#define NO_FLAGS   0u
+#define HARMLESS   (MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC)
+#define TTY_GID    "5"
+#define MAX_OPTIONS 4095u
+
+/* ---- the overlay ------------------------------------------------------------------------------------------------- */
+
+/* Mounts the image's disks at "0", "1", … in the working directory, lowest first. */
+static int mount_layers(const struct rootfs_spec *spec, struct err *err)
+{
+    for (size_t i = 0; i < spec->rootfs->n_layers; i++) {
+        const Casemate__Agent__V1__Disk *disk = spec->rootfs->layers[i];
+        char name[24], device[DISK_PATH_SIZE];
+        (void)snprintf(name, sizeof(name), "%zu", i);
+        if (disk_find(disk->lun, disk->size_bytes, spec->deadline_ms, device, err) < 0)
+            return err_prefix(err, "layer %zu", i);
+        if (mkdir(name, 0700) < 0)
+            return err_set_errno(err, errno, "layer %zu: make its directory", i);
+        if (mount(device, name, disk->fs_type, MS_RDONLY | MS_NODEV | MS_NOATIME, NULL) < 0)
+            return err_set_errno(err, errno, "layer %zu: mount LUN %u as %s", i, disk->lun,
+                                 disk->fs_type);
+    }
+    return 0;
+}
+
+static int mount_overlay(const struct rootfs_spec *spec, struct err *err)
+{
+    cleanup_buf struct buf options = BUF_INIT(MAX_OPTIONS);
+    cleanup_free char *text = NULL;
+    for (size_t i = spec->rootfs->n_layers; i-- > 0;) {
+        const char *before = i + 1 == spec->rootfs->n_layers ? "lowerdir=" : ":";
+        if (buf_printf(&options, err, "%s%zu", before, i) < 0)
+            return -1;
+    }
+    if (buf_printf(&options, err, ",upperdir=%s/upper,workdir=%s/work,volatile", spec->upper_dir,
+                   spec->upper_dir) < 0 ||
+        buf_take_string(&options, &text, err) < 0)
+        return err_prefix(err, "overlay");
+    if (mkdir("root", 0755) < 0)
+        return err_set_errno(err, errno, "make the root directory");
+    if (mount("overlay", "root", "overlay", 0, text) < 0)
+        return err_set_errno(err, errno, "mount the overlay");
+    return 0;
+}
+
+static int build_root(const struct rootfs_spec *spec, struct err *err)
+{
+    if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+        return err_set_errno(err, errno, "make mounts private");
+    if (mount("work", ROOTFS_WORK_DIR, "tmpfs", MS_NOSUID | MS_NODEV, "size=1m,mode=0700") < 0)
+        return err_set_errno(err, errno, "mount the work directory");
+    if (chdir(ROOTFS_WORK_DIR) < 0)
+        return err_set_errno(err, errno, "enter the work directory");
+    if (mount_layers(spec, err) < 0 || mount_overlay(spec, err) < 0)
+        return -1;
+    return 0;
+}
+
+static int switch_root(struct err *err)
+{
+    if (chdir("root") < 0)
+        return err_set_errno(err, errno, "enter the new root");
+    if (syscall(SYS_pivot_root, ".", ".") < 0)
+        return err_set_errno(err, errno, "switch to the new root");
+    if (umount2(".", MNT_DETACH) < 0)
+        return err_set_errno(err, errno, "detach the old root");
+    if (chdir("/") < 0)
+        return err_set_errno(err, errno, "enter the new root");
+    return 0;
+}
+
+/* ---- the kernel's file systems --------------------------------------------------------------------------------------- */
+
+struct standard_mount {
+    const char *path;
+    const char *type;
+    const struct mnt_option *options;
+    unsigned attributes;
+    bool writable_if_privileged; /* attributes then lose MOUNT_ATTR_RDONLY */
+    bool optional;               /* the kernel may not have the type */
+};
+
+static int mount_standard(int root, const struct standard_mount *m, bool privileged,
+                          struct err *err)
+{
+    unsigned attributes = m->attributes;
+    if (privileged && m->writable_if_privileged)
+        attributes &= ~(unsigned)MOUNT_ATTR_RDONLY;
+    cleanup_fd int target = -1;
+    cleanup_fd int fs = -1;
+    if (mnt_make_dir_in(root, m->path, false, &target, err) < 0)
+        return -1;
+    if (mnt_new(m->type, m->options, attributes, &fs, err) < 0)
+        return m->optional && err->sys_errno == ENODEV ? 0 : err_prefix(err, "/%s", m->path);
+    if (mnt_attach(fs, target, err) < 0)
+        return err_prefix(err, "/%s", m->path);
+    return 0;
+}
+
+static int mount_kernel_file_systems(int root, bool privileged, struct err *err)
+{
+    static const struct mnt_option dev_options[] = {
+        {"mode", "0755"}, {"size", "64m"}, {NULL, NULL}};
+    static const struct mnt_option pts_options[] = {
+        {"mode", "0620"}, {"gid", TTY_GID}, {"ptmxmode", "0666"}, {NULL, NULL}};
+    static const struct standard_mount mounts[] = {
+        {"proc", "proc", NULL, HARMLESS, false, false},
+        {"dev", "tmpfs", dev_options, MOUNT_ATTR_NOSUID, false, false},
+        {"dev/pts", "devpts", pts_options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, false, false},
+        {"dev/mqueue", "mqueue", NULL, HARMLESS, false, true},
+        {"sys", "sysfs", NULL, HARMLESS | MOUNT_ATTR_RDONLY, true, false},
+        {"sys/fs/cgroup", "cgroup2", NULL, HARMLESS | MOUNT_ATTR_RDONLY, true, false},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(mounts); i++) {
+        if (mount_standard(root, &mounts[i], privileged, err) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int attach_shm(int root, int pod_shm, struct err *err)
+{
+    static const struct mnt_option options[] = {{"mode", "1777"}, {"size", "64m"}, {NULL, NULL}};
+    cleanup_fd int own = -1;
+    cleanup_fd int target = -1;
+    if (pod_shm < 0 && mnt_new("tmpfs", options, HARMLESS, &own, err) < 0)
+        return err_prefix(err, "/dev/shm");
+    if (mnt_make_dir_in(root, "dev/shm", false, &target, err) < 0 ||
+        mnt_attach(pod_shm < 0 ? own : pod_shm, target, err) < 0)
+        return err_prefix(err, "/dev/shm");
+    return 0;
+}
+
+/* ---- /dev ---------------------------------------------------------------------------------------------------------- */
+
+static int make_devices(int dev, struct err *err)
+{
+    static const struct {
+        const char *name;
+        unsigned major, minor;
+    } nodes[] = {{"null", 1, 3}, {"zero", 1, 5},    {"full", 1, 7},
+                 {"random", 1, 8}, {"urandom", 1, 9}, {"tty", 5, 0}};
+    static const struct {
+        const char *name;
+        const char *target;
+    } links[] = {{"fd", "/proc/self/fd"},       {"stdin", "/proc/self/fd/0"},
+                 {"stdout", "/proc/self/fd/1"}, {"stderr", "/proc/self/fd/2"},
+                 {"ptmx", "pts/ptmx"},          {"core", "/proc/kcore"}};
+    mode_t old = umask(0);
+    for (size_t i = 0; i < ARRAY_SIZE(nodes); i++) {
+        if (mknodat(dev, nodes[i].name, S_IFCHR | 0666, makedev(nodes[i].major, nodes[i].minor)) <
+            0)
+            return err_set_errno(err, errno, "make /dev/%s", nodes[i].name);
+    }
+    (void)umask(old);
+    for (size_t i = 0; i < ARRAY_SIZE(links); i++) {
+        if (symlinkat(links[i].target, dev, links[i].name) < 0)
+            return err_set_errno(err, errno, "make /dev/%s", links[i].name);
+    }
+    return 0;
+}
+
+/* ---- restrictions -------------------------------------------------------------------------------------------------- */
+
+static bool is_missing(const struct err *err)
+{
+    return err->sys_errno == ENOENT || err->sys_errno == ENOTDIR || err->sys_errno == ELOOP;
+}
+
+/* Hides a file behind /dev/null, a directory behind an empty one. What does not exist needs no hiding. */
+static int mask_path(int root, const char *path, struct err *err)
+{
+    static const struct mnt_option empty[] = {{"size", "4k"}, {"mode", "0755"}, {NULL, NULL}};
+    cleanup_fd int target = -1;
+    cleanup_fd int cover = -1;
+    struct stat st;
+    if (mnt_open_in(root, path, 0, &target, err) < 0)
+        return is_missing(err) ? 0 : -1;
+    if (fstat(target, &st) < 0)
+        return err_set_errno(err, errno, "stat %s", path);
+    int rc = S_ISDIR(st.st_mode) ? mnt_new("tmpfs", empty, HARMLESS | MOUNT_ATTR_RDONLY, &cover, err)
+                                 : mnt_copy("/dev/null", false, &cover, err);
+    return rc < 0 ? -1 : mnt_attach(cover, target, err);
+}
+
+static int make_path_read_only(int root, const char *path, struct err *err)
+{
+    cleanup_fd int target = -1;
+    if (mnt_open_in(root, path, 0, &target, err) < 0)
+        return is_missing(err) ? 0 : -1;
+    cleanup_fd int copy = open_tree(
+        target, "", AT_EMPTY_PATH | AT_RECURSIVE | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+    if (copy < 0)
+        return err_set_errno(err, errno, "copy the mount at %s", path);
+    if (mnt_set_read_only(copy, true, err) < 0)
+        return -1;
+    return mnt_attach(copy, target, err);
+}
+
+static int restrict_paths(int root, const struct rootfs_spec *spec, struct err *err)
+{
+    for (size_t i = 0; i < spec->n_readonly_paths; i++) {
+        if (make_path_read_only(root, spec->readonly_paths[i], err) < 0)
+            return err_prefix(err, "read-only path %s", spec->readonly_paths[i]);
+    }
+    for (size_t i = 0; i < spec->n_masked_paths; i++) {
+        if (mask_path(root, spec->masked_paths[i], err) < 0)
+            return err_prefix(err, "masked path %s", spec->masked_paths[i]);
+    }
+    return 0;
+}
+
+/* ---- all of it ------------------------------------------------------------------------------------------------------ */
+
+static int furnish(int root, int pod_shm, const struct rootfs_spec *spec, int *ret_ptmx_fd,
+                   struct err *err)
+{
+    cleanup_fd int dev = -1;
+    cleanup_fd int ptmx = -1;
+    cleanup_fd int cwd = -1;
+    if (mount_kernel_file_systems(root, spec->privileged, err) < 0 ||
+        attach_shm(root, pod_shm, err) < 0 ||
+        mnt_open_in(root, "dev", O_DIRECTORY, &dev, err) < 0 || make_devices(dev, err) < 0 ||
+        mnt_open_in(root, "dev/pts/ptmx", O_NOFOLLOW, &ptmx, err) < 0)
+        return -1;
+    if (mnt_make_dir_in(root, spec->cwd, true, &cwd, err) < 0)
+        return err_prefix(err, "working directory");
+    if (restrict_paths(root, spec, err) < 0)
+        return -1;
+    *ret_ptmx_fd = steal_fd(&ptmx);
+    return 0;
+}
+
+int rootfs_enter(const struct rootfs_spec *spec, int *ret_ptmx_fd, struct err *err)
+{
+    cleanup_fd int pod_shm = -1;
+    cleanup_fd int root = -1;
+    if (build_root(spec, err) < 0)
+        return -1;
+    if (spec->pod_shm && mnt_copy(ROOTFS_SHM_DIR, false, &pod_shm, err) < 0)
+        return -1;
+    if (switch_root(err) < 0)
+        return -1;
+    root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (root < 0)
+        return err_set_errno(err, errno, "open /");
+    cleanup_fd int ptmx = -1;
+    if (furnish(root, pod_shm, spec, &ptmx, err) < 0)
+        return -1;
+    if (spec->rootfs->read_only && mnt_set_read_only(root, false, err) < 0)
+        return -1;
+    *ret_ptmx_fd = steal_fd(&ptmx);
+    return 0;
+}

@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * capset(2) directly: the library's objects would be the only thing that it is linked for. The order matters: the bounding
+ * set needs CAP_SETPCAP and goes first; then the user changes with permitted kept (PR_SET_KEEPCAPS); then the three
+ * sets; ambient last, since it must lie within permitted and inheritable.
+ */
+#include "agent/process/caps.h"
+
+#include <errno.h>
+#include <linux/capability.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* Index: the capability's number (linux/capability.h). */
+static const char *const names[] = {
+    "CHOWN",           "DAC_OVERRIDE",     "DAC_READ_SEARCH",   "FOWNER",
+    "FSETID",          "KILL",             "SETGID",            "SETUID",
+    "SETPCAP",         "LINUX_IMMUTABLE",  "NET_BIND_SERVICE",  "NET_BROADCAST",
+    "NET_ADMIN",       "NET_RAW",          "IPC_LOCK",          "IPC_OWNER",
+    "SYS_MODULE",      "SYS_RAWIO",        "SYS_CHROOT",        "SYS_PTRACE",
+    "SYS_PACCT",       "SYS_ADMIN",        "SYS_BOOT",          "SYS_NICE",
+    "SYS_RESOURCE",    "SYS_TIME",         "SYS_TTY_CONFIG",    "MKNOD",
+    "LEASE",           "AUDIT_WRITE",      "AUDIT_CONTROL",     "SETFCAP",
+    "MAC_OVERRIDE",    "MAC_ADMIN",        "SYSLOG",            "WAKE_ALARM",
+    "BLOCK_SUSPEND",   "AUDIT_READ",       "PERFMON",           "BPF",
+    "CHECKPOINT_RESTORE",
+};
+
+#define N_NAMES (sizeof(names) / sizeof(names[0]))
+
+int caps_by_name(const char *name)
+{
+    for (size_t i = 0; i < N_NAMES; i++) {
+        if (strcmp(name, names[i]) == 0)
+            return (int)i;
+    }
+    return -1;
+}
+
+int caps_parse(char *const *list, size_t n, uint64_t *ret_mask, struct err *err)
+{
+    uint64_t mask = 0;
+    for (size_t i = 0; i < n; i++) {
+        int number = caps_by_name(list[i]);
+        if (number < 0)
+            return err_set(err, ERR_INVALID, "unknown capability \"%.64s\"", list[i]);
+        mask |= 1ull << number;
+    }
+    *ret_mask = mask;
+    return 0;
+}
+
+/* What this kernel knows: an older one has fewer capabilities than the table, a newer one more. */
+static uint64_t known_to_kernel(void)
+{
+    uint64_t mask = 0;
+    for (unsigned long i = 0; i < 64; i++) {
+        if (prctl(PR_CAPBSET_READ, i, 0, 0, 0) < 0)
+            break;
+        mask |= 1ull << i;
+    }
+    return mask;
+}
+
+int caps_prepare(const struct caps *caps, struct err *err)
+{
+    uint64_t known = known_to_kernel();
+    for (unsigned long i = 0; i < 64; i++) {
+        uint64_t bit = 1ull << i;
+        if ((known & bit) == 0 || (caps->bounding & bit) != 0)
+            continue;
+        if (prctl(PR_CAPBSET_DROP, i, 0, 0, 0) < 0)
+            return err_set_errno(err, errno, "drop capability %lu from the bounding set", i);
+    }
+    if (prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0)
+        return err_set_errno(err, errno, "keep capabilities");
+    return 0;
+}
+
+static void split(uint64_t mask, __u32 *ret_low, __u32 *ret_high)
+{
+    *ret_low = (__u32)(mask & 0xffffffffu);
+    *ret_high = (__u32)(mask >> 32);
+}
+
+int caps_apply(const struct caps *caps, struct err *err)
+{
+    uint64_t known = known_to_kernel();
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct data[2] = {{0}};
+    split(caps->permitted & known, &data[0].permitted, &data[1].permitted);
+    split(caps->effective & known, &data[0].effective, &data[1].effective);
+    split(caps->inheritable & known, &data[0].inheritable, &data[1].inheritable);
+    if (syscall(SYS_capset, &header, data) < 0)
+        return err_set_errno(err, errno, "set capabilities");
+    if (prctl(PR_SET_KEEPCAPS, 0, 0, 0, 0) < 0)
+        return err_set_errno(err, errno, "keep capabilities");
+    if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0)
+        return err_set_errno(err, errno, "clear ambient capabilities");
+    for (unsigned long i = 0; i < 64; i++) {
+        if ((caps->ambient & known & (1ull << i)) == 0)
+            continue;
+        if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, i, 0, 0) < 0)
+            return err_set_errno(err, errno, "raise ambient capability %lu", i);
+    }
+    return 0;
+}

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Capability sets by name, applied to the calling process. Sets are bit masks, bit n for capability number n of
+ * capabilities(7). For the child between fork and exec; nothing allocates.
+ */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/base/err.h"
+
+struct caps {
+    uint64_t bounding;
+    uint64_t permitted;
+    uint64_t effective;
+    uint64_t inheritable;
+    uint64_t ambient;
+};
+
+/* The number of a capability named without "CAP_", or -1. */
+int caps_by_name(const char *name);
+
+/* The mask of n names. INVALID names the one that is unknown. */
+int caps_parse(char *const *names, size_t n, uint64_t *ret_mask, struct err *err);
+
+/* Drops from the bounding set what is not in it, and keeps permitted capabilities over the coming change of user. */
+int caps_prepare(const struct caps *caps, struct err *err);
+
+/* Makes the sets exactly these (those that the kernel knows); after the change of user. */
+int caps_apply(const struct caps *caps, struct err *err);

@@ -1,0 +1,549 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Between fork and exec. The child is a copy of a program with one thread, so it may allocate and call anything; it
+ * reads top to bottom and may block (on a disk that is still being plugged in, on a mount), which the agent must not.
+ *
+ * The agent's descriptors are all close-on-exec, but a held child lives on for a while: it closes what it does not
+ * need at once, or it would keep another container's stdin open. The channel is a SOCK_SEQPACKET pair, close-on-exec
+ * too: the daemon's question "did the exec work" is answered by its closing without a message of failure before.
+ *
+ * Identity is changed last and in the one order that works: limits (need root), bounding set (needs CAP_SETPCAP),
+ * groups, gid, uid, the other capability sets, no_new_privs, working directory, exec.
+ */
+#include "agent/process/launch.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <linux/close_range.h>
+#include <linux/sched.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include "common/base/cleanup.h"
+#include "common/base/fd.h"
+#include "agent/process/limits.h"
+#include "agent/process/userdb.h"
+
+#define CHANNEL_FD   3
+#define KEEP_FD      LAUNCH_KEEP_FD
+#define MASTER_FD    5
+#define FIRST_CLOSED 6u
+#define EXIT_FAILED  128 /* as containerd reports a process that could not be started */
+#define DEFAULT_PATH "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+enum message_kind { MESSAGE_READY = 1, MESSAGE_FAILED = 2, MESSAGE_GO = 3 };
+
+struct message {
+    enum message_kind kind;
+    bool has_ptmx;
+    bool has_master;
+    struct err failure;
+};
+
+/* ---- the channel ------------------------------------------------------------------------------------------------- */
+
+static int send_message(int channel, const struct message *m, const int *fds, size_t n_fds)
+{
+    union {
+        struct cmsghdr header;
+        char space[CMSG_SPACE(2 * sizeof(int))];
+    } control;
+    struct iovec iov = {.iov_base = (void *)(uintptr_t)m, .iov_len = sizeof(*m)};
+    struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+    if (n_fds > 0) {
+        memset(&control, 0, sizeof(control));
+        msg.msg_control = &control;
+        msg.msg_controllen = CMSG_SPACE(n_fds * sizeof(int));
+        struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+        c->cmsg_level = SOL_SOCKET;
+        c->cmsg_type = SCM_RIGHTS;
+        c->cmsg_len = CMSG_LEN(n_fds * sizeof(int));
+        memcpy(CMSG_DATA(c), fds, n_fds * sizeof(int));
+    }
+    ssize_t n;
+    do {
+        n = sendmsg(channel, &msg, MSG_NOSIGNAL);
+    } while (n < 0 && errno == EINTR);
+    return n == (ssize_t)sizeof(*m) ? 0 : -1;
+}
+
+static size_t received_fds(struct msghdr *msg, int fds[2])
+{
+    size_t n = 0;
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c != NULL; c = CMSG_NXTHDR(msg, c)) {
+        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+            continue;
+        n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+        if (n > 2)
+            n = 2;
+        memcpy(fds, CMSG_DATA(c), n * sizeof(int));
+    }
+    return n;
+}
+
+enum launch_event launch_receive(int channel, struct launch_fds *ret_fds, struct err *ret_failure)
+{
+    struct message m;
+    union {
+        struct cmsghdr header;
+        char space[CMSG_SPACE(2 * sizeof(int))];
+    } control;
+    struct iovec iov = {.iov_base = &m, .iov_len = sizeof(m)};
+    struct msghdr msg = {
+        .msg_iov = &iov,
+        .msg_iovlen = 1,
+        .msg_control = &control,
+        .msg_controllen = sizeof(control),
+    };
+    ssize_t n;
+    do {
+        n = recvmsg(channel, &msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+    } while (n < 0 && errno == EINTR);
+    if (n < 0 && errno == EAGAIN)
+        return LAUNCH_NOTHING;
+    if (n != (ssize_t)sizeof(m))
+        return LAUNCH_CLOSED;
+
+    int fds[2] = {-1, -1};
+    size_t n_fds = received_fds(&msg, fds), next = 0;
+    if (m.kind == MESSAGE_FAILED) {
+        *ret_failure = m.failure;
+        ret_failure->msg[sizeof(ret_failure->msg) - 1] = '\0';
+        return LAUNCH_FAILED;
+    }
+    *ret_fds = (struct launch_fds){.ptmx = -1, .master = -1};
+    if (m.has_ptmx && next < n_fds)
+        ret_fds->ptmx = fds[next++];
+    if (m.has_master && next < n_fds)
+        ret_fds->master = fds[next++];
+    return LAUNCH_READY;
+}
+
+int launch_go(int channel, struct err *err)
+{
+    struct message m = {.kind = MESSAGE_GO};
+    if (send_message(channel, &m, NULL, 0) < 0)
+        return err_set(err, ERR_UNAVAILABLE, "the process has ended");
+    return 0;
+}
+
+/* ---- in the child: descriptors and terminal ------------------------------------------------------------------------ */
+
+/* Puts what the child keeps at fixed numbers and closes everything else. */
+static int arrange_fds(const struct launch_spec *spec, int channel, struct err *err)
+{
+    const int wanted[FIRST_CLOSED] = {spec->stdio[0], spec->stdio[1], spec->stdio[2],
+                                      channel,        spec->keep_fd,  spec->master_fd};
+    int moved[FIRST_CLOSED];
+    /* First out of the way of the fixed numbers, so that none overwrites one that is still to be placed. */
+    for (size_t i = 0; i < FIRST_CLOSED; i++) {
+        int fd = wanted[i];
+        if (fd < 0 && i < 3) {
+            int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+            if (null_fd < 0)
+                return err_set_errno(err, errno, "open /dev/null");
+            fd = null_fd;
+        }
+        moved[i] = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 64);
+        if (fd >= 0 && moved[i] < 0)
+            return err_set_errno(err, errno, "duplicate a descriptor");
+    }
+    for (int i = 0; i < (int)FIRST_CLOSED; i++) {
+        if (moved[i] < 0)
+            (void)close(i);
+        else if (dup3(moved[i], i, i < 3 ? 0 : O_CLOEXEC) < 0)
+            return err_set_errno(err, errno, "duplicate a descriptor");
+    }
+    if (close_range(FIRST_CLOSED, ~0u, 0) < 0)
+        return err_set_errno(err, errno, "close descriptors");
+    return 0;
+}
+
+/* Makes the slave of the master at MASTER_FD the child's controlling terminal and its stdio. */
+static int take_terminal(const Casemate__Agent__V1__Process *process, uid_t uid, struct err *err)
+{
+    cleanup_fd int slave = ioctl(MASTER_FD, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
+    if (slave < 0)
+        return err_set_errno(err, errno, "open the terminal");
+    if (process->tty_width > 0 && process->tty_height > 0) {
+        struct winsize size = {.ws_col = (unsigned short)process->tty_width,
+                               .ws_row = (unsigned short)process->tty_height};
+        if (ioctl(MASTER_FD, TIOCSWINSZ, &size) < 0)
+            return err_set_errno(err, errno, "set the terminal's size");
+    }
+    if (ioctl(slave, TIOCSCTTY, 0) < 0)
+        return err_set_errno(err, errno, "take the terminal");
+    if (fchown(slave, uid, (gid_t)-1) < 0)
+        return err_set_errno(err, errno, "own the terminal");
+    for (int i = 0; i < 3; i++) {
+        if (dup3(slave, i, 0) < 0)
+            return err_set_errno(err, errno, "duplicate the terminal");
+    }
+    return 0;
+}
+
+/* The pipes belong to the user, so that /dev/stdout can be opened again by a process that is not root. */
+static void own_pipes(uid_t uid)
+{
+    for (int i = 0; i < 3; i++) {
+        struct stat st;
+        if (fstat(i, &st) == 0 && S_ISFIFO(st.st_mode) && fchown(i, uid, (gid_t)-1) < 0)
+            return; /* only reopening by path suffers */
+    }
+}
+
+int launch_open_terminal(int ptmx_fd, int *ret_master, struct err *err)
+{
+    char path[32];
+    (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", ptmx_fd);
+    cleanup_fd int master = open(path, O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK);
+    int unlock = 0;
+    if (master < 0 || ioctl(master, TIOCSPTLCK, &unlock) < 0)
+        return err_set_errno(err, errno, "make a terminal");
+    *ret_master = steal_fd(&master);
+    return 0;
+}
+
+/* In the child: a new terminal in its own root; the master ends up at MASTER_FD. */
+static int make_terminal(int ptmx_fd, struct err *err)
+{
+    cleanup_fd int master = -1;
+    if (launch_open_terminal(ptmx_fd, &master, err) < 0)
+        return -1;
+    if (dup3(master, MASTER_FD, O_CLOEXEC) < 0)
+        return err_set_errno(err, errno, "duplicate the terminal");
+    return 0;
+}
+
+/* Binds the terminal over /dev/console, where programs of a container look for it; best effort. */
+static void bind_console(void)
+{
+    char slave[32];
+    unsigned number;
+    if (ioctl(MASTER_FD, TIOCGPTN, &number) < 0)
+        return;
+    (void)snprintf(slave, sizeof(slave), "/dev/pts/%u", number);
+    int fd = open("/dev/console", O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd >= 0)
+        (void)close(fd);
+    (void)mount(slave, "/dev/console", NULL, MS_BIND, NULL);
+}
+
+/* ---- in the child: identity ---------------------------------------------------------------------------------------- */
+
+static int find_user(const Casemate__Agent__V1__Process *process, struct user *user,
+                     struct err *err)
+{
+    const Casemate__Agent__V1__User *wanted = process->user;
+    cleanup_fd int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (root < 0)
+        return err_set_errno(err, errno, "open /");
+    cleanup_free char *passwd = NULL;
+    cleanup_free char *group = NULL;
+    bool by_name = wanted != NULL && wanted->name[0] != '\0';
+    struct err ignored;
+    /* A broken file matters only to who is looked up in it. */
+    if (userdb_read(root, "passwd", &passwd, by_name ? err : &ignored) < 0 && by_name)
+        return -1;
+    if (by_name) {
+        if (userdb_read(root, "group", &group, err) < 0)
+            return -1;
+        if (userdb_resolve(wanted->name, passwd, group, user, err) < 0)
+            return -1;
+    } else {
+        *user = (struct user){0};
+        if (wanted != NULL) {
+            user->uid = wanted->uid;
+            user->gid = wanted->gid;
+        }
+        userdb_home(passwd, user->uid, user->home);
+    }
+    for (size_t i = 0; wanted != NULL && i < wanted->n_additional_gids; i++) {
+        if (userdb_add_group(user, wanted->additional_gids[i], err) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int set_limits(const Casemate__Agent__V1__Process *process, struct err *err)
+{
+    for (size_t i = 0; i < process->n_rlimits; i++) {
+        const Casemate__Agent__V1__Rlimit *r = process->rlimits[i];
+        int resource = rlimit_by_name(r->type);
+        struct rlimit limit = {.rlim_cur = r->soft, .rlim_max = r->hard};
+        if (resource < 0 || setrlimit((__rlimit_resource_t)resource, &limit) < 0)
+            return err_set_errno(err, resource < 0 ? EINVAL : errno, "set limit %s", r->type);
+    }
+    return 0;
+}
+
+static int read_caps(const Casemate__Agent__V1__Process *process, struct caps *caps,
+                     struct err *err)
+{
+    const Casemate__Agent__V1__Capabilities *c = process->capabilities;
+    *caps = (struct caps){0};
+    if (c == NULL)
+        return 0;
+    if (caps_parse(c->bounding, c->n_bounding, &caps->bounding, err) < 0 ||
+        caps_parse(c->permitted, c->n_permitted, &caps->permitted, err) < 0 ||
+        caps_parse(c->effective, c->n_effective, &caps->effective, err) < 0 ||
+        caps_parse(c->inheritable, c->n_inheritable, &caps->inheritable, err) < 0 ||
+        caps_parse(c->ambient, c->n_ambient, &caps->ambient, err) < 0)
+        return -1;
+    return 0;
+}
+
+static int become(const Casemate__Agent__V1__Process *process, const struct user *user,
+                  struct err *err)
+{
+    struct caps caps;
+    if (read_caps(process, &caps, err) < 0 || set_limits(process, err) < 0 ||
+        caps_prepare(&caps, err) < 0)
+        return -1;
+    if (setgroups(user->n_groups, user->groups) < 0)
+        return err_set_errno(err, errno, "set supplementary groups");
+    if (setresgid(user->gid, user->gid, user->gid) < 0)
+        return err_set_errno(err, errno, "set group %u", user->gid);
+    if (setresuid(user->uid, user->uid, user->uid) < 0)
+        return err_set_errno(err, errno, "set user %u", user->uid);
+    if (caps_apply(&caps, err) < 0)
+        return -1;
+    if (process->no_new_privs && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+        return err_set_errno(err, errno, "set no_new_privs");
+    return 0;
+}
+
+/* ---- in the child: exec -------------------------------------------------------------------------------------------- */
+
+/* "exec PATH: no such file or directory", in the words that users of other runtimes search for. */
+static int exec_error(const char *path, int e, struct err *err)
+{
+    char text[128];
+    const char *s = strerror_r(e, text, sizeof(text));
+    const char *hint = "";
+    if (e == ENOENT && faccessat(AT_FDCWD, path, F_OK, 0) == 0)
+        hint = " (the file exists: its interpreter or loader does not)";
+    (void)err_set_errno(err, e, "exec"); /* for its code */
+    enum err_code code = err->code;
+    (void)err_set(err, code, "exec %.512s: %c%s%s", path, tolower((unsigned char)s[0]), s + 1,
+                  hint);
+    err->sys_errno = e;
+    return -1;
+}
+
+/* execvp(3) with the new environment's PATH. Returns only on failure. */
+static int exec_program(char *const *args, char *const *env, struct err *err)
+{
+    if (strchr(args[0], '/') != NULL) {
+        (void)execve(args[0], args, env);
+        return exec_error(args[0], errno, err);
+    }
+    const char *path = DEFAULT_PATH;
+    for (char *const *e = env; *e != NULL; e++) {
+        if (strncmp(*e, "PATH=", 5) == 0)
+            path = *e;
+    }
+    char candidate[4096];
+    bool denied = false;
+    for (const char *at = path + 5; ; at++) {
+        size_t len = strcspn(at, ":");
+        int n = len == 0 ? snprintf(candidate, sizeof(candidate), "./%s", args[0])
+                         : snprintf(candidate, sizeof(candidate), "%.*s/%s", (int)len, at, args[0]);
+        if (n > 0 && (size_t)n < sizeof(candidate)) {
+            struct stat st;
+            if (stat(candidate, &st) == 0 && !S_ISDIR(st.st_mode)) {
+                (void)execve(candidate, args, env);
+                if (errno != EACCES)
+                    return exec_error(candidate, errno, err);
+                denied = true;
+            }
+        }
+        at += len;
+        if (*at == '\0')
+            break;
+    }
+    if (denied)
+        return exec_error(args[0], EACCES, err);
+    (void)err_set(err, ERR_NOT_FOUND, "exec \"%.512s\": executable file not found in $PATH: no such file or directory",
+                  args[0]);
+    err->sys_errno = ENOENT;
+    return -1;
+}
+
+/* A NULL-terminated copy of a list of strings, with one more string in front of the NULL unless that is NULL. */
+static char **list_copy(char *const *list, size_t n, char *extra)
+{
+    char **copy = calloc(n + 2, sizeof(*copy));
+    if (copy == NULL)
+        return NULL;
+    for (size_t i = 0; i < n; i++)
+        copy[i] = list[i];
+    copy[n] = extra;
+    return copy;
+}
+
+static bool has_variable(const Casemate__Agent__V1__Process *process, const char *prefix)
+{
+    for (size_t i = 0; i < process->n_env; i++) {
+        if (strncmp(process->env[i], prefix, strlen(prefix)) == 0)
+            return true;
+    }
+    return false;
+}
+
+static int enter_cwd(const char *cwd, struct err *err)
+{
+    if (chdir(cwd) == 0)
+        return 0;
+    return err_set_errno(err, errno, "working directory %.256s", cwd);
+}
+
+/* ---- the child --------------------------------------------------------------------------------------------------- */
+
+static void reset_signals(void)
+{
+    for (int signo = 1; signo < NSIG; signo++)
+        (void)signal(signo, SIG_DFL);
+    sigset_t none;
+    sigemptyset(&none);
+    (void)sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+static int wait_for_go(int ptmx_fd, bool tty)
+{
+    struct message m = {.kind = MESSAGE_READY, .has_ptmx = ptmx_fd >= 0, .has_master = tty};
+    int fds[2];
+    size_t n = 0;
+    if (m.has_ptmx)
+        fds[n++] = ptmx_fd;
+    if (m.has_master)
+        fds[n++] = MASTER_FD;
+    if (send_message(CHANNEL_FD, &m, fds, n) < 0)
+        return -1;
+    ssize_t got;
+    do {
+        got = recv(CHANNEL_FD, &m, sizeof(m), 0);
+    } while (got < 0 && errno == EINTR);
+    return got == (ssize_t)sizeof(m) && m.kind == MESSAGE_GO ? 0 : -1;
+}
+
+/* Everything up to a successful exec. Returns only on failure; an error without a code means that nobody waits. */
+static int child_run(const struct launch_spec *spec, int *channel, struct err *err)
+{
+    const Casemate__Agent__V1__Process *process = spec->process;
+    int ptmx_fd = -1;
+    *err = (struct err){0};
+    reset_signals();
+    if (setsid() < 0)
+        return err_set_errno(err, errno, "start a session");
+    if (arrange_fds(spec, *channel, err) < 0)
+        return -1;
+    *channel = CHANNEL_FD;
+    (void)umask(0022);
+    if (spec->enter(spec->enter_arg, &ptmx_fd, err) < 0)
+        return -1;
+    if (spec->keep_fd >= 0)
+        (void)close(KEEP_FD);
+
+    struct user user;
+    if (find_user(process, &user, err) < 0)
+        return -1;
+    const char *cwd = process->cwd[0] == '\0' ? "/" : process->cwd;
+    if (fd_make_dirs(cwd, 0755, err) < 0)
+        return err_prefix(err, "working directory");
+    if (process->tty) {
+        if (spec->master_fd < 0 && make_terminal(ptmx_fd, err) < 0)
+            return -1;
+        if (take_terminal(process, user.uid, err) < 0)
+            return -1;
+        if (spec->gated)
+            bind_console();
+    } else {
+        own_pipes(user.uid);
+    }
+    cleanup_free char *home = NULL;
+    if (!has_variable(process, "HOME=") &&
+        asprintf(&home, "HOME=%s", user.home[0] == '\0' ? "/" : user.home) < 0)
+        return err_no_memory(err);
+    char **args = list_copy(process->args, process->n_args, NULL);
+    char **env = list_copy(process->env, process->n_env, home);
+    if (args == NULL || env == NULL)
+        return err_no_memory(err);
+
+    if (spec->gated && wait_for_go(ptmx_fd, process->tty) < 0)
+        return -1;
+    /* As root where the user may not, as the user where root may not (a network file system): either will do. */
+    bool inside = chdir(cwd) == 0;
+    if (become(process, &user, err) < 0)
+        return -1;
+    if (!inside && enter_cwd(cwd, err) < 0)
+        return -1;
+    return exec_program(args, env, err);
+}
+
+static __attribute__((noreturn)) void child_main(const struct launch_spec *spec, int channel)
+{
+    struct message m = {.kind = MESSAGE_FAILED};
+    (void)child_run(spec, &channel, &m.failure);
+    if (m.failure.code != ERR_NONE)
+        (void)send_message(channel, &m, NULL, 0);
+    _exit(EXIT_FAILED);
+}
+
+/* ---- the agent's side ---------------------------------------------------------------------------------------------- */
+
+static pid_t clone_child(const struct launch_spec *spec)
+{
+    struct clone_args args = {
+        .flags = spec->clone_flags | (spec->cgroup_fd >= 0 ? CLONE_INTO_CGROUP : 0),
+        .exit_signal = SIGCHLD,
+        .cgroup = spec->cgroup_fd >= 0 ? (__u64)spec->cgroup_fd : 0,
+    };
+    return (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+}
+
+int launch_start(const struct launch_spec *spec, struct launch *ret_launch, struct err *err)
+{
+    int pair[2];
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+        return err_set_errno(err, errno, "make a socket pair");
+    cleanup_fd int ours = pair[0];
+    cleanup_fd int theirs = pair[1];
+    cleanup_fd int home_ns = -1;
+
+    /* setns(2) changes where children are born, not where the agent is. */
+    if (spec->pidns_fd >= 0) {
+        home_ns = open("/proc/self/ns/pid", O_RDONLY | O_CLOEXEC);
+        if (home_ns < 0)
+            return err_set_errno(err, errno, "open the agent's pid namespace");
+        if (setns(spec->pidns_fd, CLONE_NEWPID) < 0)
+            return err_set_errno(err, errno, "enter the pid namespace");
+    }
+    pid_t pid = clone_child(spec);
+    if (pid == 0)
+        child_main(spec, theirs);
+    int clone_errno = errno;
+    if (home_ns >= 0 && setns(home_ns, CLONE_NEWPID) < 0) {
+        /* Later children would be born in the container: nothing may be started any more. */
+        abort();
+    }
+    if (pid < 0)
+        return err_set_errno(err, clone_errno, "fork");
+    *ret_launch = (struct launch){.pid = pid, .channel = steal_fd(&ours)};
+    return 0;
+}

@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The texts are walked line by line and never copied: a field is a pointer and a length. A line that is not well-formed
+ * is skipped, as libc does; the first match wins. Numbers are decimal and must fit; -1 is no id.
+ */
+#include "agent/process/userdb.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "common/base/cleanup.h"
+#include "common/base/fd.h"
+
+#define MAX_FIELDS 7
+#define MAX_NAME   256u
+
+struct field {
+    const char *text;
+    size_t len;
+};
+
+/* Splits the line at *cursor by colons and moves on. Returns the number of fields, or -1 at the end of the text. */
+static int next_line(const char **cursor, struct field fields[MAX_FIELDS])
+{
+    const char *line = *cursor;
+    if (line == NULL || *line == '\0')
+        return -1;
+    size_t len = strcspn(line, "\n");
+    *cursor = line[len] == '\n' ? line + len + 1 : line + len;
+
+    int n = 0;
+    const char *at = line, *end = line + len;
+    while (n < MAX_FIELDS) {
+        const char *colon = memchr(at, ':', (size_t)(end - at));
+        const char *stop = colon != NULL && n < MAX_FIELDS - 1 ? colon : end;
+        fields[n++] = (struct field){at, (size_t)(stop - at)};
+        if (stop == end)
+            break;
+        at = stop + 1;
+    }
+    return n;
+}
+
+static bool field_is(struct field f, const char *text, size_t len)
+{
+    return f.len == len && memcmp(f.text, text, len) == 0;
+}
+
+static bool parse_id(const char *text, size_t len, uint32_t *ret_id)
+{
+    uint64_t v = 0;
+    if (len == 0 || len > 10)
+        return false;
+    for (size_t i = 0; i < len; i++) {
+        if (text[i] < '0' || text[i] > '9')
+            return false;
+        v = v * 10 + (uint64_t)(text[i] - '0');
+    }
+    if (v >= UINT32_MAX)
+        return false;
+    *ret_id = (uint32_t)v;
+    return true;
+}
+
+struct passwd_entry {
+    struct field name;
+    struct field home;
+    uint32_t uid;
+    uint32_t gid;
+};
+
+/* The first entry with this name, or, when name is NULL, with this uid. */
+static bool find_passwd(const char *passwd, const char *name, size_t name_len, uint32_t uid,
+                        struct passwd_entry *ret_entry)
+{
+    struct field f[MAX_FIELDS];
+    int n;
+    while ((n = next_line(&passwd, f)) >= 0) {
+        struct passwd_entry e = {.name = f[0]};
+        if (n < 4 || f[0].len == 0 || !parse_id(f[2].text, f[2].len, &e.uid) ||
+            !parse_id(f[3].text, f[3].len, &e.gid))
+            continue;
+        if (name != NULL ? !field_is(f[0], name, name_len) : e.uid != uid)
+            continue;
+        if (n >= 6)
+            e.home = f[5];
+        *ret_entry = e;
+        return true;
+    }
+    return false;
+}
+
+static bool find_group(const char *group, const char *name, size_t name_len, uint32_t *ret_gid)
+{
+    struct field f[MAX_FIELDS];
+    int n;
+    while ((n = next_line(&group, f)) >= 0) {
+        uint32_t gid;
+        if (n >= 3 && f[0].len > 0 && field_is(f[0], name, name_len) &&
+            parse_id(f[2].text, f[2].len, &gid)) {
+            *ret_gid = gid;
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool lists_member(struct field members, struct field name)
+{
+    const char *at = members.text, *end = members.text + members.len;
+    while (at < end) {
+        const char *comma = memchr(at, ',', (size_t)(end - at));
+        const char *stop = comma != NULL ? comma : end;
+        if (field_is(name, at, (size_t)(stop - at)))
+            return true;
+        at = stop + 1;
+    }
+    return false;
+}
+
+int userdb_add_group(struct user *user, gid_t gid, struct err *err)
+{
+    for (size_t i = 0; i < user->n_groups; i++) {
+        if (user->groups[i] == gid)
+            return 0;
+    }
+    if (user->n_groups == USERDB_MAX_GROUPS)
+        return err_set(err, ERR_EXHAUSTED, "more than %u supplementary groups", USERDB_MAX_GROUPS);
+    user->groups[user->n_groups++] = gid;
+    return 0;
+}
+
+static int add_memberships(const char *group, struct field name, struct user *user,
+                           struct err *err)
+{
+    struct field f[MAX_FIELDS];
+    int n;
+    while ((n = next_line(&group, f)) >= 0) {
+        uint32_t gid;
+        if (n < 4 || !parse_id(f[2].text, f[2].len, &gid) || !lists_member(f[3], name))
+            continue;
+        if (userdb_add_group(user, gid, err) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static void copy_home(struct field home, char ret_home[USERDB_MAX_HOME])
+{
+    if (home.len >= USERDB_MAX_HOME || home.len == 0 || home.text[0] != '/')
+        return;
+    memcpy(ret_home, home.text, home.len);
+    ret_home[home.len] = '\0';
+}
+
+void userdb_home(const char *passwd, uid_t uid, char ret_home[USERDB_MAX_HOME])
+{
+    struct passwd_entry e;
+    ret_home[0] = '\0';
+    if (find_passwd(passwd, NULL, 0, uid, &e))
+        copy_home(e.home, ret_home);
+}
+
+int userdb_resolve(const char *spec, const char *passwd, const char *group, struct user *ret_user,
+                   struct err *err)
+{
+    const char *colon = strchr(spec, ':');
+    size_t user_len = colon != NULL ? (size_t)(colon - spec) : strlen(spec);
+    const char *group_name = colon != NULL ? colon + 1 : "";
+    if (strlen(spec) > MAX_NAME)
+        return err_set(err, ERR_INVALID, "user specification longer than %u bytes", MAX_NAME);
+
+    struct passwd_entry e = {.gid = 0};
+    uint32_t uid = 0;
+    bool found;
+    /* A name of digits is a name first, as useradd allows it and as other runtimes look it up. */
+    if (user_len == 0)
+        found = find_passwd(passwd, NULL, 0, 0, &e);
+    else
+        found = find_passwd(passwd, spec, user_len, 0, &e);
+    if (!found && user_len > 0) {
+        if (!parse_id(spec, user_len, &uid))
+            return err_set(err, ERR_NOT_FOUND, "user \"%.*s\": no such user in /etc/passwd",
+                           (int)user_len, spec);
+        found = find_passwd(passwd, NULL, 0, uid, &e);
+    }
+    struct user user = {.uid = found ? e.uid : uid, .gid = e.gid};
+    if (found)
+        copy_home(e.home, user.home);
+
+    if (*group_name != '\0') {
+        uint32_t gid;
+        if (!find_group(group, group_name, strlen(group_name), &gid) &&
+            !parse_id(group_name, strlen(group_name), &gid))
+            return err_set(err, ERR_NOT_FOUND, "group \"%s\": no such group in /etc/group",
+                           group_name);
+        user.gid = gid;
+    } else if (found && add_memberships(group, e.name, &user, err) < 0) {
+        return -1;
+    }
+    *ret_user = user;
+    return 0;
+}
+
+int userdb_read(int root_fd, const char *name, char **ret_text, struct err *err)
+{
+    char path[32];
+    (void)snprintf(path, sizeof(path), "etc/%s", name);
+    /* O_NONBLOCK: a fifo must not hold us. Nothing outside the root is reached, not even through /proc's links. */
+    struct open_how how = {
+        .flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY,
+        .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS,
+    };
+    cleanup_fd int fd = (int)syscall(SYS_openat2, root_fd, path, &how, sizeof(how));
+    if (fd < 0) {
+        if (errno == ENOENT || errno == ENOTDIR || errno == ELOOP) {
+            *ret_text = NULL;
+            return 0;
+        }
+        return err_set_errno(err, errno, "open /%s", path);
+    }
+    struct stat st;
+    if (fstat(fd, &st) < 0)
+        return err_set_errno(err, errno, "stat /%s", path);
+    if (!S_ISREG(st.st_mode))
+        return err_set(err, ERR_INVALID, "/%s of the image is no regular file", path);
+    if (st.st_size > (off_t)USERDB_MAX_FILE)
+        return err_set(err, ERR_INVALID, "/%s of the image is larger than %u bytes", path,
+                       USERDB_MAX_FILE);
+    size_t size = (size_t)st.st_size, n;
+    cleanup_free char *text = malloc(size + 1);
+    if (text == NULL)
+        return err_no_memory(err);
+    if (fd_read_full(fd, text, size, &n, err) < 0)
+        return err_prefix(err, "read /%s", path);
+    /* A NUL ends the text for everybody who reads it as a string: the bytes behind one are not looked at. */
+    text[n] = '\0';
+    *ret_text = steal_ptr(&text);
+    return 0;
+}

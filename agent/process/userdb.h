@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Who a container's process runs as: numbers, or names looked up in the image's own passwd(5) and group(5) texts, which are
+ * hostile. Pure functions over texts, and one that reads the two files below a root without following links out of it,
+ * without waiting, and without reading more than a limit. For the child between fork and exec.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+#include "common/base/err.h"
+
+#define USERDB_MAX_FILE   (1u << 20) /* bytes of passwd or group that are looked at */
+#define USERDB_MAX_GROUPS 1024u
+#define USERDB_MAX_HOME   256u
+
+struct user {
+    uid_t uid;
+    gid_t gid;
+    gid_t groups[USERDB_MAX_GROUPS]; /* supplementary */
+    size_t n_groups;
+    char home[USERDB_MAX_HOME]; /* "" when no passwd entry says */
+};
+
+/*
+ * Resolves "user", "uid", "user:group", "uid:gid" and their mixtures (OCI image-spec 1.1, config "User"). passwd and group
+ * are the files' texts, NULL when missing. A number need not be in them; a name must: NOT_FOUND. Without ":group" the
+ * primary group is the passwd entry's (0 without one), and the groups that list the user are added. extra groups are
+ * added behind, without doubles.
+ */
+int userdb_resolve(const char *spec, const char *passwd, const char *group, struct user *ret_user,
+                   struct err *err);
+
+/* The home of a uid, "" if passwd (may be NULL) has none. */
+void userdb_home(const char *passwd, uid_t uid, char ret_home[USERDB_MAX_HOME]);
+
+/* Adds a supplementary group unless it is there. EXHAUSTED beyond USERDB_MAX_GROUPS. */
+int userdb_add_group(struct user *user, gid_t gid, struct err *err);
+
+/*
+ * Reads etc/passwd or etc/group (`name` says which) below the directory root_fd. *ret_text is a heap string, or NULL when
+ * there is no such file. INVALID when it is no regular file or too large.
+ */
+int userdb_read(int root_fd, const char *name, char **ret_text, struct err *err);
