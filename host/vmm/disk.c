@@ -27,17 +27,15 @@
 #include "host/vmm/qmp_client.h"
 #include "host/vmm/sync.h"
 
-#define DISK_NAME_SIZE 16
 /* Descriptor set ids must be above 0, and LUNs start there. */
 #define FDSET_OF(lun) ((json_int_t)(lun) + 1)
 
-static void disk_name(uint32_t lun, char ret_name[DISK_NAME_SIZE])
+void disk_name(uint32_t lun, char ret_name[DISK_NAME_SIZE])
 {
     (void)snprintf(ret_name, DISK_NAME_SIZE, "disk%u", lun);
 }
 
-/* The LUN of a name that disk_name made. */
-static int lun_of_name(const char *name, uint32_t *ret_lun)
+int disk_lun_of_name(const char *name, uint32_t *ret_lun)
 {
     char again[DISK_NAME_SIZE];
     uint64_t lun;
@@ -53,8 +51,8 @@ static int lun_of_name(const char *name, uint32_t *ret_lun)
 
 /* ---- the table ---------------------------------------------------------------------------------------------------- */
 
-static struct disk *disk_new(struct vm *vm, uint32_t lun, bool read_only, const char *serial,
-                             enum disk_state state)
+struct disk *disk_new(struct vm *vm, uint32_t lun, bool read_only, const char *serial,
+                      enum disk_state state)
 {
     struct disk *d = calloc(1, sizeof(*d));
 
@@ -178,11 +176,16 @@ static void drop(struct disk *d)
         sequence_end(d, &failure);
 }
 
+void disk_drop(struct vm *vm, uint32_t lun)
+{
+    drop(sequence_begin(vm, lun));
+}
+
 void disk_on_device_deleted(struct vm *vm, const char *device_id)
 {
     uint32_t lun;
 
-    if (lun_of_name(device_id, &lun) < 0)
+    if (disk_lun_of_name(device_id, &lun) < 0)
         return;
     pthread_mutex_lock(&vm->lock);
     const struct disk *d = vm->disks[lun];
@@ -300,11 +303,11 @@ static int check_disk(const struct vm_disk *disk, bool *ret_is_block, struct err
 int vm_add_disk(struct vm *vm, const struct vm_disk *disk, int64_t deadline_ms, uint32_t *ret_lun,
                 struct err *err)
 {
-    uint32_t lun;
-    bool is_block;
+    uint32_t lun = 0;
+    bool is_block = false;
     struct err why;
 
-    if (check_disk(disk, &is_block, err) < 0 || vm_check_running(vm, err) < 0 ||
+    if (vm_check_running(vm, err) < 0 || check_disk(disk, &is_block, err) < 0 ||
         reserve(vm, disk, &lun, err) < 0)
         return -1;
     if (add_fd(vm, disk, lun, deadline_ms, &why) < 0 ||

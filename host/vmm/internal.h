@@ -98,6 +98,7 @@ struct vm {
     struct qmp_client *qmp; /* constant; NULL before the process exists */
 
     /* The loop's. */
+    bool watched; /* the process's end will be noticed; constant once vm_open has returned */
     struct loop_source *exit_source;
     struct loop_source *kill_timer;
     int64_t io_error_logged_ms; /* 0: never */
@@ -131,8 +132,18 @@ int vm_wait_exited(struct vm *vm, int64_t deadline_ms, struct err *err);
 /* BAD_STATE or UNAVAILABLE with the death certificate, unless the machine runs. */
 int vm_check_running(struct vm *vm, struct err *err);
 
-/* ---- disk.c */
+/* ---- disk.c, disk_rebuild.c */
 
+#define DISK_NAME_SIZE 16
+
+/* "disk<lun>", and back: -1 when the name is none of ours. */
+void disk_name(uint32_t lun, char ret_name[DISK_NAME_SIZE]);
+int disk_lun_of_name(const char *name, uint32_t *ret_lun);
+/* An entry for the table, which is given to nobody yet; NULL when out of memory. */
+struct disk *disk_new(struct vm *vm, uint32_t lun, bool read_only, const char *serial,
+                      enum disk_state state);
+/* Gives back node and descriptors of a disk in the table whose device is gone; any thread, does not wait. */
+void disk_drop(struct vm *vm, uint32_t lun);
 /* The device called device_id is gone; on the loop. */
 void disk_on_device_deleted(struct vm *vm, const char *device_id);
 /* Finds out what is attached, after the daemon came back. */

@@ -43,7 +43,7 @@ static int send_some(struct handshake *h, struct err *err)
                          MSG_DONTWAIT | MSG_NOSIGNAL);
         if (n < 0 && errno == EINTR)
             continue;
-        if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+        if (n < 0 && errno == EAGAIN)
             return 0;
         if (n < 0)
             return err_set(err, ERR_UNAVAILABLE, "agent link: %s", strerrordesc_np(errno));
@@ -77,7 +77,7 @@ static int receive_some(struct handshake *h, struct err *err)
         ssize_t n = recv(h->socket_fd, bytes, LINK_ECHO_SIZE - h->matched, MSG_DONTWAIT);
         if (n < 0 && errno == EINTR)
             continue;
-        if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+        if (n < 0 && errno == EAGAIN)
             return 0;
         if (n < 0)
             return err_set(err, ERR_UNAVAILABLE, "agent link: %s", strerrordesc_np(errno));

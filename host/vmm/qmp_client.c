@@ -141,7 +141,7 @@ static void flush(struct qmp_client *client)
         }
         if (sent < 0 && errno == EINTR)
             continue;
-        if (sent < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
+        if (sent < 0 && errno == EAGAIN) {
             events |= EPOLLOUT;
             break;
         }
@@ -164,7 +164,7 @@ static bool read_some(struct qmp_client *client)
         ssize_t n = recv(client->fd, bytes, sizeof(bytes), MSG_DONTWAIT);
         if (n < 0 && errno == EINTR)
             continue;
-        if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+        if (n < 0 && errno == EAGAIN)
             return true;
         if (n <= 0) {
             (void)err_set(&err, ERR_UNAVAILABLE, "%s", gone);

@@ -350,7 +350,7 @@ static void give_up(struct vm *vm, struct err *err)
     if (err->code == ERR_UNAVAILABLE)
         (void)process_wait(vm->pidfd, clock_deadline(REFUSE_WAIT_MS), NULL);
     bool by_itself = process_wait(vm->pidfd, 0, NULL) == 0;
-    if (vm->exit_source == NULL) {
+    if (!vm->watched) {
         /* The watch was not even set up: no loop will reap it. */
         struct spawn_child child = {.pid = vm->record.pid, .pidfd = fcntl(vm->pidfd, F_DUPFD_CLOEXEC, 3)};
         spawn_kill(&child);
@@ -358,7 +358,9 @@ static void give_up(struct vm *vm, struct err *err)
         vmm_release_uid(vm->vmm, vm->record.uid);
         return;
     }
-    if (vm_kill(vm, NULL) == 0 && by_itself && vm_has_exited(vm, &how))
+    if (!by_itself)
+        (void)vm_kill(vm, NULL);
+    else if (vm_wait_exited(vm, clock_deadline(EXIT_WAIT_MS), NULL) == 0 && vm_has_exited(vm, &how))
         (void)err_set(err, ERR_UNAVAILABLE, "%s", how.reason);
 }
 

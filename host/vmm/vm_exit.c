@@ -238,6 +238,7 @@ int vm_watch(struct vm *vm, struct err *err)
         loop_source_free(steal_ptr(&vm->kill_timer));
         return -1;
     }
+    vm->watched = true;
     return 0;
 }
 
