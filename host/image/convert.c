@@ -172,7 +172,6 @@ static int convert_entry(struct conversion *c, struct archive_entry *e)
 {
     const char *path = archive_entry_pathname(e);
     const char *link = archive_entry_hardlink(e);
-    struct tree_inode *inode = NULL;
     if (path == NULL || path[0] == '\0')
         return err_set(c->err, ERR_PROTOCOL, "an entry has no name");
     if (link != NULL)
@@ -182,8 +181,9 @@ static int convert_entry(struct conversion *c, struct archive_entry *e)
     if (type != S_IFREG && type != S_IFDIR && type != S_IFLNK && type != S_IFCHR &&
         type != S_IFBLK && type != S_IFIFO && type != S_IFSOCK)
         return err_set(c->err, ERR_PROTOCOL, "entry '%.200s' has an unknown type", path);
-    if (tree_make_inode(c->tree, type | (archive_entry_perm(e) & 07777), &inode, c->err) < 0 ||
-        copy_ids(c, e, inode) < 0 || copy_xattrs(c, e, inode) < 0)
+    struct tree_inode *inode =
+        tree_make_inode(c->tree, type | (archive_entry_perm(e) & 07777), c->err);
+    if (inode == NULL || copy_ids(c, e, inode) < 0 || copy_xattrs(c, e, inode) < 0)
         return -1;
     if ((type == S_IFCHR || type == S_IFBLK) && copy_device(c, e, inode) < 0)
         return -1;

@@ -105,30 +105,30 @@ static int add_child(struct tree *t, struct tree_node *dir, const char *name,
     return 0;
 }
 
-int tree_make_inode(struct tree *t, mode_t mode, struct tree_inode **ret_inode, struct err *err)
+struct tree_inode *tree_make_inode(struct tree *t, mode_t mode, struct err *err)
 {
     struct tree_inode *inode = calloc(1, sizeof(*inode));
-    if (inode == NULL)
-        return err_no_memory(err);
+    if (inode == NULL) {
+        (void)err_no_memory(err);
+        return NULL;
+    }
     inode->mode = mode;
     inode->next = t->inodes;
     t->inodes = inode;
-    *ret_inode = inode;
-    return 0;
+    return inode;
 }
 
-static int make_implicit(struct tree *t, struct tree_inode **ret_inode, struct err *err)
+static struct tree_inode *make_implicit(struct tree *t, struct err *err)
 {
-    if (tree_make_inode(t, S_IFDIR | 0755, ret_inode, err) < 0)
-        return -1;
-    (*ret_inode)->implicit = true;
-    return 0;
+    struct tree_inode *inode = tree_make_inode(t, S_IFDIR | 0755, err);
+    if (inode != NULL)
+        inode->implicit = true;
+    return inode;
 }
 
 int tree_new(uint64_t max_entries, struct tree **ret_tree, struct err *err)
 {
     cleanup_tree struct tree *t = calloc(1, sizeof(*t));
-    struct tree_inode *inode = NULL;
     if (t == NULL)
         return err_no_memory(err);
     t->max_entries = max_entries;
@@ -136,7 +136,8 @@ int tree_new(uint64_t max_entries, struct tree **ret_tree, struct err *err)
     t->root = calloc(1, sizeof(*t->root) + 1);
     if (t->probe == NULL || t->root == NULL)
         return err_no_memory(err);
-    if (make_implicit(t, &inode, err) < 0)
+    struct tree_inode *inode = make_implicit(t, err);
+    if (inode == NULL)
         return -1;
     t->root->parent = t->root;
     set_inode(t->root, inode);
@@ -271,7 +272,6 @@ static int enter_child(struct tree *t, struct tree_node *dir, const char *name, 
                        struct tree_node **ret_child, struct err *err)
 {
     struct tree_node *child = find_child(t, dir, name);
-    struct tree_inode *inode = NULL;
     if (child != NULL && !child->inode->whiteout) {
         *ret_child = child;
         return 0;
@@ -280,7 +280,8 @@ static int enter_child(struct tree *t, struct tree_node *dir, const char *name, 
         *ret_child = NULL;
         return 0;
     }
-    if (make_implicit(t, &inode, err) < 0)
+    struct tree_inode *inode = make_implicit(t, err);
+    if (inode == NULL)
         return -1;
     if (child == NULL)
         return add_child(t, dir, name, inode, ret_child, err);
@@ -354,7 +355,6 @@ static const char *last_component(const struct tree *t, size_t *ret_dir_len)
 
 static int put_whiteout(struct tree *t, struct tree_node *dir, const char *name, struct err *err)
 {
-    struct tree_inode *inode = NULL;
     if (strcmp(name, WHITEOUT_OPAQUE) == 0) {
         dir->inode->opaque = true;
         return 0;
@@ -370,7 +370,8 @@ static int put_whiteout(struct tree *t, struct tree_node *dir, const char *name,
             node->inode->opaque = true;
         return 0;
     }
-    if (tree_make_inode(t, S_IFCHR, &inode, err) < 0)
+    struct tree_inode *inode = tree_make_inode(t, S_IFCHR, err);
+    if (inode == NULL)
         return -1;
     inode->whiteout = true;
     return add_child(t, dir, name, inode, NULL, err);
@@ -420,37 +421,37 @@ int tree_put(struct tree *t, const char *path, struct tree_inode *inode, struct 
 }
 
 /* The inode that a hard link's target means: of this layer, or a mark that it is to be found below. */
-static int link_target(struct tree *t, const char *target, struct tree_inode **ret_inode,
-                       struct err *err)
+static struct tree_inode *link_target(struct tree *t, const char *target, struct err *err)
 {
     size_t dir_len;
     struct tree_node *dir;
     if (clean_path(t, target, err) < 0)
-        return -1;
+        return NULL;
     const char *name = last_component(t, &dir_len);
     if (walk_to(t, dir_len, false, &dir, err) < 0)
-        return -1;
+        return NULL;
     struct tree_node *node =
         dir == NULL ? NULL : (t->path[0] == '\0' ? t->root : find_child(t, dir, name));
     if (node != NULL && !node->inode->whiteout) {
-        if (S_ISDIR(node->inode->mode))
-            return err_set(err, ERR_PROTOCOL, "hard link to the directory '%.200s'", t->path);
-        *ret_inode = node->inode;
-        return 0;
+        if (!S_ISDIR(node->inode->mode))
+            return node->inode;
+        (void)err_set(err, ERR_PROTOCOL, "hard link to the directory '%.200s'", t->path);
+        return NULL;
     }
-    if (tree_make_inode(t, S_IFREG, ret_inode, err) < 0)
-        return -1;
-    (*ret_inode)->lower_link = true;
-    (*ret_inode)->target = strdup(t->path);
-    return (*ret_inode)->target == NULL ? err_no_memory(err) : 0;
+    struct tree_inode *inode = tree_make_inode(t, S_IFREG, err);
+    if (inode == NULL)
+        return NULL;
+    inode->lower_link = true;
+    inode->target = strdup(t->path);
+    if (inode->target == NULL)
+        (void)err_no_memory(err);
+    return inode->target == NULL ? NULL : inode;
 }
 
 int tree_link(struct tree *t, const char *path, const char *target, struct err *err)
 {
-    struct tree_inode *inode = NULL;
-    if (link_target(t, target, &inode, err) < 0)
-        return -1;
-    return tree_put(t, path, inode, err);
+    struct tree_inode *inode = link_target(t, target, err);
+    return inode == NULL ? -1 : tree_put(t, path, inode, err);
 }
 
 struct child_walk {

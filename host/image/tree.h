@@ -68,8 +68,8 @@ struct tree_node *tree_root(struct tree *t);
 /* Nodes ever made, replaced ones too. */
 uint64_t tree_entries(const struct tree *t);
 
-/* A detached inode that belongs to the tree. EXHAUSTED. */
-int tree_make_inode(struct tree *t, mode_t mode, struct tree_inode **ret_inode, struct err *err);
+/* A detached inode that belongs to the tree; NULL (EXHAUSTED) when out of memory. */
+struct tree_inode *tree_make_inode(struct tree *t, mode_t mode, struct err *err);
 
 /* Adds an attribute to an inode; the bytes are copied. A second one of the same name replaces the first. */
 int tree_add_xattr(struct tree_inode *inode, const char *name, const void *value, size_t size,
