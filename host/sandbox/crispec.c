@@ -63,12 +63,17 @@ static char *unconst(const char *text)
     return (char *)(uintptr_t)text;
 }
 
-/* "a<sep>b" in the spec's memory, or NULL. */
+/* "a<sep>b" in the spec's memory, or NULL, also when a or b is. */
 static char *spec_join(struct crispec *spec, const char *a, char sep, const char *b)
 {
-    size_t n = strlen(a), m = strlen(b);
-    char *joined = spec_alloc(spec, n + m + 2, 1);
+    size_t n, m;
+    char *joined;
 
+    if (a == NULL || b == NULL)
+        return NULL;
+    n = strlen(a);
+    m = strlen(b);
+    joined = spec_alloc(spec, n + m + 2, 1);
     if (joined == NULL)
         return NULL;
     memcpy(joined, a, n);

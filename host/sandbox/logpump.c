@@ -155,15 +155,19 @@ static void report(struct logpump *pump, const struct guest_exit *exit, const st
     pump->config.on_exit(pump->config.arg, exit, err);
 }
 
-static void report_if_done(struct logpump *pump)
+bool logpump_drained(const struct logpump *pump)
 {
-    if (!pump->exit_known)
-        return;
     for (int i = 0; i < pump->n_streams; i++) {
         if (!pump->streams[i].ended)
-            return;
+            return false;
     }
-    report(pump, &pump->exit, NULL);
+    return true;
+}
+
+static void report_if_done(struct logpump *pump)
+{
+    if (pump->exit_known && logpump_drained(pump))
+        report(pump, &pump->exit, NULL);
 }
 
 static void on_drain_timer(void *arg)

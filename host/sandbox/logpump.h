@@ -34,6 +34,8 @@ struct logpump_config {
 int logpump_new(const struct logpump_config *config, struct logpump **ret_pump, struct err *err);
 /* Starts reading and waiting. */
 int logpump_begin(struct logpump *pump, struct err *err);
+/* Whether all output is in the log: nothing is missed when the pump is freed. */
+bool logpump_drained(const struct logpump *pump);
 /* Goes on in a new file of the same name. */
 int logpump_reopen(struct logpump *pump, struct err *err);
 /* Stops. flush: an unfinished line is written as it is, for a guest that will not come back. */

@@ -279,6 +279,26 @@ int manager_find_container(struct sandbox_manager *mgr, const char *id,
     return 0;
 }
 
+struct container **pod_containers(struct pod *pod, size_t *ret_n)
+{
+    struct container **list;
+    struct container *c;
+    size_t n = 0;
+
+    pthread_mutex_lock(&pod->mutex);
+    TAILQ_FOREACH(c, &pod->containers, entry)
+    n++;
+    list = calloc(n + 1, sizeof(struct container *));
+    n = 0;
+    if (list != NULL) {
+        TAILQ_FOREACH(c, &pod->containers, entry)
+        list[n++] = container_ref(c);
+    }
+    pthread_mutex_unlock(&pod->mutex);
+    *ret_n = n;
+    return list;
+}
+
 /* ---- threads ---- */
 
 void manager_defer(struct sandbox_manager *mgr, void (*fn)(void *arg), void *arg)

@@ -113,8 +113,6 @@ struct container {
     int exit_code;
     char *reason;  /* NULL: "" */
     char *message; /* NULL: "" */
-    bool exit_pending; /* the exit is being recorded by a worker */
-    struct guest_exit exit;
     /* the loop's */
     struct logpump *pump; /* NULL: nothing is followed */
     TAILQ_ENTRY(container) entry;
@@ -143,6 +141,7 @@ struct pod {
     size_t n_cgroups;
     struct vm *vm;       /* NULL: none */
     struct guest *guest; /* NULL: none */
+    bool gone;           /* forgotten: whoever waits for its removal is done */
     LIST_HEAD(, pod_disk) disks;
     struct container_list containers; /* newest first; each a reference */
     TAILQ_ENTRY(pod) entry;
@@ -195,6 +194,9 @@ int manager_all_pods(struct sandbox_manager *mgr, struct pod ***ret_pods, size_t
                      struct err *err);
 void manager_free_pods(struct pod **pods, size_t n);
 
+/* The pod's containers now, each with a reference, *ret_n of them; heap, NULL when out of memory. */
+struct container **pod_containers(struct pod *pod, size_t *ret_n);
+
 /* Runs fn(arg) on a worker; where that is impossible, here and now. */
 void manager_defer(struct sandbox_manager *mgr, void (*fn)(void *arg), void *arg);
 
@@ -231,36 +233,54 @@ int container_save(struct container *c, struct err *err);
 int pod_delete_record(struct pod *pod, struct err *err);
 int container_delete_record(struct container *c, struct err *err);
 
-/* ---- sandbox.c: the pod's life ---- */
+/* ---- podvm.c: the pod's machine ---- */
 
+/* Brings a CREATING pod up to READY. What a failure leaves is for pod_end_vm and pod_forget. */
+int pod_bring_up(struct pod *pod, int64_t deadline_ms, struct err *err);
 /*
  * Ends the VM, if there is one, and what lives in it: containers become EXITED with reason and
  * message, the pod STOPPED. Any number of callers; all return when it is done. Never on the loop.
  */
 void pod_end_vm(struct pod *pod, const char *reason, const char *message);
-/* Says Hello and takes the connection as the pod's. */
-int pod_connect(struct pod *pod, struct vm *vm, int64_t deadline_ms, struct err *err);
-/* Folder of the pod's VM, its scratch disk: heap text, NULL when out of memory. */
+/* Connects to the agent of pod->vm; the connection is the pod's. */
+int pod_connect(struct pod *pod, int64_t deadline_ms, struct err *err);
+/* Hears of the VM's end from now on; NULL: no more. */
+void pod_watch_vm(struct pod *pod, struct vm *vm);
+/* Folder of the pod's VM and of its durable files: heap text, NULL when out of memory. */
 char *pod_run_path(const struct pod *pod);
 char *pod_state_path(const struct pod *pod);
-/* Removes files, cgroups and the record of a pod that has no VM, and drops it from the table. */
+/* What the guest is called. */
+void pod_hostname(const struct pod *pod, char ret_name[65]);
+
+/* ---- sandbox.c: the pod's life ---- */
+
+/* Removes files, cgroups and records of a pod that has no VM, and drops it from the table. */
 int pod_forget(struct pod *pod, struct err *err);
-void pod_watch_vm(struct pod *pod, struct vm *vm);
 
-/* ---- container.c and lifecycle of a container ---- */
+/* ---- follow.c: a container's output and exit ---- */
 
-/* Begins to follow output and exit of a container that runs (or has run) in the guest. Blocks. */
-int container_follow(struct container *c, struct guest *guest, const uint64_t acked[2],
-                     struct err *err);
+/*
+ * Opens the log of a container (acked: what the agent has been told, for one without a checkpoint) and makes its pump, which
+ * container_follow starts. Blocks on the disk.
+ */
+int container_prepare_log(struct container *c, struct guest *guest, const uint64_t acked[2],
+                          struct logpump **ret_pump, struct err *err);
+/* Begins to follow output and exit (takes the pump, also on failure). Blocks. */
+int container_follow(struct container *c, struct logpump *pump, struct err *err);
 /* Stops following; with flush what came last without a newline is written to the log. Blocks. */
 void container_unfollow(struct container *c, bool flush);
-/* Marks it EXITED, once; the record follows. */
+/* Marks it EXITED, once, also in its record. */
 void container_mark_exited(struct container *c, int exit_code, int64_t finished_ns,
                            const char *reason, const char *message);
-/* Forgets it, its image use and its checkpoint. */
-int container_forget(struct container *c, struct err *err);
 /* Path of its log's checkpoint: heap text or NULL. */
 char *container_checkpoint_path(const struct container *c);
+
+/* ---- container.c: its life ---- */
+
+/* Gives back what a container holds outside of its pod's list: log, image, disks, checkpoint. */
+void container_let_go(struct container *c);
+/* Deletes its record, takes it off the list and lets go. */
+int container_forget(struct container *c, struct err *err);
 
 /* ---- disks.c ---- */
 

@@ -1,0 +1,524 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Theory of operation. Bringing up reads top to bottom: folders, cgroup, scratch disk, VM, its disk (attached
+ * while the guest boots), agent, configuration. The record was stored as CREATING before; whatever is
+ * killed half way is found and undone by that record alone, so there is no second one until READY.
+ *
+ * Ending a VM asks nobody: the process is killed, which makes every call on it fail at once; then
+ * whoever was using it is waited for, containers are marked, files go. It begins for one of three reasons: a
+ * client stops the pod, the VM exits by itself (death certificate, from the loop), or the agent's
+ * connection ends while the VM lives. `ending` makes one caller the one who does it.
+ */
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+
+#include "common/base/clock.h"
+#include "common/base/fd.h"
+#include "common/base/log.h"
+#include "common/base/text.h"
+#include "host/sandbox/model.h"
+#include "host/sandbox/scratch.h"
+#include "host/sandbox/vmcgroup.h"
+
+#define SCRATCH_SERIAL  "scratch"
+#define ENTROPY_BYTES   64
+#define HOSTNAME_LEN    12    /* of the id, for a pod that names none */
+#define SETTLE_MS       1000  /* a lost connection until a VM that lives is given up */
+#define OPERATIONS_MS   60000 /* after the VM was killed; its calls have failed long before */
+#define OOM_SCORE_ADJ   0
+#define MAX_VCPUS       64
+#define QUOTA_PERIOD    100000
+
+char *pod_run_path(const struct pod *pod)
+{
+    return text_printf("%s/%s", pod->mgr->pods_run_dir, pod->short_id);
+}
+
+char *pod_state_path(const struct pod *pod)
+{
+    return text_printf("%s/%s", pod->mgr->pods_state_dir, pod->short_id);
+}
+
+void pod_hostname(const struct pod *pod, char ret_name[65])
+{
+    const char *name = pod->facts->config->hostname;
+    size_t n = strlen(name);
+
+    if (n == 0) {
+        name = pod->facts->id;
+        n = HOSTNAME_LEN;
+    }
+    if (n > 64)
+        n = 64;
+    memcpy(ret_name, name, n);
+    ret_name[n] = '\0';
+}
+
+/* ---- bringing up ---- */
+
+static int make_folder(const char *path, struct err *err)
+{
+    if (path == NULL)
+        return err_no_memory(err);
+    if (mkdir(path, 0700) != 0)
+        return err_set_errno(err, errno, "folder '%s'", path);
+    return 0;
+}
+
+static int make_folders(struct pod *pod, struct err *err)
+{
+    cleanup_free char *run = pod_run_path(pod);
+    cleanup_free char *state = pod_state_path(pod);
+    const char *logs = pod->facts->config->log_directory;
+
+    if (make_folder(run, err) != 0 || make_folder(state, err) != 0)
+        return -1;
+    if (*logs != '\0' && fd_make_dirs(logs, 0755, err) != 0)
+        return err_prefix(err, "log_directory");
+    return 0;
+}
+
+static int make_cgroups(struct pod *pod, struct err *err)
+{
+    const Runtime__V1__LinuxPodSandboxConfig *linux_ = pod->facts->config->linux;
+
+    if (linux_ == NULL || *linux_->cgroup_parent == '\0')
+        return 0;
+    return vmcgroup_make(linux_->cgroup_parent, pod->short_id, &pod->cgroups, &pod->n_cgroups, err);
+}
+
+static int make_scratch(struct pod *pod, int64_t deadline_ms, int *ret_fd, struct err *err)
+{
+    struct sandbox_manager *mgr = pod->mgr;
+    cleanup_free char *state = pod_state_path(pod);
+    cleanup_free char *path = state == NULL ? NULL : text_printf("%s/scratch.ext4", state);
+    int result;
+
+    if (path == NULL)
+        return err_no_memory(err);
+    pthread_mutex_lock(&mgr->scratch_mutex);
+    result = scratch_make_template(mgr->scratch_template, mgr->config.scratch_bytes, deadline_ms,
+                                   err);
+    pthread_mutex_unlock(&mgr->scratch_mutex);
+    if (result != 0)
+        return -1;
+    return scratch_copy(mgr->scratch_template, path, ret_fd, err);
+}
+
+/* The machine's memory: ours, and what the pod's containers may use together. */
+static uint32_t memory_mib(const struct pod *pod)
+{
+    const Runtime__V1__LinuxPodSandboxConfig *linux_ = pod->facts->config->linux;
+    uint64_t bytes = pod->mgr->config.memory_bytes;
+    uint64_t mib;
+
+    if (linux_ != NULL && linux_->resources != NULL &&
+        linux_->resources->memory_limit_in_bytes > 0)
+        bytes += (uint64_t)linux_->resources->memory_limit_in_bytes;
+    mib = (bytes + (1u << 20) - 1) >> 20;
+    return mib > UINT32_MAX ? UINT32_MAX : (uint32_t)mib;
+}
+
+/* As many as the pod's CPU quota can keep busy, within what the host has. */
+static uint32_t vcpus(const struct pod *pod)
+{
+    const Runtime__V1__LinuxPodSandboxConfig *linux_ = pod->facts->config->linux;
+    long online = sysconf(_SC_NPROCESSORS_ONLN);
+    int64_t most = online < 1 ? 1 : online > MAX_VCPUS ? MAX_VCPUS : online;
+    int64_t n = pod->mgr->config.vcpus;
+
+    if (linux_ != NULL && linux_->resources != NULL && linux_->resources->cpu_quota > 0) {
+        int64_t period = linux_->resources->cpu_period;
+        int64_t wanted;
+        if (period <= 0)
+            period = QUOTA_PERIOD;
+        wanted = linux_->resources->cpu_quota / period;
+        if (linux_->resources->cpu_quota % period != 0)
+            wanted++;
+        if (wanted > most)
+            wanted = most;
+        if (wanted > n)
+            n = wanted;
+    }
+    return (uint32_t)n;
+}
+
+/* cgroup.procs of each cgroup, NULL-terminated; free with free_paths. */
+static char **procs_paths(const struct pod *pod)
+{
+    char **paths = calloc(pod->n_cgroups + 1, sizeof(char *));
+
+    for (size_t i = 0; paths != NULL && i < pod->n_cgroups; i++)
+        paths[i] = text_printf("%s/cgroup.procs", pod->cgroups[i]);
+    return paths;
+}
+
+static void free_paths(char **paths)
+{
+    for (size_t i = 0; paths != NULL && paths[i] != NULL; i++)
+        free(paths[i]);
+    free(paths);
+}
+
+static int start_vm(struct pod *pod, int64_t deadline_ms, struct err *err)
+{
+    const struct sandbox_manager *mgr = pod->mgr;
+    cleanup_free char *dir = pod_run_path(pod);
+    char **procs = procs_paths(pod);
+    struct vm *vm = NULL;
+    struct vm_record record;
+    struct vm_spec spec = {
+        .id = pod->short_id,
+        .dir = dir,
+        .kernel = mgr->config.kernel,
+        .initrd = mgr->config.initrd,
+        .memory_mib = memory_mib(pod),
+        .vcpus = vcpus(pod),
+        .console = VM_CONSOLE_RING,
+        .cgroup_procs = (const char *const *)procs,
+        .oom_score_adj = OOM_SCORE_ADJ,
+    };
+    char *text = NULL;
+    int result = -1;
+
+    if (dir == NULL || procs == NULL)
+        err_no_memory(err);
+    else
+        result = vm_start(mgr->deps.vmm, &spec, deadline_ms, &vm, err);
+    free_paths(procs);
+    if (result != 0)
+        return -1;
+    vm_get_record(vm, &record);
+    result = vm_record_encode(&record, &text, err);
+    pthread_mutex_lock(&pod->mutex);
+    pod->vm = vm;
+    pod->vm_pid = record.pid;
+    pod->vm_record = text;
+    pthread_mutex_unlock(&pod->mutex);
+    return result;
+}
+
+static int configure(struct pod *pod, uint32_t scratch_lun, int64_t deadline_ms, struct err *err)
+{
+    const Runtime__V1__LinuxPodSandboxConfig *linux_ = pod->facts->config->linux;
+    size_t n = linux_ == NULL ? 0 : linux_->n_sysctls;
+    cleanup_free Casemate__Agent__V1__Sysctl *sysctls = calloc(n + 1, sizeof(*sysctls));
+    cleanup_free Casemate__Agent__V1__Sysctl **list =
+        calloc(n + 1, sizeof(Casemate__Agent__V1__Sysctl *));
+    Casemate__Agent__V1__ConfigurePodRequest request;
+    Casemate__Agent__V1__Disk disk;
+    uint8_t entropy[ENTROPY_BYTES];
+    char hostname[65];
+
+    if (sysctls == NULL || list == NULL)
+        return err_no_memory(err);
+    if (getrandom(entropy, sizeof(entropy), 0) != (ssize_t)sizeof(entropy))
+        return err_set_errno(err, errno, "getrandom");
+    casemate__agent__v1__configure_pod_request__init(&request);
+    casemate__agent__v1__disk__init(&disk);
+    disk.lun = scratch_lun;
+    disk.fs_type = (char *)(uintptr_t) "ext4";
+    disk.size_bytes = pod->mgr->config.scratch_bytes;
+    for (size_t i = 0; i < n; i++) {
+        casemate__agent__v1__sysctl__init(&sysctls[i]);
+        sysctls[i].name = linux_->sysctls[i]->key;
+        sysctls[i].value = linux_->sysctls[i]->value;
+        list[i] = &sysctls[i];
+    }
+    pod_hostname(pod, hostname);
+    request.pod_id = pod->facts->id;
+    request.hostname = hostname;
+    request.entropy.data = entropy;
+    request.entropy.len = sizeof(entropy);
+    request.scratch = &disk;
+    request.sysctls = list;
+    request.n_sysctls = n;
+    request.realtime_ns = clock_realtime_ns();
+    return guest_configure_pod(pod->guest, &request,
+                               manager_call_deadline(pod->mgr, deadline_ms), err);
+}
+
+/* When the VM is dead, what it died of is the better message. */
+static int explain(struct pod *pod, struct err *err)
+{
+    struct vm_exit how;
+
+    if (pod->vm != NULL && vm_has_exited(pod->vm, &how))
+        err_prefix(err, "the virtual machine has ended: %s", how.reason);
+    return -1;
+}
+
+static int boot(struct pod *pod, int64_t deadline_ms, struct err *err)
+{
+    struct vm_disk disk = {.serial = SCRATCH_SERIAL, .scratch = true};
+    cleanup_fd int fd = -1;
+    int64_t began_ms;
+    uint32_t lun = 0;
+
+    if (make_folders(pod, err) != 0 || make_cgroups(pod, err) != 0 ||
+        make_scratch(pod, deadline_ms, &fd, err) != 0)
+        return -1;
+    began_ms = clock_monotonic_ms();
+    if (start_vm(pod, deadline_ms, err) != 0)
+        return err_prefix(err, "virtual machine");
+    disk.fd = fd;
+    if (vm_add_disk(pod->vm, &disk, deadline_ms, &lun, err) != 0 ||
+        pod_connect(pod, deadline_ms, err) != 0)
+        return explain(pod, err);
+    pod->boot_ms = clock_monotonic_ms() - began_ms;
+    if (configure(pod, lun, deadline_ms, err) != 0)
+        return explain(pod, err);
+    return 0;
+}
+
+static int become_ready(struct pod *pod, int64_t deadline_ms, struct err *err)
+{
+    struct vm_exit how;
+    bool stopped;
+
+    if (boot(pod, deadline_ms, err) != 0)
+        return -1;
+    pod_watch_vm(pod, pod->vm);
+    pthread_mutex_lock(&pod->mutex);
+    stopped = pod->state != POD_CREATING;
+    if (!stopped)
+        pod_set_state(pod, POD_READY);
+    pthread_mutex_unlock(&pod->mutex);
+    if (stopped)
+        return err_set(err, ERR_UNAVAILABLE, "the virtual machine has ended: %s",
+                       text_or_empty(pod->message));
+    if (vm_has_exited(pod->vm, &how))
+        return err_set(err, ERR_UNAVAILABLE, "the virtual machine has ended: %s", how.reason);
+    return pod_save(pod, err);
+}
+
+int pod_bring_up(struct pod *pod, int64_t deadline_ms, struct err *err)
+{
+    int result;
+
+    /* An operation like any other: an end of the VM waits for it before it takes vm and guest away. */
+    pthread_mutex_lock(&pod->mutex);
+    pod->operations++;
+    pthread_mutex_unlock(&pod->mutex);
+    result = become_ready(pod, deadline_ms, err);
+    pthread_mutex_lock(&pod->mutex);
+    pod->operations--;
+    pthread_cond_broadcast(&pod->cond);
+    pthread_mutex_unlock(&pod->mutex);
+    return result;
+}
+
+/* ---- hearing of the end ---- */
+
+struct end_job {
+    struct pod *pod;
+    bool agent_lost;
+    char message[1024];
+};
+
+/* A lost connection is most often the first sign of a VM that ends: lets that be the reason. */
+static bool ends_by_itself(struct pod *pod)
+{
+    int64_t deadline_ms = clock_deadline(SETTLE_MS);
+    bool ending;
+
+    pthread_mutex_lock(&pod->mutex);
+    while (pod->state == POD_READY || pod->state == POD_CREATING) {
+        if (!pod_wait(pod, deadline_ms))
+            break;
+    }
+    ending = pod->state != POD_READY && pod->state != POD_CREATING;
+    pthread_mutex_unlock(&pod->mutex);
+    return ending;
+}
+
+static void end_job_run(void *arg)
+{
+    struct end_job *job = arg;
+    struct pod *pod = job->pod;
+
+    if (!job->agent_lost || !ends_by_itself(pod)) {
+        struct log_ctx ctx = {.sandbox = pod->facts->id};
+        log_event(LOG_WARN, &ctx, NULL, "%s: %s",
+                  job->agent_lost ? "agent lost" : "virtual machine ended", job->message);
+        pod_end_vm(pod, job->agent_lost ? "AgentLost" : "VMExited", job->message);
+    }
+    pod_unref(pod);
+    free(job);
+}
+
+static void end_later(struct pod *pod, bool agent_lost, const char *message)
+{
+    struct end_job *job = calloc(1, sizeof(*job));
+
+    if (job == NULL) {
+        struct log_ctx ctx = {.sandbox = pod->facts->id};
+        log_event(LOG_ERROR, &ctx, NULL, "no memory to record the end of the virtual machine");
+        return;
+    }
+    job->pod = pod_ref(pod);
+    job->agent_lost = agent_lost;
+    (void)memccpy(job->message, message, '\0', sizeof(job->message) - 1);
+    manager_defer(pod->mgr, end_job_run, job);
+}
+
+static void on_vm_exit(void *arg, const struct vm_exit *how)
+{
+    end_later(arg, false, how->reason);
+}
+
+static void on_agent_closed(void *arg, const struct err *err)
+{
+    end_later(arg, true, err->msg);
+}
+
+struct watch_errand {
+    struct pod *pod;
+    struct vm *vm;
+    bool watch;
+};
+
+static void set_watch(void *arg)
+{
+    struct watch_errand *errand = arg;
+    struct err err;
+
+    if (vm_set_exit_handler(errand->vm, errand->watch ? on_vm_exit : NULL, errand->pod, &err) != 0) {
+        struct log_ctx ctx = {.sandbox = errand->pod->facts->id};
+        log_event(LOG_WARN, &ctx, &err, "the virtual machine's end will not be heard of at once");
+    }
+}
+
+void pod_watch_vm(struct pod *pod, struct vm *vm)
+{
+    struct watch_errand errand = {.pod = pod, .vm = vm == NULL ? pod->vm : vm, .watch = vm != NULL};
+
+    manager_on_loop(pod->mgr, set_watch, &errand);
+}
+
+int pod_connect(struct pod *pod, int64_t deadline_ms, struct err *err)
+{
+    struct guest_config config = {
+        .loop = pod->mgr->deps.loop,
+        .on_closed = on_agent_closed,
+        .on_closed_arg = pod,
+    };
+    const struct guest_info *info;
+    struct guest *guest = NULL;
+    int fd = -1;
+
+    if (vm_connect_agent(pod->vm, deadline_ms, &fd, err) != 0)
+        return err_prefix(err, "agent");
+    if (guest_connect(&config, fd, manager_call_deadline(pod->mgr, deadline_ms), &guest, err) != 0)
+        return -1;
+    info = guest_get_info(guest);
+    pthread_mutex_lock(&pod->mutex);
+    pod->guest = guest;
+    memcpy(pod->boot_id, info->boot_id, sizeof(pod->boot_id));
+    memcpy(pod->guest_kernel, info->kernel_release, sizeof(pod->guest_kernel));
+    pthread_mutex_unlock(&pod->mutex);
+    return 0;
+}
+
+/* ---- ending ---- */
+
+/* Becomes the one who ends the VM; false: it has ended (waited for, if need be). */
+static bool begin_end(struct pod *pod, const char *reason, const char *message)
+{
+    bool mine = false;
+
+    pthread_mutex_lock(&pod->mutex);
+    while (pod->ending)
+        (void)pod_wait(pod, CLOCK_NO_DEADLINE);
+    if (pod->state != POD_STOPPED && pod->state != POD_REMOVING) {
+        if (pod->state != POD_STOPPING)
+            pod_set_state(pod, POD_STOPPING);
+        set_text(&pod->reason, reason);
+        set_text(&pod->message, message);
+        pod->ending = mine = true;
+    }
+    pthread_mutex_unlock(&pod->mutex);
+    return mine;
+}
+
+static void await_operations(struct pod *pod)
+{
+    int64_t deadline_ms = clock_deadline(OPERATIONS_MS);
+
+    pthread_mutex_lock(&pod->mutex);
+    while (pod->operations > 0 && pod_wait(pod, deadline_ms))
+        ;
+    if (pod->operations > 0) {
+        struct log_ctx ctx = {.sandbox = pod->facts->id};
+        log_event(LOG_ERROR, &ctx, NULL, "%u operations still run after the end of the VM",
+                  pod->operations);
+    }
+    pthread_mutex_unlock(&pod->mutex);
+}
+
+static void end_containers(struct pod *pod, const char *reason, const char *message)
+{
+    size_t n = 0;
+    struct container **list = pod_containers(pod, &n);
+
+    for (size_t i = 0; i < n; i++) {
+        container_unfollow(list[i], true);
+        container_mark_exited(list[i], 137, clock_realtime_ns(), reason, message);
+        container_unref(list[i]);
+    }
+    free(list);
+}
+
+/* What only the VM needed. */
+static void remove_files(struct pod *pod)
+{
+    cleanup_free char *run = pod_run_path(pod);
+    cleanup_free char *state = pod_state_path(pod);
+    struct err err;
+
+    if ((run != NULL && fd_remove_tree(AT_FDCWD, run, &err) != 0) ||
+        (state != NULL && fd_remove_tree(AT_FDCWD, state, &err) != 0)) {
+        struct log_ctx ctx = {.sandbox = pod->facts->id};
+        log_event(LOG_WARN, &ctx, &err, "files of the pod stay, ignoring");
+    }
+    vmcgroup_remove(pod->cgroups, pod->n_cgroups);
+}
+
+void pod_end_vm(struct pod *pod, const char *reason, const char *message)
+{
+    struct log_ctx ctx = {.sandbox = pod->facts->id};
+    struct guest *guest;
+    struct err err;
+    struct vm *vm;
+
+    if (!begin_end(pod, reason, message))
+        return;
+    vm = pod->vm;
+    guest = pod->guest;
+    if (vm != NULL) {
+        pod_watch_vm(pod, NULL);
+        if (vm_kill(vm, &err) != 0)
+            log_event(LOG_ERROR, &ctx, &err, "the virtual machine cannot be killed");
+    }
+    if (guest != NULL)
+        guest_close(guest);
+    await_operations(pod);
+    end_containers(pod, strcmp(reason, "Stopped") == 0 ? "Error" : reason, message);
+    remove_files(pod);
+    pthread_mutex_lock(&pod->mutex);
+    pod->vm = NULL;
+    pod->guest = NULL;
+    pod->vm_pid = 0;
+    free(steal_ptr(&pod->vm_record));
+    pod_disks_clear(pod);
+    pod->ending = false;
+    pod_set_state(pod, POD_STOPPED);
+    pthread_mutex_unlock(&pod->mutex);
+    guest_unref(guest);
+    vm_unref(vm);
+    if (pod_save(pod, &err) != 0)
+        log_event(LOG_ERROR, &ctx, &err, "the end of the pod is not recorded");
+}

@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Theory of operation. A pod's life as clients drive it. Its name is reserved in the table before its record
+ * is stored, the record before anything is started. Stop kills running containers through the agent first, for a
+ * short while, so that what they wrote reaches their logs; then the VM is ended whether or not the agent
+ * helped. Remove is Stop, then REMOVING on disk, then files and records in one transaction.
+ */
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/clock.h"
+#include "common/base/fd.h"
+#include "common/base/log.h"
+#include "common/base/text.h"
+#include "host/sandbox/crivalid.h"
+#include "host/sandbox/model.h"
+
+#define LAST_WORDS_MS 2000 /* for containers that are killed with their pod to get their output out */
+
+static int check_handler(const struct sandbox_manager *mgr, const char *handler, struct err *err)
+{
+    if (*handler == '\0')
+        return 0;
+    for (size_t i = 0; i < mgr->config.n_handlers; i++) {
+        if (strcmp(handler, mgr->config.handlers[i]) == 0)
+            return 0;
+    }
+    return err_set(err, ERR_INVALID, "runtime_handler '%s' is not configured", handler);
+}
+
+/* A pod with a fresh id in the table and in the store, CREATING. */
+static int reserve(struct sandbox_manager *mgr, const Runtime__V1__PodSandboxConfig *config,
+                   const char *handler, struct pod **ret_pod, struct err *err)
+{
+    char id[SANDBOX_ID_SIZE];
+    struct pod_facts *facts;
+    struct pod *pod = NULL;
+    int result;
+
+    text_random_hex(SANDBOX_ID_LEN / 2, id);
+    facts = pod_facts_new(id, clock_realtime_ns(), handler, config, err);
+    if (facts == NULL)
+        return -1;
+    result = pod_new(mgr, facts, &pod, err);
+    pod_facts_unref(facts);
+    if (result != 0)
+        return -1;
+    if (manager_add_pod(mgr, pod, err) != 0) {
+        pod_unref(pod);
+        return -1;
+    }
+    if (pod_save(pod, err) != 0) {
+        manager_drop_pod(mgr, pod);
+        pod_unref(pod);
+        return -1;
+    }
+    *ret_pod = pod;
+    return 0;
+}
+
+int sandbox_run(struct sandbox_manager *mgr, const Runtime__V1__PodSandboxConfig *config,
+                const char *runtime_handler, int64_t deadline_ms, char ret_id[SANDBOX_ID_SIZE],
+                struct err *err)
+{
+    cleanup_pod struct pod *pod = NULL;
+    const char *handler = text_or_empty(runtime_handler);
+    struct log_ctx ctx = {0};
+
+    if (crivalid_pod(config, err) != 0 || check_handler(mgr, handler, err) != 0)
+        return -1;
+    if (reserve(mgr, config, handler, &pod, err) != 0)
+        return -1;
+    deadline_ms = clock_earlier(deadline_ms, clock_deadline(mgr->config.boot_timeout_ms));
+    ctx.sandbox = pod->facts->id;
+    if (pod_bring_up(pod, deadline_ms, err) != 0) {
+        struct err why;
+        log_event(LOG_ERROR, &ctx, err, "pod %s does not start", config->metadata->name);
+        pod_end_vm(pod, "StartFailed", err->msg);
+        if (pod_forget(pod, &why) != 0)
+            log_event(LOG_ERROR, &ctx, &why, "what is left of it is cleared at the next start");
+        return -1;
+    }
+    log_event(LOG_INFO, &ctx, NULL, "pod %s is ready, its agent answered after %lld ms",
+              config->metadata->name, (long long)pod->boot_ms);
+    memcpy(ret_id, pod->facts->id, SANDBOX_ID_SIZE);
+    return 0;
+}
+
+/* ---- stop ---- */
+
+/* Whether a container of the pod still runs; mutex held. */
+static bool any_running(const struct pod *pod)
+{
+    struct container *c;
+
+    TAILQ_FOREACH(c, &pod->containers, entry)
+    {
+        if (c->state == CTR_RUNNING || c->state == CTR_STARTING)
+            return true;
+    }
+    return false;
+}
+
+/* SIGKILL to all that run, one container after the other; the agent may be deaf. */
+static void kill_containers(struct pod *pod, struct guest *guest, int64_t deadline_ms)
+{
+    size_t n = 0;
+    struct container **list = pod_containers(pod, &n);
+    bool deaf = false;
+    struct err err;
+
+    for (size_t i = 0; i < n; i++) {
+        struct guest_process process = {.container_id = list[i]->facts->id, .exec_id = ""};
+        bool running;
+
+        pthread_mutex_lock(&pod->mutex);
+        running = list[i]->state == CTR_RUNNING;
+        pthread_mutex_unlock(&pod->mutex);
+        if (running && !deaf &&
+            guest_signal(guest, &process, SIGKILL, true, deadline_ms, &err) != 0)
+            deaf = err.code != ERR_NOT_FOUND;
+        container_unref(list[i]);
+    }
+    free(list);
+}
+
+/* Lets the containers end while there is an agent to tell of it. Best effort, bounded. */
+static void last_words(struct pod *pod, int64_t deadline_ms)
+{
+    struct pod_use use = {0};
+    struct err err;
+    bool running;
+
+    deadline_ms = clock_earlier(deadline_ms, clock_deadline(LAST_WORDS_MS));
+    pthread_mutex_lock(&pod->mutex);
+    running = any_running(pod);
+    pthread_mutex_unlock(&pod->mutex);
+    if (!running || pod_use_begin(pod, &use, &err) != 0)
+        return;
+    kill_containers(pod, use.guest, deadline_ms);
+    pod_use_end(&use);
+    pthread_mutex_lock(&pod->mutex);
+    while (pod->state == POD_READY && any_running(pod) && pod_wait(pod, deadline_ms))
+        ;
+    pthread_mutex_unlock(&pod->mutex);
+}
+
+static void stop_pod(struct pod *pod, int64_t deadline_ms)
+{
+    bool stopped;
+
+    pthread_mutex_lock(&pod->mutex);
+    stopped = pod->state == POD_STOPPED || pod->state == POD_REMOVING;
+    pthread_mutex_unlock(&pod->mutex);
+    if (stopped)
+        return;
+    last_words(pod, deadline_ms);
+    pod_end_vm(pod, "Stopped", "the pod was stopped");
+}
+
+int sandbox_stop(struct sandbox_manager *mgr, const char *id, int64_t deadline_ms, struct err *err)
+{
+    cleanup_pod struct pod *pod = NULL;
+
+    if (manager_find_pod(mgr, id, &pod, err) != 0)
+        return err->code == ERR_NOT_FOUND ? 0 : -1;
+    stop_pod(pod, deadline_ms);
+    return 0;
+}
+
+/* ---- remove ---- */
+
+/* Waits until no container of the pod has an operation under way; the VM is gone, so they end. */
+static int await_jobs(struct pod *pod, int64_t deadline_ms, struct err *err)
+{
+    struct container *c;
+    bool busy = true;
+    int result = 0;
+
+    pthread_mutex_lock(&pod->mutex);
+    while (busy && result == 0) {
+        busy = false;
+        TAILQ_FOREACH(c, &pod->containers, entry)
+        busy = busy || c->busy;
+        if (busy && !pod_wait(pod, deadline_ms))
+            result = err_set(err, ERR_DEADLINE, "operations on containers of the pod still run");
+    }
+    pthread_mutex_unlock(&pod->mutex);
+    return result;
+}
+
+/* Becomes the one who removes; *ret_mine false: somebody else has, and it is gone. */
+static int begin_remove(struct pod *pod, int64_t deadline_ms, bool *ret_mine, struct err *err)
+{
+    int result = 0;
+
+    *ret_mine = false;
+    pthread_mutex_lock(&pod->mutex);
+    while (pod->state == POD_REMOVING && !pod->gone && result == 0) {
+        if (!pod_wait(pod, deadline_ms))
+            result = err_set(err, ERR_DEADLINE, "the pod is still being removed");
+    }
+    if (result == 0 && !pod->gone) {
+        pod_set_state(pod, POD_REMOVING);
+        *ret_mine = true;
+    }
+    pthread_mutex_unlock(&pod->mutex);
+    return result;
+}
+
+static int delete_records(struct pod *pod, struct err *err)
+{
+    struct store *store = pod->mgr->deps.store;
+    struct container *c;
+    int result = 0;
+
+    if (store_begin(store, err) != 0)
+        return -1;
+    /* REMOVING and no operation under way: the list does not change any more. */
+    TAILQ_FOREACH(c, &pod->containers, entry)
+    {
+        if (result == 0)
+            result = container_delete_record(c, err);
+    }
+    if (result == 0)
+        result = pod_delete_record(pod, err);
+    if (result != 0) {
+        store_rollback(store);
+        return -1;
+    }
+    return store_commit(store, err);
+}
+
+int pod_forget(struct pod *pod, struct err *err)
+{
+    struct sandbox_manager *mgr = pod->mgr;
+    struct container *c;
+
+    if (delete_records(pod, err) != 0)
+        return err_prefix(err, "pod %s", pod->facts->id);
+    for (;;) {
+        pthread_mutex_lock(&pod->mutex);
+        c = TAILQ_FIRST(&pod->containers);
+        if (c != NULL)
+            TAILQ_REMOVE(&pod->containers, c, entry);
+        pthread_mutex_unlock(&pod->mutex);
+        if (c == NULL)
+            break;
+        container_let_go(c);
+        container_unref(c);
+    }
+    manager_drop_pod(mgr, pod);
+    pthread_mutex_lock(&pod->mutex);
+    pod->gone = true;
+    pthread_cond_broadcast(&pod->cond);
+    pthread_mutex_unlock(&pod->mutex);
+    return 0;
+}
+
+static int remove_pod(struct pod *pod, int64_t deadline_ms, struct err *err)
+{
+    struct log_ctx ctx = {.sandbox = pod->facts->id};
+    bool mine;
+
+    stop_pod(pod, deadline_ms);
+    if (await_jobs(pod, deadline_ms, err) != 0 ||
+        begin_remove(pod, deadline_ms, &mine, err) != 0)
+        return -1;
+    if (!mine)
+        return 0;
+    if (pod_save(pod, err) != 0 || pod_forget(pod, err) != 0) {
+        pthread_mutex_lock(&pod->mutex);
+        pod_set_state(pod, POD_STOPPED);
+        pthread_mutex_unlock(&pod->mutex);
+        return -1;
+    }
+    log_event(LOG_INFO, &ctx, NULL, "pod removed");
+    return 0;
+}
+
+int sandbox_remove(struct sandbox_manager *mgr, const char *id, int64_t deadline_ms,
+                   struct err *err)
+{
+    cleanup_pod struct pod *pod = NULL;
+
+    if (manager_find_pod(mgr, id, &pod, err) != 0)
+        return err->code == ERR_NOT_FOUND ? 0 : -1;
+    return remove_pod(pod, deadline_ms, err);
+}
