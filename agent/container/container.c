@@ -7,6 +7,9 @@
  * shared pid namespace take a moment more, hence the timer); by then the last mount namespace is gone and with it the
  * disks' last users; then a child of low priority deletes the folder, which may take long, and the id is free.
  *
+ * Every step of a removal is taken from the timer, never from the call that asks for it: that may come from a watch of the
+ * very process that is to go.
+ *
  * When the first process ends, everything else in the container is killed: in a pid namespace of its own the kernel does
  * that, in a shared one cgroup.kill does.
  */
@@ -598,7 +601,7 @@ static int remove_exec(struct container *c, const char *exec_id, void (*done)(vo
         struct err ignored;
         (void)process_signal(e->process, SIGKILL, &ignored);
     } else {
-        removal_step(c);
+        loop_arm(c->timer, 0);
     }
     return 0;
 }
@@ -617,6 +620,6 @@ int container_remove(struct containers *containers, const char *container_id, co
         return -1;
     c->removing = true;
     cgroup_kill(c->cgroup_fd);
-    removal_step(c);
+    loop_arm(c->timer, 0);
     return 0;
 }

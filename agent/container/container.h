@@ -61,8 +61,8 @@ int container_update(struct containers *containers, const char *container_id,
                      const Casemate__Agent__V1__Resources *settings, struct err *err);
 
 /*
- * Kills what is left of the container (exec_id ""), or of one exec, and forgets it; done(arg) is called (perhaps before this
- * returns) when nothing of it is left. What does not exist is done at once.
+ * Kills what is left of the container (exec_id ""), or of one exec, and forgets it; done(arg) is called later
+ * when nothing of it is left. What does not exist is done at once, before this returns.
  */
 int container_remove(struct containers *containers, const char *container_id, const char *exec_id,
                      void (*done)(void *arg), void *arg, struct err *err);

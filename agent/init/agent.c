@@ -15,7 +15,7 @@
 #include "common/loop/loop.h"
 #include "common/rpc/server.h"
 #include "agent/container/container.h"
-#include "agent/container/pod.h"
+#include "agent/container/podenv.h"
 #include "agent/process/reaper.h"
 #include "agent/rpc/service.h"
 #include "agent/rpc/transport.h"
@@ -35,7 +35,7 @@ struct agent {
     struct loop_source *shutdown_timer;
     struct reaper *reaper;
     struct containers *containers;
-    struct pod *pod;
+    struct podenv *pod;
     struct service *service;
     struct rpc_server *server;
     struct transport_port *port;
@@ -93,7 +93,7 @@ static int make_all(struct agent *agent, struct err *err)
     if (loop_new(&agent->loop, err) < 0 || reaper_new(&agent->reaper, err) < 0 ||
         loop_add_signals(agent->loop, signals, on_signal, agent, &agent->signals, err) < 0 ||
         loop_add_timer(agent->loop, on_shutdown_timer, agent, &agent->shutdown_timer, err) < 0 ||
-        pod_new(agent->reaper, &agent->pod, err) < 0)
+        podenv_new(agent->reaper, &agent->pod, err) < 0)
         return -1;
     struct containers_config config = {
         .loop = agent->loop,
@@ -128,7 +128,7 @@ void agent_free(struct agent *agent)
     transport_port_free(agent->port);
     containers_free(agent->containers);
     service_free(agent->service);
-    pod_free(agent->pod);
+    podenv_free(agent->pod);
     reaper_free(agent->reaper);
     loop_source_free(agent->shutdown_timer);
     loop_source_free(agent->signals);

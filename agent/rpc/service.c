@@ -18,7 +18,7 @@
 #include "common/base/log.h"
 #include "common/rpc/server.h"
 #include "agent/container/container.h"
-#include "agent/container/pod.h"
+#include "agent/container/podenv.h"
 #include "agent/container/validate.h"
 #include "agent/process/process.h"
 #include "proto/agent/agent.pb-c.h"
@@ -127,7 +127,7 @@ static void handle_hello(struct rpc_call *call, void *arg)
     union {
         const char *in;
         char *out;
-    } boot_id = {.in = pod_boot_id(s->config.pod)};
+    } boot_id = {.in = podenv_boot_id(s->config.pod)};
     Casemate__Agent__V1__HelloReply reply = CASEMATE__AGENT__V1__HELLO_REPLY__INIT;
     reply.version = PROTOCOL_VERSION;
     reply.agent_version = (char[]){CASEMATE_VERSION};
@@ -135,7 +135,7 @@ static void handle_hello(struct rpc_call *call, void *arg)
     reply.boot_id = boot_id.out;
     reply.features = feature_list;
     reply.n_features = ARRAY_SIZE(features);
-    reply.configured = pod_is_configured(s->config.pod);
+    reply.configured = podenv_is_configured(s->config.pod);
     reply.memory_bytes = (uint64_t)info.totalram * info.mem_unit;
     reply.cpus = (uint32_t)get_nprocs();
     rpc_call_reply(call, &reply.base);
@@ -143,7 +143,7 @@ static void handle_hello(struct rpc_call *call, void *arg)
 
 struct configuring {
     struct rpc_call *call;
-    struct pod *pod;
+    struct podenv *pod;
 };
 
 static void on_configured(void *arg, const struct err *err)
@@ -154,8 +154,8 @@ static void on_configured(void *arg, const struct err *err)
     } else {
         Casemate__Agent__V1__ConfigurePodReply reply =
             CASEMATE__AGENT__V1__CONFIGURE_POD_REPLY__INIT;
-        char boot_id[POD_BOOT_ID_SIZE];
-        memcpy(boot_id, pod_boot_id(c->pod), sizeof(boot_id));
+        char boot_id[PODENV_BOOT_ID_SIZE];
+        memcpy(boot_id, podenv_boot_id(c->pod), sizeof(boot_id));
         reply.boot_id = boot_id;
         rpc_call_reply(c->call, &reply.base);
     }
@@ -176,7 +176,7 @@ static void handle_configure_pod(struct rpc_call *call, void *arg)
         goto fail;
     }
     *c = (struct configuring){.call = call, .pod = s->config.pod};
-    if (pod_configure(s->config.pod, r, on_configured, c, &err) < 0)
+    if (podenv_configure(s->config.pod, r, on_configured, c, &err) < 0)
         goto fail;
     return;
 fail:
@@ -253,7 +253,7 @@ static void handle_create_container(struct rpc_call *call, void *arg)
         rpc_call_fail(call, &err);
         return;
     }
-    if (!pod_is_configured(s->config.pod)) {
+    if (!podenv_is_configured(s->config.pod)) {
         rpc_call_finish(call, RPC_FAILED_PRECONDITION, "the pod is not configured yet");
         return;
     }

@@ -9,13 +9,13 @@
 
 struct containers;
 struct loop;
-struct pod;
+struct podenv;
 struct rpc_service;
 struct service;
 
 struct service_config {
     struct containers *containers;
-    struct pod *pod;
+    struct podenv *pod;
     /* Shutdown was asked for and is being answered. */
     void (*on_shutdown)(void *arg);
     void *arg;

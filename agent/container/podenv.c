@@ -5,7 +5,7 @@
  *
  * The boot id is drawn again after the host's entropy was mixed in, since clones draw from equal generators before.
  */
-#include "agent/container/pod.h"
+#include "agent/container/podenv.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -31,43 +31,43 @@
 #define DISK_TIMEOUT_MS 10000
 #define MAX_ENTROPY     512u
 
-enum pod_state {
-    POD_NEW,         /* nothing was asked yet, or it failed */
-    POD_CONFIGURING, /* a task mounts */
-    POD_CONFIGURED,  /* containers may be made */
+enum podenv_state {
+    PODENV_NEW,         /* nothing was asked yet, or it failed */
+    PODENV_CONFIGURING, /* a task mounts */
+    PODENV_CONFIGURED,  /* containers may be made */
 };
 
-struct pod {
+struct podenv {
     struct reaper *reaper;
-    enum pod_state state;
+    enum podenv_state state;
     char id[VALIDATE_MAX_ID + 1];
-    char boot_id[POD_BOOT_ID_SIZE];
+    char boot_id[PODENV_BOOT_ID_SIZE];
     void (*done)(void *arg, const struct err *err);
     void *done_arg;
 };
 
-int pod_new(struct reaper *reaper, struct pod **ret_pod, struct err *err)
+int podenv_new(struct reaper *reaper, struct podenv **ret_pod, struct err *err)
 {
-    struct pod *pod = calloc(1, sizeof(*pod));
+    struct podenv *pod = calloc(1, sizeof(*pod));
     if (pod == NULL)
         return err_no_memory(err);
     pod->reaper = reaper;
-    text_random_hex((POD_BOOT_ID_SIZE - 1) / 2, pod->boot_id);
+    text_random_hex((PODENV_BOOT_ID_SIZE - 1) / 2, pod->boot_id);
     *ret_pod = pod;
     return 0;
 }
 
-void pod_free(struct pod *pod)
+void podenv_free(struct podenv *pod)
 {
     free(pod);
 }
 
-bool pod_is_configured(const struct pod *pod)
+bool podenv_is_configured(const struct podenv *pod)
 {
-    return pod->state == POD_CONFIGURED;
+    return pod->state == PODENV_CONFIGURED;
 }
 
-const char *pod_boot_id(const struct pod *pod)
+const char *podenv_boot_id(const struct podenv *pod)
 {
     return pod->boot_id;
 }
@@ -149,17 +149,17 @@ static int mount_all(void *arg, struct err *err)
 
 static void on_mounted(void *arg, const struct err *err)
 {
-    struct pod *pod = arg;
-    pod->state = err == NULL ? POD_CONFIGURED : POD_NEW;
+    struct podenv *pod = arg;
+    pod->state = err == NULL ? PODENV_CONFIGURED : PODENV_NEW;
     pod->done(pod->done_arg, err);
 }
 
-int pod_configure(struct pod *pod, const Casemate__Agent__V1__ConfigurePodRequest *request,
+int podenv_configure(struct podenv *pod, const Casemate__Agent__V1__ConfigurePodRequest *request,
                   void (*done)(void *arg, const struct err *err), void *arg, struct err *err)
 {
-    if (pod->state == POD_CONFIGURING)
+    if (pod->state == PODENV_CONFIGURING)
         return err_set(err, ERR_BAD_STATE, "configuration is under way");
-    if (pod->state == POD_CONFIGURED && strcmp(pod->id, request->pod_id) != 0)
+    if (pod->state == PODENV_CONFIGURED && strcmp(pod->id, request->pod_id) != 0)
         return err_set(err, ERR_BAD_STATE, "this VM is pod %s", pod->id);
     if (set_clock(request->realtime_ns, err) < 0 || mix_entropy(&request->entropy, err) < 0)
         return -1;
@@ -168,7 +168,7 @@ int pod_configure(struct pod *pod, const Casemate__Agent__V1__ConfigurePodReques
         return err_set_errno(err, errno, "set the hostname");
     if (set_sysctls(request, err) < 0)
         return -1;
-    if (pod->state == POD_CONFIGURED) {
+    if (pod->state == PODENV_CONFIGURED) {
         done(arg, NULL);
         return 0;
     }
@@ -177,11 +177,11 @@ int pod_configure(struct pod *pod, const Casemate__Agent__V1__ConfigurePodReques
         void *out;
     } unconst = {.in = request};
     (void)snprintf(pod->id, sizeof(pod->id), "%s", request->pod_id);
-    text_random_hex((POD_BOOT_ID_SIZE - 1) / 2, pod->boot_id);
+    text_random_hex((PODENV_BOOT_ID_SIZE - 1) / 2, pod->boot_id);
     pod->done = done;
     pod->done_arg = arg;
     if (task_run(pod->reaper, mount_all, unconst.out, on_mounted, pod, err) < 0)
         return -1;
-    pod->state = POD_CONFIGURING;
+    pod->state = PODENV_CONFIGURING;
     return 0;
 }

@@ -10,29 +10,29 @@
 #include "common/base/err.h"
 #include "proto/agent/agent.pb-c.h"
 
-struct pod;
+struct podenv;
 struct reaper;
 
-#define POD_BOOT_ID_SIZE 33u /* 32 hexadecimal digits and a NUL */
+#define PODENV_BOOT_ID_SIZE 33u /* 32 hexadecimal digits and a NUL */
 
 /* Not configured yet. */
-int pod_new(struct reaper *reaper, struct pod **ret_pod, struct err *err);
+int podenv_new(struct reaper *reaper, struct podenv **ret_pod, struct err *err);
 
 /* Forgets it. NULL is fine. */
-void pod_free(struct pod *pod);
+void podenv_free(struct podenv *pod);
 
 /* Whether ConfigurePod has succeeded. */
-bool pod_is_configured(const struct pod *pod);
+bool podenv_is_configured(const struct podenv *pod);
 
 /*
  * A random name of this agent process; a new one from configuration on, since clones of one template have the same until
  * then.
  */
-const char *pod_boot_id(const struct pod *pod);
+const char *podenv_boot_id(const struct podenv *pod);
 
 /*
  * Configures; done(arg, NULL or why not) is called later. BAD_STATE when another pod was configured, or configuration
  * is under way. The request (checked by validate.h) need not live on.
  */
-int pod_configure(struct pod *pod, const Casemate__Agent__V1__ConfigurePodRequest *request,
+int podenv_configure(struct podenv *pod, const Casemate__Agent__V1__ConfigurePodRequest *request,
                   void (*done)(void *arg, const struct err *err), void *arg, struct err *err);

@@ -1,0 +1,87 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# The guest agent in a real VM: QEMU (TCG) boots the guest image with two layers and a scratch disk, and vm_scenario drives
+# the agent over its port. Exit status: 0 passed, 77 skipped with the reason, anything else failed.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+BUILD=${BUILD:-build}
+DEADLINE_S=240
+
+skip() { printf 'SKIP: %s\n' "$*"; exit 77; }
+[ "$(uname -m)" = x86_64 ] || skip "the machine is not x86-64"
+PATH=$PATH:/usr/sbin:/sbin
+for tool in qemu-system-x86_64 mksquashfs mke2fs busybox; do
+    command -v "$tool" >/dev/null || skip "$tool is not installed (scripts/deps.sh installs it)"
+done
+[ -s "$BUILD/guest/guest.json" ] || skip "there is no guest image (make guest)"
+KERNEL=$BUILD/guest/vmlinux
+[ -s "$KERNEL" ] || KERNEL=$BUILD/guest/vmlinuz
+make -s "$BUILD/tests/unit/agent/init/vm_scenario" BUILD="$BUILD"
+
+WORK=$(mktemp -d)
+QEMU_PID=
+# shellcheck disable=SC2317  # called by the trap
+cleanup() {
+    [ -z "$QEMU_PID" ] || kill -KILL "$QEMU_PID" 2>/dev/null || true
+    rm -rf "$WORK"
+}
+trap cleanup EXIT
+trap 'exit 130' INT TERM
+
+# Layer one: busybox and its names, two users, files that layer two changes.
+one=$WORK/one two=$WORK/two
+mkdir -p "$one"/{bin,etc,tmp,root,home/someone} "$two/etc"
+cp "$(command -v busybox)" "$one/bin/busybox"
+for name in sh cat echo ls id pwd env sleep true seq tail touch hostname mount grep wc df date stty tty ps head; do
+    ln -s busybox "$one/bin/$name"
+done
+printf 'root:x:0:0:root:/root:/bin/sh\nsomeone:x:1000:1000::/home/someone:/bin/sh\n' >"$one/etc/passwd"
+printf 'root:x:0:\nsomeone:x:1000:\nextra:x:2000:someone\n' >"$one/etc/group"
+echo 'layer one' >"$one/etc/layer"
+echo 'only in one' >"$one/etc/only-in-1"
+echo 'removed by two' >"$one/etc/removed"
+echo 'layer two' >"$two/etc/layer"
+mknod "$two/etc/removed" c 0 0
+mksquashfs "$one" "$WORK/0.img" -quiet -no-progress -noI -noD -noF -noX -all-root >/dev/null
+mksquashfs "$two" "$WORK/1.img" -quiet -no-progress -noI -noD -noF -noX -all-root >/dev/null
+truncate -s 256M "$WORK/2.img"
+mke2fs -q -t ext4 -O ^has_journal -m0 "$WORK/2.img"
+
+drives=()
+for i in 0 1 2; do
+    drives+=(-blockdev "driver=file,filename=$WORK/$i.img,node-name=f$i$([ $i = 2 ] || echo ,read-only=on)"
+        -blockdev "driver=raw,file=f$i,node-name=d$i$([ $i = 2 ] || echo ,read-only=on)"
+        -device "scsi-hd,bus=scsi0.0,channel=0,scsi-id=0,lun=$i,drive=d$i")
+done
+qemu-system-x86_64 -accel tcg,tb-size=64 -M q35 -m "${AGENT_VM_MEMORY:-256}" -nodefaults -no-user-config -display none -no-reboot \
+    -kernel "$KERNEL" -initrd "$BUILD/guest/initrd.img" \
+    -append "console=ttyS0 quiet panic=-1 tsc=reliable no_timer_check ${AGENT_VM_APPEND:-}" \
+    -serial "file:$WORK/console.log" \
+    -device virtio-scsi-pci,id=scsi0 "${drives[@]}" \
+    -device virtio-serial-pci -chardev "socket,id=c0,path=$WORK/port.sock,server=on,wait=off" \
+    -device virtserialport,chardev=c0,name=org.casemate.agent.0 &
+QEMU_PID=$!
+
+status=0
+timeout --kill-after=5 "$DEADLINE_S" "$BUILD/tests/unit/agent/init/vm_scenario" "$WORK/port.sock" || status=$?
+if [ "$status" -eq 0 ]; then
+    # The agent was asked to power off: QEMU ends by itself.
+    for _ in $(seq 100); do
+        kill -0 "$QEMU_PID" 2>/dev/null || break
+        sleep 0.1
+    done
+    if kill -0 "$QEMU_PID" 2>/dev/null; then
+        echo "not ok: the VM did not power off"
+        status=1
+    else
+        wait "$QEMU_PID" || status=$?
+        QEMU_PID=
+        echo "ok: the VM has powered off"
+    fi
+fi
+if [ "$status" -ne 0 ]; then
+    echo "--- console"
+    tail -n 40 "$WORK/console.log"
+fi
+exit "$status"
