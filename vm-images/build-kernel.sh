@@ -23,7 +23,7 @@ Build the tuned guest kernel (vmlinux and vmlinuz) into the cache folder:
   --print        build nothing: print the folder of the kernel, and fail when it was not built yet
   --help         this text
 
-About 15 minutes of two CPUs and 3 GB of disk, once. CASEMATE_CACHE names another cache folder.
+About 12 minutes of two CPUs, once. CASEMATE_CACHE names another cache folder.
 USAGE
 }
 
@@ -251,6 +251,5 @@ main() {
     printf '%s\n' "$OUT"
 }
 
-# Read whole before anything runs: a checkout that changes during the build does not change the build.
-main
-exit
+# On one line: bash reads no further once it runs, so a checkout that changes during a build does not disturb it.
+main; exit

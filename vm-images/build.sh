@@ -20,6 +20,7 @@ DIR/guest.json.
   --kernel debian     Debian's cloud kernel, fetched with apt and cached (the default)
   --kernel tuned      our own, from build-kernel.sh, which must have run
   --kernel PATH       this vmlinux or vmlinuz; everything that the guest needs must be built into it
+  --modules FILE      the modules that are wanted (default: vm-images/modules)
   --compress METHOD   of the initrd: none, lz4 or zstd (default: none)
   --help              this text
 
@@ -27,12 +28,13 @@ CASEMATE_KERNEL_PACKAGE names another Debian image package than linux-image-clou
 USAGE
 }
 
-AGENT='' OUT='' KERNEL=debian COMPRESS=none
+AGENT='' OUT='' KERNEL=debian COMPRESS=none LIST=$VM_IMAGES/modules
 while [ $# -gt 0 ]; do
     case $1 in
     --agent) AGENT=$(option_value "$1" $# "${2-}"); shift 2 ;;
     --out) OUT=$(option_value "$1" $# "${2-}"); shift 2 ;;
     --kernel) KERNEL=$(option_value "$1" $# "${2-}"); shift 2 ;;
+    --modules) LIST=$(option_value "$1" $# "${2-}"); shift 2 ;;
     --compress) COMPRESS=$(option_value "$1" $# "${2-}"); shift 2 ;;
     --help) usage; exit 0 ;;
     *) die "unknown argument '$1'" "see --help" ;;
@@ -118,7 +120,7 @@ agent_version() {
 }
 
 choose_kernel
-"$VM_IMAGES/mkinitrd.sh" --agent "$AGENT" --out "$WORK/initrd.img" --compress "$COMPRESS" \
+"$VM_IMAGES/mkinitrd.sh" --agent "$AGENT" --out "$WORK/initrd.img" --compress "$COMPRESS" --list "$LIST" \
     ${MODULES:+--modules "$MODULES"} > "$WORK/names"
 cp "$IMAGE" "$WORK/$FILE"
 {
