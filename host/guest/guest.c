@@ -201,9 +201,18 @@ const struct guest_info *guest_get_info(const struct guest *guest)
 }
 
 int guest_configure_pod(struct guest *guest, const Casemate__Agent__V1__ConfigurePodRequest *request,
-                        int64_t deadline_ms, struct err *err)
+                        int64_t deadline_ms, char ret_boot_id[GUEST_TEXT_SIZE], struct err *err)
 {
-    return call_plain(guest, "ConfigurePod", request, deadline_ms, err);
+    struct rpc_reply raw = {0};
+    int result;
+
+    if (call(guest, "ConfigurePod", request, deadline_ms, &raw, err) != 0)
+        return -1;
+    result = take_text(ret_boot_id, GUEST_TEXT_SIZE,
+                       ((const Casemate__Agent__V1__ConfigurePodReply *)raw.message)->boot_id,
+                       "boot_id", err);
+    rpc_reply_fini(&raw);
+    return result;
 }
 
 int guest_create_container(struct guest *guest,

@@ -69,8 +69,9 @@ const struct guest_info *guest_get_info(const struct guest *guest);
 
 /* ---- blocking calls, from any thread but the loop's. The agent's own error otherwise. ---- */
 
+/* ret_boot_id: what Hello will say from now on, also over other connections; "" from an agent that does not tell. */
 int guest_configure_pod(struct guest *guest, const Casemate__Agent__V1__ConfigurePodRequest *request,
-                        int64_t deadline_ms, struct err *err);
+                        int64_t deadline_ms, char ret_boot_id[GUEST_TEXT_SIZE], struct err *err);
 
 int guest_create_container(struct guest *guest,
                            const Casemate__Agent__V1__CreateContainerRequest *request,

@@ -211,6 +211,7 @@ static int configure(struct pod *pod, uint32_t scratch_lun, int64_t deadline_ms,
     Casemate__Agent__V1__ConfigurePodRequest request;
     Casemate__Agent__V1__Disk disk;
     uint8_t entropy[ENTROPY_BYTES];
+    char boot_id[GUEST_TEXT_SIZE];
     char hostname[65];
 
     if (sysctls == NULL || list == NULL)
@@ -237,8 +238,13 @@ static int configure(struct pod *pod, uint32_t scratch_lun, int64_t deadline_ms,
     request.sysctls = list;
     request.n_sysctls = n;
     request.realtime_ns = clock_realtime_ns();
-    return guest_configure_pod(pod->guest, &request,
-                               manager_call_deadline(pod->mgr, deadline_ms), err);
+    if (guest_configure_pod(pod->guest, &request, manager_call_deadline(pod->mgr, deadline_ms),
+                            boot_id, err) != 0)
+        return -1;
+    pthread_mutex_lock(&pod->mutex);
+    memcpy(pod->boot_id, boot_id, sizeof(boot_id));
+    pthread_mutex_unlock(&pod->mutex);
+    return 0;
 }
 
 /* When the VM is dead, what it died of is the better message. */
