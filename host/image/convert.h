@@ -13,7 +13,7 @@
 #include "host/image/image.h"
 
 /* Descriptors of casemate-convert. */
-enum { CONVERT_FD_IN = 0, CONVERT_FD_RESULT = 1, CONVERT_FD_OUT = 3 };
+enum { CONVERT_FD_IN = 0, CONVERT_FD_RESULT = 1, CONVERT_FD_OUT = 3, CONVERT_FD_SELF = 4 };
 
 struct convert_options {
     enum image_compression compression;

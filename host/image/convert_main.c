@@ -10,6 +10,7 @@
 #include <malloc.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/base/fd.h"
 #include "common/base/text.h"
@@ -89,6 +90,7 @@ int main(int argc, char **argv)
                     .confine = confine_syscalls},
         .cpu_s = DEFAULT_CPU_S,
     };
+    (void)close(CONVERT_FD_SELF); /* the program file, through which the daemon started it */
     (void)mallopt(M_ARENA_MAX, 2);
     /* libarchive converts pax names from UTF-8 to the locale's character set: both are to be the same */
     (void)setlocale(LC_CTYPE, "C.UTF-8");

@@ -4,6 +4,9 @@
  * The result is read when the input has been sent, or as soon as sending fails, which is how a child that gives up in the
  * middle gets to say why. It is at most one struct; anything else, or nothing, means that the child crashed or was killed
  * by its filter or limits.
+ *
+ * The program is started through a descriptor (/proc/self/fd), because the identity that it runs with need not be able to
+ * reach its path: a checkout in somebody's home folder is closed to others.
  */
 #include "host/image/converter.h"
 
@@ -66,12 +69,18 @@ static int start_child(struct converter *c, const struct converter_spec *spec, i
                        int result_fd, struct err *err)
 {
     struct arguments a;
+    char path[32];
+    bool root = geteuid() == 0;
+    cleanup_fd int program = open(spec->path, O_PATH | O_CLOEXEC);
+    if (program < 0)
+        return err_set_errno(err, errno, "'%s'", spec->path);
     const struct spawn_fd fds[] = {{in_fd, CONVERT_FD_IN},
                                    {result_fd, CONVERT_FD_RESULT},
-                                   {spec->out_fd, CONVERT_FD_OUT}};
-    bool root = geteuid() == 0;
+                                   {spec->out_fd, CONVERT_FD_OUT},
+                                   {program, CONVERT_FD_SELF}};
+    (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", CONVERT_FD_SELF);
     struct spawn_spec s = {
-        .path = spec->path,
+        .path = path,
         .argv = a.argv,
         .fds = fds,
         .n_fds = ARRAY_SIZE(fds),
