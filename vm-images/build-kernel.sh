@@ -231,6 +231,8 @@ stop_build() {
 main() {
     need make make "${CC:-gcc}" build-essential ld binutils objcopy binutils flex flex bison bison bc bc xz xz-utils \
         sha256sum coreutils lz4 lz4 perl perl flock util-linux
+    printf '#include <gelf.h>\n' | "${CC:-gcc}" -E - > /dev/null 2>&1 ||
+        die "the headers of libelf are missing" "apt-get install libelf-dev"
     choose_source
     OUT=$CACHE/kernel-$(cache_key)
     if [ "$PRINT" = 1 ]; then
