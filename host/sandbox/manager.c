@@ -470,9 +470,9 @@ static int copy_config(struct sandbox_manager *mgr, const struct sandbox_config 
         to->boot_timeout_ms = 60000;
     if (to->call_timeout_ms == 0)
         to->call_timeout_ms = 20000;
-    mgr->pods_run_dir = text_printf("%s/pods", from->run_dir);
-    mgr->logs_run_dir = text_printf("%s/logs", from->run_dir);
-    mgr->pods_state_dir = text_printf("%s/pods", from->state_dir);
+    mgr->pods_run_dir = text_printf("%s/vm", from->run_dir);
+    mgr->logs_run_dir = text_printf("%s/log", from->run_dir);
+    mgr->pods_state_dir = text_printf("%s/disk", from->state_dir);
     mgr->scratch_template = text_printf("%s/scratch-%llu.ext4", from->state_dir,
                                         (unsigned long long)to->scratch_bytes);
     if (to->state_dir == NULL || to->run_dir == NULL || to->kernel == NULL || to->initrd == NULL ||

@@ -155,9 +155,9 @@ struct sandbox_manager {
     pthread_mutex_t mutex; /* guards the list and makes names unique */
     struct pod_list pods;  /* newest first; each a reference */
     pthread_mutex_t scratch_mutex; /* one maker of the scratch template */
-    char *pods_run_dir;   /* run_dir/pods: a folder per VM */
-    char *logs_run_dir;   /* run_dir/logs: checkpoints of logs */
-    char *pods_state_dir; /* state_dir/pods: scratch disks */
+    char *pods_run_dir;   /* run_dir/vm: a folder per VM */
+    char *logs_run_dir;   /* run_dir/log: checkpoints of logs */
+    char *pods_state_dir; /* state_dir/disk: a folder per pod, its scratch disk */
     char *scratch_template;
 };
 
@@ -206,6 +206,8 @@ void manager_on_loop(struct sandbox_manager *mgr, void (*fn)(void *arg), void *a
 /* The one place where states change; under the pod's mutex. Asserts that the model allows it. */
 void pod_set_state(struct pod *pod, enum pod_state state);
 void container_set_state(struct container *c, enum container_state state);
+/* A successor learns from the guest that a container of a record CREATED or RUNNING runs, or has run. */
+void container_found_running(struct container *c);
 
 /* Waits on the pod's cond (mutex held) until the deadline: false when it has passed. */
 bool pod_wait(struct pod *pod, int64_t deadline_ms);

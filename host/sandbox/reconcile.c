@@ -83,10 +83,7 @@ static void resume(struct container *c, struct guest *guest, const struct guest_
     struct logpump *pump = NULL;
     struct err err;
 
-    if (c->state != CTR_RUNNING)
-        c->state = CTR_RUNNING; /* the guest knew more than the record */
-    if (c->started_ns == 0)
-        c->started_ns = clock_realtime_ns();
+    container_found_running(c);
     if (container_prepare_log(c, guest, acked, &pump, &err) == 0 &&
         container_follow(c, pump, &err) == 0)
         return;

@@ -7,6 +7,7 @@
  */
 #include <assert.h>
 
+#include "common/base/clock.h"
 #include "common/base/log.h"
 #include "host/sandbox/model.h"
 
@@ -79,4 +80,16 @@ void container_set_state(struct container *c, enum container_state state)
               container_state_name(state));
     c->state = state;
     pthread_cond_broadcast(&c->pod->cond);
+}
+
+void container_found_running(struct container *c)
+{
+    pthread_mutex_lock(&c->pod->mutex);
+    if (c->state == CTR_CREATED)
+        container_set_state(c, CTR_STARTING);
+    if (c->state == CTR_STARTING)
+        container_set_state(c, CTR_RUNNING);
+    if (c->started_ns == 0)
+        c->started_ns = clock_realtime_ns();
+    pthread_mutex_unlock(&c->pod->mutex);
 }
