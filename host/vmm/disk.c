@@ -108,6 +108,29 @@ static int reserve(struct vm *vm, const struct vm_disk *disk, uint32_t *ret_lun,
     return result;
 }
 
+/* Waits until the LUN is free. */
+static int wait_gone(struct vm *vm, uint32_t lun, int64_t deadline_ms, struct err *err)
+{
+    int result = 0;
+
+    pthread_mutex_lock(&vm->lock);
+    for (;;) {
+        const struct disk *d = vm->disks[lun];
+        if (d == NULL || vm->state == VM_EXITED)
+            break;
+        if (d->state == DISK_STUCK) {
+            result = err_set(err, ERR_SYSTEM, "QEMU does not give the disk back");
+            break;
+        }
+        if (!sync_wait_until(&vm->changed, &vm->lock, deadline_ms)) {
+            result = err_set(err, ERR_DEADLINE, "the guest has not let go of the disk in time");
+            break;
+        }
+    }
+    pthread_mutex_unlock(&vm->lock);
+    return result;
+}
+
 /* ---- taking apart: a sequence on the loop --------------------------------------------------------------------------- */
 
 /* One step of a sequence: the disk (the table keeps it while a sequence runs) and a reference to its vm. */
@@ -320,35 +343,15 @@ int vm_add_disk(struct vm *vm, const struct vm_disk *disk, int64_t deadline_ms, 
         *ret_lun = lun;
         return 0;
     }
+    /* Whoever fails for another reason than time waits for the undo, so that a second try finds a clean slate. */
+    if (why.code != ERR_DEADLINE)
+        (void)wait_gone(vm, lun, deadline_ms, NULL);
     if (err != NULL)
         *err = why;
     return err_prefix(err, "machine '%s': disk '%s'", vm->record.id, disk->serial);
 }
 
 /* ---- removing ------------------------------------------------------------------------------------------------------ */
-
-/* Waits until the LUN is free. */
-static int wait_gone(struct vm *vm, uint32_t lun, int64_t deadline_ms, struct err *err)
-{
-    int result = 0;
-
-    pthread_mutex_lock(&vm->lock);
-    for (;;) {
-        const struct disk *d = vm->disks[lun];
-        if (d == NULL || vm->state == VM_EXITED)
-            break;
-        if (d->state == DISK_STUCK) {
-            result = err_set(err, ERR_SYSTEM, "QEMU does not give the disk back");
-            break;
-        }
-        if (!sync_wait_until(&vm->changed, &vm->lock, deadline_ms)) {
-            result = err_set(err, ERR_DEADLINE, "the guest has not let go of the disk in time");
-            break;
-        }
-    }
-    pthread_mutex_unlock(&vm->lock);
-    return result;
-}
 
 int vm_remove_disk(struct vm *vm, uint32_t lun, int64_t deadline_ms, struct err *err)
 {

@@ -90,6 +90,7 @@ struct disk {
 
 struct vm {
     atomic_uint refs;
+    atomic_uint destroy_posted; /* calls of vm_destroy that are on their way to the loop */
     struct vmm *vmm;
     struct loop *loop;
     struct vm_record record; /* constant once started or attached */

@@ -48,13 +48,14 @@ struct request {
     char command[48];
     json_t *args;
     int fd;
+    bool wants_value;
     qmp_reply_fn fn; /* asynchronous: called instead of waking anyone */
     void *arg;
     pthread_mutex_t lock; /* for what follows */
     pthread_cond_t changed;
     bool done;
-    json_t *value; /* NULL: err */
-    struct err err;
+    json_t *value;  /* with wants_value and no err */
+    struct err err; /* ERR_NONE: success */
 };
 
 static void client_unref(struct qmp_client *client)
@@ -251,10 +252,11 @@ static void complete(void *arg, json_t *ret, const struct err *err)
     } else {
         pthread_mutex_lock(&r->lock);
         r->done = true;
-        if (ret != NULL)
-            r->value = json_incref(ret);
-        else
+        /* A copy, since the message that holds ret stays with this thread. */
+        if (ret == NULL)
             r->err = *err;
+        else if (r->wants_value && (r->value = json_deep_copy(ret)) == NULL)
+            (void)err_no_memory(&r->err);
         pthread_cond_broadcast(&r->changed);
         pthread_mutex_unlock(&r->lock);
     }
@@ -315,6 +317,7 @@ int qmp_client_call(struct qmp_client *client, const char *command, json_t *args
     }
     if (request_new(client, command, args, fd, &r, err) < 0)
         return -1;
+    r->wants_value = ret_value != NULL;
     atomic_fetch_add(&r->refs, 1);
     if (loop_post(client->loop, run_request, r, err) < 0) {
         request_unref(r);
@@ -326,7 +329,7 @@ int qmp_client_call(struct qmp_client *client, const char *command, json_t *args
         continue;
     if (!r->done) {
         (void)err_set(err, ERR_DEADLINE, "QMP %s: QEMU did not answer in time", command);
-    } else if (r->value == NULL) {
+    } else if (r->err.code != ERR_NONE) {
         if (err != NULL)
             *err = r->err;
         (void)err_prefix(err, "QMP %s", command);

@@ -54,6 +54,8 @@ static void vm_destroy(void *arg)
 {
     struct vm *vm = arg;
 
+    if (atomic_fetch_sub(&vm->destroy_posted, 1) != 1 || atomic_load(&vm->refs) != 0)
+        return;
     loop_source_free(vm->exit_source);
     loop_source_free(vm->kill_timer);
     qmp_client_free(vm->qmp);
@@ -72,7 +74,11 @@ void vm_unref(struct vm *vm)
 
     if (vm == NULL || atomic_fetch_sub(&vm->refs, 1) != 1)
         return;
-    /* Never at once, not even on the loop: the caller may be a callback of what would be freed. */
+    /*
+     * Never at once, not even on the loop: the caller may be a callback of what would be freed. Until it runs, events of
+     * QEMU may still start work on the loop that takes and drops a reference, and so comes by here again.
+     */
+    atomic_fetch_add(&vm->destroy_posted, 1);
     if (loop_post(vm->loop, vm_destroy, vm, &err) < 0)
         log_event(LOG_ERROR, NULL, &err, "machine object leaked, ignoring");
 }

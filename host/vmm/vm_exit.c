@@ -200,7 +200,7 @@ static void remove_socket(const struct vm *vm, const char *name)
 /* The one door. */
 static void on_exit_of_process(void *arg)
 {
-    struct vm *vm = vm_ref(arg);
+    struct vm *vm = arg;
     struct err why;
 
     loop_source_free(steal_ptr(&vm->exit_source));
@@ -220,7 +220,6 @@ static void on_exit_of_process(void *arg)
     if (vm->qmp != NULL)
         qmp_client_close(vm->qmp, &why);
     tell(vm);
-    vm_unref(vm);
 }
 
 static void on_kill_timer(void *arg)

@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* QEMU's command line: what must be there, what must not, and what cannot be expressed. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <string.h>
+
+#include "host/vmm/cmdline.h"
+
+static struct cmdline_spec sample(void)
+{
+    return (struct cmdline_spec){
+        .qemu = "/usr/bin/qemu-system-x86_64",
+        .qemu_major = 7,
+        .qemu_minor = 2,
+        .name = "pod-1",
+        .machine = "q35",
+        .accel = VMM_ACCEL_TCG,
+        .transport = VMM_TRANSPORT_SERIAL,
+        .memory_mib = 256,
+        .vcpus = 2,
+        .console = true,
+        .cmdline_extra = "casemate.x=1",
+        .fds = {.qmp = 3, .agent = 4, .vhost = -1, .kernel = 6, .initrd = 7},
+    };
+}
+
+/* The argument behind option, the n-th time it comes; NULL when there is none. */
+static const char *value_of(const struct cmdline *c, const char *option, int n)
+{
+    for (size_t i = 0; i + 1 < c->n; i++)
+        if (strcmp(c->argv[i], option) == 0 && n-- == 0)
+            return c->argv[i + 1];
+    return NULL;
+}
+
+static bool has_value(const struct cmdline *c, const char *option, const char *part)
+{
+    const char *value;
+
+    for (int n = 0; (value = value_of(c, option, n)) != NULL; n++)
+        if (strstr(value, part) != NULL)
+            return true;
+    return false;
+}
+
+static void build(const struct cmdline_spec *spec, struct cmdline *c)
+{
+    struct err err;
+
+    if (cmdline_build(spec, c, &err) < 0)
+        fail_msg("%s", err.msg);
+    assert_null(c->argv[c->n]);
+}
+
+static void is_confined_and_complete(void **state)
+{
+    struct cmdline_spec spec = sample();
+    cleanup_cmdline struct cmdline c = {0};
+
+    (void)state;
+    build(&spec, &c);
+    assert_string_equal(c.argv[0], spec.qemu);
+    assert_string_equal(value_of(&c, "-name", 0), "guest=pod-1,debug-threads=on");
+    assert_string_equal(value_of(&c, "-sandbox", 0),
+                        "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
+    assert_string_equal(value_of(&c, "-display", 0), "none");
+    assert_true(has_value(&c, "-chardev", "socket,id=qmp,fd=3,server=on,wait=off"));
+    assert_true(has_value(&c, "-chardev", "socket,id=agent,fd=4,server=on,wait=off"));
+    assert_true(has_value(&c, "-device", "name=org.casemate.agent.0"));
+    assert_true(has_value(&c, "-device", "virtio-scsi-pci,id=scsi0"));
+    assert_true(has_value(&c, "-device", "free-page-reporting=on"));
+    assert_true(has_value(&c, "-device", "vmgenid"));
+    assert_true(has_value(&c, "-device", "virtio-rng-pci"));
+    assert_string_equal(value_of(&c, "-kernel", 0), "/proc/self/fd/6");
+    assert_string_equal(value_of(&c, "-initrd", 0), "/proc/self/fd/7");
+    assert_true(has_value(&c, "-append", "panic=-1"));
+    assert_true(has_value(&c, "-append", " casemate.x=1"));
+    assert_false(has_value(&c, "-append", "nokaslr"));
+    assert_string_equal(value_of(&c, "-m", 0), "256");
+    assert_string_equal(value_of(&c, "-smp", 0), "2");
+    assert_true(has_value(&c, "-accel", "tcg,tb-size="));
+    assert_string_equal(value_of(&c, "-cpu", 0), "max");
+    bool nodefaults = false, no_user_config = false;
+    for (size_t i = 0; i < c.n; i++) {
+        nodefaults = nodefaults || strcmp(c.argv[i], "-nodefaults") == 0;
+        no_user_config = no_user_config || strcmp(c.argv[i], "-no-user-config") == 0;
+        /* No file of the host is named: everything comes as a descriptor. */
+        if (i > 0 && c.argv[i][0] == '/')
+            assert_non_null(strstr(c.argv[i], "/proc/self/fd/"));
+        assert_null(strstr(c.argv[i], "logfile"));
+    }
+    assert_true(nodefaults && no_user_config);
+}
+
+static void varies_with_what_is_asked(void **state)
+{
+    struct cmdline_spec spec = sample();
+    cleanup_cmdline struct cmdline kvm = {0}, quiet = {0};
+
+    (void)state;
+    spec.accel = VMM_ACCEL_KVM;
+    spec.transport = VMM_TRANSPORT_VSOCK;
+    spec.cid = 77777;
+    spec.fds.vhost = 5;
+    build(&spec, &kvm);
+    assert_string_equal(value_of(&kvm, "-accel", 0), "kvm");
+    assert_string_equal(value_of(&kvm, "-cpu", 0), "host");
+    assert_true(has_value(&kvm, "-device", "vhost-vsock-pci,guest-cid=77777,vhostfd=5"));
+    assert_false(has_value(&kvm, "-device", "virtserialport"));
+    assert_false(has_value(&kvm, "-chardev", "id=agent"));
+
+    spec = sample();
+    spec.console = false;
+    spec.cmdline_extra = NULL;
+    spec.fds.initrd = -1;
+    build(&spec, &quiet);
+    assert_false(has_value(&quiet, "-chardev", "ringbuf"));
+    assert_false(has_value(&quiet, "-append", "console="));
+    assert_null(value_of(&quiet, "-initrd", 0));
+    assert_int_not_equal(value_of(&quiet, "-append", 0)[0], ' ');
+}
+
+static void refuses_what_cannot_be(void **state)
+{
+    char longer[1100];
+    struct cmdline c = {0};
+    struct err err;
+
+    (void)state;
+    memset(longer, 'x', sizeof(longer) - 1);
+    longer[sizeof(longer) - 1] = '\0';
+    for (int i = 0; i < 9; i++) {
+        struct cmdline_spec spec = sample();
+        if (i == 0)
+            spec.name = "a,process=b";
+        else if (i == 1)
+            spec.name = "";
+        else if (i == 2)
+            spec.machine = "microvm";
+        else if (i == 3)
+            spec.accel = VMM_ACCEL_AUTO;
+        else if (i == 4)
+            spec.transport = VMM_TRANSPORT_AUTO;
+        else if (i == 5)
+            spec.memory_mib = 1;
+        else if (i == 6)
+            spec.vcpus = 0;
+        else if (i == 7)
+            spec.vcpus = 10000;
+        else
+            spec.cmdline_extra = longer;
+        assert_int_equal(cmdline_build(&spec, &c, &err), -1);
+        assert_true(err.code == ERR_INVALID || err.code == ERR_UNSUPPORTED);
+        assert_null(c.argv);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(is_confined_and_complete),
+        cmocka_unit_test(varies_with_what_is_asked),
+        cmocka_unit_test(refuses_what_cannot_be),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,494 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A machine without QEMU: the process is a sleeper, the monitor a fake. What cannot be made to happen with a real QEMU at
+ * will is shown here: commands that fail half-way or are never answered, guests that keep a disk, a daemon that died between
+ * two commands.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/base/clock.h"
+#include "common/base/fd.h"
+#include "common/base/spawn.h"
+#include "common/loop/loop.h"
+#include "host/vmm/process.h"
+#include "host/vmm/vmm.h"
+#include "tests/fakes/fake_qmp.h"
+
+#define SOON()  clock_deadline(100)
+#define LATER() clock_deadline(20000)
+
+static struct {
+    char dir[64];
+    struct loop *loop;
+    pthread_t thread;
+    struct vmm *vmm;
+    struct spawn_child child;
+    struct vm_record record;
+    struct fake_qmp *fake;
+    struct vm *vm;
+    int disk_fd;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    int n_exits;
+    struct vm_exit exit;
+} t;
+
+static void *run_loop(void *arg)
+{
+    struct err err;
+
+    if (loop_run(arg, &err) < 0)
+        abort();
+    return NULL;
+}
+
+static void tell_up(void *arg)
+{
+    if (write(*(const int *)arg, "", 1) != 1)
+        abort();
+}
+
+static void on_exit_told(void *arg, const struct vm_exit *how)
+{
+    assert_ptr_equal(arg, &t);
+    pthread_mutex_lock(&t.lock);
+    t.n_exits++;
+    t.exit = *how;
+    pthread_cond_broadcast(&t.changed);
+    pthread_mutex_unlock(&t.lock);
+}
+
+static void wait_told(void)
+{
+    struct timespec until;
+
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += 20;
+    pthread_mutex_lock(&t.lock);
+    while (t.n_exits == 0)
+        assert_int_equal(pthread_cond_timedwait(&t.changed, &t.lock, &until), 0);
+    pthread_mutex_unlock(&t.lock);
+}
+
+static void start_fake(const struct fake_qmp_options *options)
+{
+    char path[128];
+    struct err err;
+    int fd;
+
+    (void)snprintf(path, sizeof(path), "%s/qmp.sock", t.dir);
+    assert_int_equal(fd_listen_unix(path, 0600, &fd, &err), 0);
+    t.fake = fake_qmp_start(fd, true, options);
+}
+
+static int setup(void **state)
+{
+    const char *const argv[] = {"sleep", "1000", NULL};
+    const struct spawn_spec spec = {.path = "/bin/sleep", .argv = argv};
+    struct err err;
+    char path[128], byte;
+    int up[2];
+
+    (void)state;
+    memset(&t, 0, sizeof(t));
+    (void)snprintf(t.dir, sizeof(t.dir), "/tmp/test-vm-XXXXXX");
+    assert_non_null(mkdtemp(t.dir));
+    pthread_mutex_init(&t.lock, NULL);
+    pthread_cond_init(&t.changed, NULL);
+    assert_int_equal(loop_new(&t.loop, &err), 0);
+    assert_int_equal(pthread_create(&t.thread, NULL, run_loop, t.loop), 0);
+    assert_int_equal(pipe2(up, O_CLOEXEC), 0);
+    assert_int_equal(loop_post(t.loop, tell_up, &up[1], &err), 0);
+    assert_int_equal(read(up[0], &byte, 1), 1);
+    close(up[0]);
+    close(up[1]);
+    const struct vmm_config config = {.run_dir = t.dir, .accel = VMM_ACCEL_TCG, .uid_base = 5000, .uid_count = 4};
+    assert_int_equal(vmm_new(&config, t.loop, &t.vmm, &err), 0);
+
+    assert_int_equal(spawn_start(&spec, &t.child, &err), 0);
+    t.record = (struct vm_record){.id = "fake",
+                                  .pid = t.child.pid,
+                                  .uid = 5000,
+                                  .accel = VMM_ACCEL_TCG,
+                                  .transport = VMM_TRANSPORT_SERIAL,
+                                  .qemu_version = "7.2.0"};
+    (void)snprintf(t.record.dir, sizeof(t.record.dir), "%s", t.dir);
+    assert_int_equal(process_boot_id(t.record.boot_id, &err), 0);
+    assert_int_equal(process_start_ticks(t.child.pid, &t.record.start_ticks, &err), 0);
+    (void)snprintf(path, sizeof(path), "%s/disk", t.dir);
+    t.disk_fd = open(path, O_RDONLY | O_CREAT | O_CLOEXEC, 0600);
+    assert_true(t.disk_fd >= 0);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    process_kill(t.child.pidfd);
+    vm_unref(t.vm);
+    vmm_free(t.vmm);
+    if (t.fake != NULL)
+        fake_qmp_stop(t.fake);
+    loop_stop(t.loop);
+    pthread_join(t.thread, NULL);
+    loop_free(t.loop);
+    spawn_kill(&t.child);
+    close(t.disk_fd);
+    return fd_remove_tree(AT_FDCWD, t.dir, NULL);
+}
+
+static void attach(const struct fake_qmp_options *options)
+{
+    struct err err;
+
+    start_fake(options);
+    if (vm_attach(t.vmm, &t.record, LATER(), &t.vm, &err) < 0)
+        fail_msg("%s", err.msg);
+    assert_int_equal(vm_set_exit_handler(t.vm, on_exit_told, &t, &err), 0);
+}
+
+static int add(const char *serial, int64_t deadline_ms, uint32_t *ret_lun, struct err *err)
+{
+    const struct vm_disk disk = {.fd = t.disk_fd, .read_only = true, .serial = serial};
+
+    return vm_add_disk(t.vm, &disk, deadline_ms, ret_lun, err);
+}
+
+static size_t n_disks(void)
+{
+    struct vm_disk_info *list = NULL;
+    struct err err;
+    size_t n;
+
+    assert_int_equal(vm_list_disks(t.vm, &list, &n, &err), 0);
+    free(list);
+    return n;
+}
+
+static void expect_nothing_attached(void)
+{
+    assert_int_equal(fake_qmp_devices(t.fake), 0);
+    assert_int_equal(fake_qmp_nodes(t.fake), 0);
+    assert_int_equal(fake_qmp_fdsets(t.fake), 0);
+    assert_int_equal(n_disks(), 0);
+}
+
+static void failed_additions_are_undone(void **state)
+{
+    static const char *const steps[] = {"add-fd", "blockdev-add", "device_add"};
+    struct err err;
+    uint32_t lun;
+
+    (void)state;
+    attach(NULL);
+    for (size_t i = 0; i < 3; i++) {
+        fake_qmp_set(t.fake, &(struct fake_qmp_options){.fail = steps[i]});
+        assert_int_equal(add("a", LATER(), &lun, &err), -1);
+        assert_non_null(strstr(err.msg, "told to fail"));
+        assert_non_null(strstr(err.msg, steps[i]));
+        expect_nothing_attached();
+    }
+    fake_qmp_set(t.fake, &(struct fake_qmp_options){0});
+    assert_int_equal(add("a", LATER(), &lun, &err), 0);
+    assert_int_equal(add("b", LATER(), &lun, &err), 0);
+    assert_int_equal(vm_remove_disk(t.vm, 0, LATER(), &err), 0);
+    assert_int_equal(vm_remove_disk(t.vm, lun, LATER(), &err), 0);
+    expect_nothing_attached();
+}
+
+/* No answer: the caller leaves at its deadline, the LUN stays reserved, and the monitor is still in order. */
+static void an_unanswered_addition_ends_at_its_deadline(void **state)
+{
+    struct err err;
+    uint32_t lun;
+
+    (void)state;
+    attach(NULL);
+    fake_qmp_set(t.fake, &(struct fake_qmp_options){.silent = "device_add"});
+    int64_t before = clock_monotonic_ms();
+    assert_int_equal(add("a", SOON(), &lun, &err), -1);
+    assert_int_equal(err.code, ERR_DEADLINE);
+    assert_true(clock_monotonic_ms() - before < 10000);
+    assert_int_equal(n_disks(), 1); /* being taken apart: the guest may still have it */
+    assert_int_equal(vm_kill(t.vm, &err), 0);
+    wait_told();
+    assert_true(t.exit.asked_for);
+}
+
+static void a_guest_may_keep_a_disk(void **state)
+{
+    struct err err;
+    uint32_t lun;
+
+    (void)state;
+    attach(&(struct fake_qmp_options){.hold_deletion = true});
+    assert_int_equal(add("a", LATER(), &lun, &err), 0);
+    assert_int_equal(vm_remove_disk(t.vm, lun, SOON(), &err), -1);
+    assert_int_equal(err.code, ERR_DEADLINE);
+    assert_int_equal(fake_qmp_nodes(t.fake), 1);
+    assert_int_equal(fake_qmp_count(t.fake, "blockdev-del"), 0);
+    /* Again: QEMU says that it is under way. */
+    assert_int_equal(vm_remove_disk(t.vm, lun, SOON(), &err), -1);
+    assert_int_equal(err.code, ERR_DEADLINE);
+    /* The guest gives in when nobody waits. */
+    fake_qmp_release(t.fake);
+    fake_qmp_wait_for(t.fake, "remove-fd", 1);
+    assert_int_equal(add("b", LATER(), &lun, &err), 0);
+    assert_int_equal(fake_qmp_nodes(t.fake), 1);
+    assert_int_equal(vm_remove_disk(t.vm, 500, LATER(), &err), -1);
+    assert_int_equal(err.code, ERR_NOT_FOUND);
+    assert_int_equal(vm_remove_disk(t.vm, VM_DISK_LUNS, LATER(), &err), -1);
+    assert_int_equal(err.code, ERR_NOT_FOUND);
+}
+
+static void a_disk_that_sticks_blocks_only_its_lun(void **state)
+{
+    struct err err;
+    uint32_t lun;
+
+    (void)state;
+    attach(NULL);
+    assert_int_equal(add("a", LATER(), &lun, &err), 0);
+    assert_int_equal(lun, 0);
+    fake_qmp_set(t.fake, &(struct fake_qmp_options){.fail = "blockdev-del"});
+    assert_int_equal(vm_remove_disk(t.vm, 0, LATER(), &err), -1);
+    assert_int_equal(err.code, ERR_SYSTEM);
+    fake_qmp_set(t.fake, &(struct fake_qmp_options){0});
+    assert_int_equal(add("b", LATER(), &lun, &err), 0);
+    assert_int_equal(lun, 1);
+}
+
+static void all_luns_can_be_used(void **state)
+{
+    struct err err;
+    uint32_t lun;
+    char serial[16];
+
+    (void)state;
+    attach(NULL);
+    for (uint32_t i = 0; i < VM_DISK_LUNS; i++) {
+        (void)snprintf(serial, sizeof(serial), "disk-%u", i);
+        assert_int_equal(add(serial, LATER(), &lun, &err), 0);
+        assert_int_equal(lun, i);
+    }
+    assert_int_equal(add("one-more", LATER(), &lun, &err), -1);
+    assert_int_equal(err.code, ERR_EXHAUSTED);
+    assert_int_equal(add("disk-77", LATER(), &lun, &err), -1);
+    assert_int_equal(err.code, ERR_EXISTS);
+}
+
+static void bad_disks_are_refused(void **state)
+{
+    static const char *const serials[] = {NULL, "", "a b", "a,b", "\xc3\xa4", "0123456789012345678901234567890123456"};
+    struct err err;
+    uint32_t lun;
+    int pair[2];
+
+    (void)state;
+    attach(NULL);
+    for (size_t i = 0; i < sizeof(serials) / sizeof(serials[0]); i++) {
+        assert_int_equal(add(serials[i], LATER(), &lun, &err), -1);
+        assert_int_equal(err.code, ERR_INVALID);
+    }
+    const struct vm_disk writable = {.fd = t.disk_fd, .serial = "w"};
+    assert_int_equal(vm_add_disk(t.vm, &writable, LATER(), &lun, &err), -1);
+    assert_int_equal(err.code, ERR_INVALID);
+    assert_int_equal(pipe2(pair, O_CLOEXEC), 0);
+    const struct vm_disk a_pipe = {.fd = pair[0], .read_only = true, .serial = "p"};
+    assert_int_equal(vm_add_disk(t.vm, &a_pipe, LATER(), &lun, &err), -1);
+    assert_int_equal(err.code, ERR_INVALID);
+    close(pair[0]);
+    close(pair[1]);
+    assert_int_equal(fake_qmp_count(t.fake, "add-fd"), 0);
+}
+
+/* The former daemon died in the middle of additions: a set, a node without a device; and one whole disk. */
+static void rests_are_cleared_when_found_again(void **state)
+{
+    struct vm_disk_info *list = NULL;
+    struct err err;
+    uint32_t lun;
+    size_t n;
+
+    (void)state;
+    start_fake(NULL);
+    fake_qmp_plant(t.fake, 2, 3, "whole");
+    fake_qmp_plant(t.fake, 5, 2, NULL);
+    fake_qmp_plant(t.fake, 9, 1, NULL);
+    fake_qmp_plant(t.fake, VM_DISK_LUNS + 10, 1, NULL); /* not of ours */
+    if (vm_attach(t.vmm, &t.record, LATER(), &t.vm, &err) < 0)
+        fail_msg("%s", err.msg);
+    fake_qmp_wait_for(t.fake, "remove-fd", 2);
+    assert_int_equal(fake_qmp_fdsets(t.fake), 2);
+    assert_int_equal(fake_qmp_nodes(t.fake), 1);
+    assert_int_equal(vm_list_disks(t.vm, &list, &n, &err), 0);
+    assert_int_equal(n, 1);
+    assert_int_equal(list[0].lun, 2);
+    assert_string_equal(list[0].serial, "whole");
+    assert_true(list[0].read_only);
+    free(list);
+    assert_int_equal(add("whole", LATER(), &lun, &err), -1);
+    assert_int_equal(err.code, ERR_EXISTS);
+    assert_int_equal(vm_remove_disk(t.vm, 2, LATER(), &err), 0);
+    assert_int_equal(add("whole", LATER(), &lun, &err), 0);
+    assert_int_equal(lun, 0);
+}
+
+static void a_lost_monitor_ends_the_machine(void **state)
+{
+    struct err err;
+    uint32_t lun;
+
+    (void)state;
+    attach(NULL);
+    fake_qmp_hang_up(t.fake);
+    wait_told();
+    assert_false(t.exit.asked_for);
+    assert_true(vm_has_exited(t.vm, NULL));
+    assert_int_equal(add("a", LATER(), &lun, &err), -1);
+    assert_int_equal(err.code, ERR_UNAVAILABLE);
+    assert_int_equal(vm_stop(t.vm, LATER(), &err), 0);
+    assert_int_equal(t.n_exits, 1);
+}
+
+static void a_garbled_monitor_is_named(void **state)
+{
+    (void)state;
+    attach(NULL);
+    fake_qmp_say(t.fake, "what?\n", 6);
+    wait_told();
+    assert_non_null(strstr(t.exit.reason, "cannot be managed"));
+}
+
+/* The guest's end, as QEMU tells it. The console is base64 of "one\nKernel panic - not syncing: \"x\"\ntwo\n". */
+static void the_last_words_are_kept(void **state)
+{
+    static const char event[] =
+        "{\"event\": \"SHUTDOWN\", \"data\": {\"guest\": true, \"reason\": \"guest-reset\"}}\r\n";
+
+    (void)state;
+    attach(&(struct fake_qmp_options){
+        .console = "b25lCktlcm5lbCBwYW5pYyAtIG5vdCBzeW5jaW5nOiAieCIKdHdvCg=="});
+    fake_qmp_say(t.fake, event, sizeof(event) - 1);
+    fake_qmp_wait_for(t.fake, "quit", 1);
+    process_kill(t.child.pidfd); /* what quit does to a real one */
+    wait_told();
+    assert_non_null(strstr(t.exit.reason, "the guest reset itself"));
+    assert_non_null(strstr(t.exit.reason, "Kernel panic - not syncing: ?x?"));
+    assert_null(strstr(t.exit.reason, "two"));
+}
+
+static void a_guest_that_ended_alone_is_led_to_its_end(void **state)
+{
+    struct err err;
+    int fd = -1;
+
+    (void)state;
+    attach(&(struct fake_qmp_options){.status = "shutdown"});
+    assert_int_equal(vm_connect_agent(t.vm, LATER(), &fd, &err), -1);
+    assert_int_equal(err.code, ERR_UNAVAILABLE);
+    /* Nobody obeys "quit" here, so the timer kills. */
+    wait_told();
+    assert_non_null(strstr(t.exit.reason, "powered off"));
+}
+
+static void stop_kills_what_does_not_quit(void **state)
+{
+    struct err err;
+
+    (void)state;
+    attach(NULL);
+    assert_int_equal(vm_stop(t.vm, SOON(), &err), 0);
+    fake_qmp_wait_for(t.fake, "quit", 1);
+    wait_told();
+    assert_true(t.exit.asked_for);
+    assert_int_equal(t.exit.exit_status, 128 + 9);
+    /* A handler set afterwards is told too, and one that is taken back is not. */
+    t.n_exits = 0;
+    assert_int_equal(vm_set_exit_handler(t.vm, NULL, NULL, &err), 0);
+    assert_int_equal(t.n_exits, 0);
+}
+
+static void a_late_handler_is_told(void **state)
+{
+    struct err err;
+
+    (void)state;
+    start_fake(NULL);
+    assert_int_equal(vm_attach(t.vmm, &t.record, LATER(), &t.vm, &err), 0);
+    assert_int_equal(vm_kill(t.vm, &err), 0);
+    assert_int_equal(vm_set_exit_handler(t.vm, on_exit_told, &t, &err), 0);
+    wait_told();
+    assert_int_equal(t.n_exits, 1);
+}
+
+static void records_of_others_are_not_found(void **state)
+{
+    struct vm_record r = t.record;
+    struct err err;
+
+    (void)state;
+    r.start_ticks++;
+    assert_int_equal(vm_attach(t.vmm, &r, LATER(), &t.vm, &err), -1);
+    assert_int_equal(err.code, ERR_NOT_FOUND);
+    assert_int_equal(vm_kill_record(t.vmm, &r, LATER(), &err), 0);
+    r = t.record;
+    r.boot_id[0] = r.boot_id[0] == '0' ? '1' : '0';
+    assert_int_equal(vm_attach(t.vmm, &r, LATER(), &t.vm, &err), -1);
+    assert_int_equal(err.code, ERR_NOT_FOUND);
+    assert_int_equal(vm_kill_record(t.vmm, &r, LATER(), &err), 0);
+    /* None of this touched the process; and without a monitor it can still be killed. */
+    assert_int_equal(process_wait(t.child.pidfd, SOON(), NULL), -1);
+    assert_int_equal(vm_attach(t.vmm, &t.record, SOON(), &t.vm, &err), -1);
+    assert_int_not_equal(err.code, ERR_DEADLINE);
+    assert_int_equal(process_wait(t.child.pidfd, SOON(), NULL), -1);
+    assert_int_equal(vm_kill_record(t.vmm, &t.record, LATER(), &err), 0);
+    assert_int_equal(process_wait(t.child.pidfd, SOON(), NULL), 0);
+}
+
+static void a_monitor_that_hangs_is_reported(void **state)
+{
+    struct err err;
+
+    (void)state;
+    start_fake(&(struct fake_qmp_options){.silent = "query-status"});
+    assert_int_equal(vm_attach(t.vmm, &t.record, SOON(), &t.vm, &err), -1);
+    assert_int_equal(err.code, ERR_DEADLINE);
+    assert_int_equal(process_wait(t.child.pidfd, SOON(), NULL), -1);
+    assert_int_equal(vm_kill_record(t.vmm, &t.record, LATER(), &err), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(failed_additions_are_undone, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_unanswered_addition_ends_at_its_deadline, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_guest_may_keep_a_disk, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_disk_that_sticks_blocks_only_its_lun, setup, teardown),
+        cmocka_unit_test_setup_teardown(all_luns_can_be_used, setup, teardown),
+        cmocka_unit_test_setup_teardown(bad_disks_are_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(rests_are_cleared_when_found_again, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_lost_monitor_ends_the_machine, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_garbled_monitor_is_named, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_last_words_are_kept, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_guest_that_ended_alone_is_led_to_its_end, setup, teardown),
+        cmocka_unit_test_setup_teardown(stop_kills_what_does_not_quit, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_late_handler_is_told, setup, teardown),
+        cmocka_unit_test_setup_teardown(records_of_others_are_not_found, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_monitor_that_hangs_is_reported, setup, teardown),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
