@@ -193,7 +193,7 @@ $(BUILD)/guest/.stamp-%: $(BUILD)/bin/casemate-agent $(wildcard vm-images/*)
 	@bash vm-images/build.sh --agent $(BUILD)/bin/casemate-agent --out $(BUILD)/guest --kernel $(KERNEL)
 	@rm -f $(BUILD)/guest/.stamp-* && touch $@
 
-guest-kernel: ## Build the tuned guest kernel from Debian's linux-source (about 15 minutes once; cached)
+guest-kernel: ## Build the tuned guest kernel from Debian's linux-source (about 12 minutes once; cached)
 	@bash vm-images/build-kernel.sh
 
 # ---- lint ------------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ build=(gcc libc6-dev make pkg-config protobuf-c-compiler libprotobuf-c-dev libng
 run=(qemu-system-x86 e2fsprogs busybox-static iproute2 util-linux)
 test=(clang clang-tidy clang-format llvm cppcheck shellcheck protobuf-compiler libprotobuf-dev docker-registry
     containernetworking-plugins containerd runc iptables jq openssl apache2-utils squashfs-tools skopeo strace procps
-    curl acl attr)
+    curl acl attr flex bison bc libelf-dev binutils perl)
 
 case ${1:-all} in
 build) wanted=("${build[@]}") ;;
