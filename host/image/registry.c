@@ -22,7 +22,13 @@
 #include "common/base/text.h"
 #include "host/image/registry_token.h"
 
-enum { MAX_REDIRECTS = 6, MAX_TRIES = 5, BACKOFF_MS = 250, MAX_RETRY_AFTER_S = 60 };
+enum {
+    MAX_REDIRECTS = 6,
+    MAX_TRIES = 4, /* in a row without much progress */
+    MUCH_BYTES = 1 << 20,
+    BACKOFF_MS = 250,
+    MAX_RETRY_AFTER_S = 60,
+};
 
 struct endpoint {
     char *base; /* "https://host[:port]", no slash at the end */
@@ -429,17 +435,18 @@ static int get_rest(struct registry *r, struct http_client *client, struct endpo
 }
 
 /*
- * Whether another request makes sense, after waiting; counts tries since the last byte. A peer that cannot be reached is
- * not tried twice in a row, the next endpoint is.
+ * Whether another request makes sense, after waiting; counts tries without much progress, so that a peer that stalls
+ * again and again does not keep a pull for ever. A peer that cannot be reached is not tried twice in a row, the next
+ * endpoint is.
  */
 static bool try_again(struct registry *r, const struct http_response *resp, unsigned *tries,
                       bool progress, struct err *err)
 {
     struct err wait = {0};
-    *tries = progress ? 0 : *tries + 1;
-    if (err->code != ERR_UNAVAILABLE || *tries + 1 >= MAX_TRIES || resp->status == 0)
+    *tries = progress ? 1 : *tries + 1;
+    if (err->code != ERR_UNAVAILABLE || *tries >= MAX_TRIES || resp->status == 0)
         return false;
-    if (back_off(r, *tries, resp->retry_after_s, &wait) < 0) {
+    if (back_off(r, *tries - 1, resp->retry_after_s, &wait) < 0) {
         *err = wait;
         return false;
     }
@@ -461,7 +468,7 @@ static int stream_blob(struct registry *r, struct http_client *client, struct bl
                 return 0;
             if (s->sink_failed || is_final(err))
                 return -1;
-            if (!try_again(r, resp, &tries, s->delivered > before, err))
+            if (!try_again(r, resp, &tries, s->delivered - before >= MUCH_BYTES, err))
                 break;
         }
         (void)err_prefix(err, "%s", e->base);

@@ -177,7 +177,7 @@ static int command_line(int argc, char **argv)
 static void test_needs_a_registry(void **state)
 {
     (void)state;
-    print_message("skipped: needs a registry, see tests/integration/test_image_registry.sh\n");
+    print_message("SKIP: needs a registry, see tests/integration/test_image_registry.sh\n");
     skip();
 }
 
