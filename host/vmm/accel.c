@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation. That /dev/kvm exists, and even that QEMU starts with it, says little: under some nested hypervisors
- * firmware runs and an ordinary kernel never gets through its first instructions. A small hand-made guest would be
- * fooled just so. So the trial is the real thing: the product's kernel and initrd are started under KVM the same way as any
- * pod's machine, and must come up to the agent's echo on the link.
+ * Theory of operation. That /dev/kvm exists, and even that QEMU starts with it, says little: under
+ * some nested hypervisors firmware runs and an ordinary kernel never gets through its first
+ * instructions. A small hand-made guest would be fooled just so. So the trial is the real thing:
+ * the product's kernel and initrd are started under KVM the same way as any pod's machine, and must
+ * come up to the agent's echo on the link.
  *
- * On a host where KVM works this takes a fraction of a second; where it does not, up to the time limit. Hence the verdict is
- * remembered in a file, for this boot of the host, this QEMU binary and this /dev/kvm (identity and access), since each of them
- * can change the answer.
+ * On a host where KVM works this takes a fraction of a second; where it does not, up to the time
+ * limit. Hence the verdict is remembered in a file, for this boot of the host, this QEMU binary and
+ * this /dev/kvm (identity and access), since each of them can change the answer.
  */
 #include "host/vmm/accel.h"
 
@@ -30,7 +31,9 @@
 #define PROBE_MEMORY_MIB 256
 #define CONSOLE_MS       1000
 
-/* ---- memory ------------------------------------------------------------------------------------------------------ */
+/* ---- memory
+ * ------------------------------------------------------------------------------------------------------
+ */
 
 int accel_cache_encode(const struct accel_verdict *verdict, const char *key, char **ret_text,
                        struct err *err)
@@ -59,8 +62,8 @@ int accel_cache_decode(const char *text, const char *key, struct accel_verdict *
         return err_set(err, ERR_PROTOCOL, "accelerator verdict: too long");
     cleanup_json json_t *root = json_loads(text, JSON_REJECT_DUPLICATES, &json_err);
     if (root == NULL ||
-        json_unpack(root, "{s:i, s:s, s:s, s:b, s:s}", "version", &version, "key", &file_key, "accel",
-                    &accel, "is_fallback", &is_fallback, "reason", &reason) < 0 ||
+        json_unpack(root, "{s:i, s:s, s:s, s:b, s:s}", "version", &version, "key", &file_key,
+                    "accel", &accel, "is_fallback", &is_fallback, "reason", &reason) < 0 ||
         version != CACHE_VERSION || vmm_accel_parse(accel, &v.accel) < 0 ||
         v.accel == VMM_ACCEL_AUTO)
         return err_set(err, ERR_PROTOCOL, "accelerator verdict: not understood");
@@ -82,11 +85,11 @@ static int make_key(const struct vmm *vmm, const struct vmm_choice *choice, char
         return err_set_errno(err, errno, "%s", choice->qemu);
     if (stat("/dev/kvm", &kvm) < 0)
         return err_set_errno(err, errno, "/dev/kvm");
-    *ret_key = text_printf(
-        "boot %s; %s %s %llu.%lld; kvm %llx %o %u:%u; %s", vmm->boot_id, choice->qemu,
-        choice->version, (unsigned long long)qemu.st_ino, (long long)qemu.st_mtim.tv_sec,
-        (unsigned long long)kvm.st_rdev, (unsigned int)kvm.st_mode, kvm.st_uid, kvm.st_gid,
-        vmm->config.uid_count > 0 ? "own uids" : "own rights");
+    *ret_key = text_printf("boot %s; %s %s %llu.%lld; kvm %llx %o %u:%u; %s", vmm->boot_id,
+                           choice->qemu, choice->version, (unsigned long long)qemu.st_ino,
+                           (long long)qemu.st_mtim.tv_sec, (unsigned long long)kvm.st_rdev,
+                           (unsigned int)kvm.st_mode, kvm.st_uid, kvm.st_gid,
+                           vmm->config.uid_count > 0 ? "own uids" : "own rights");
     return *ret_key == NULL ? err_no_memory(err) : 0;
 }
 
@@ -110,7 +113,9 @@ static void save(const struct vmm *vmm, const char *key, const struct accel_verd
         log_event(LOG_WARN, NULL, &err, "the verdict on KVM could not be remembered, ignoring");
 }
 
-/* ---- the trial --------------------------------------------------------------------------------------------------- */
+/* ---- the trial
+ * ---------------------------------------------------------------------------------------------------
+ */
 
 /* Adds the end of the guest's console to a failure: where it stuck is the best clue there is. */
 static void add_last_words(struct vm *vm, struct err *err)
@@ -184,7 +189,9 @@ int vmm_probe(struct vmm *vmm, enum vmm_accel accel, int64_t deadline_ms, struct
     return result;
 }
 
-/* ---- the decision ------------------------------------------------------------------------------------------------ */
+/* ---- the decision
+ * ------------------------------------------------------------------------------------------------
+ */
 
 static void set_verdict(struct accel_verdict *v, enum vmm_accel accel, const char *reason)
 {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Four digits make three bytes; '=' only fills up the last group. Nothing else is skipped or tolerated.
+ * Four digits make three bytes; '=' only fills up the last group. Nothing else is skipped or
+ * tolerated.
  */
 #include "host/vmm/base64.h"
 

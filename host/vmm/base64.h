@@ -6,5 +6,6 @@
 
 #include "common/base/err.h"
 
-/* The bytes as a NUL-terminated string on the heap (free it); NUL bytes among them become '?'. PROTOCOL: not base64. */
+/* The bytes as a NUL-terminated string on the heap (free it); NUL bytes among them become '?'.
+ * PROTOCOL: not base64. */
 int base64_decode_text(const char *text, char **ret_bytes, struct err *err);

@@ -1,21 +1,26 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation. A machine is a fixed frame (sandbox, monitor, accelerator, boot) and a list of devices, each one
- * string; later devices (network, growing memory) are further lines in add_devices. Everything QEMU needs from the host
- * comes as a descriptor, so the process can run as a stranger without rights to any file: the kernel and the initrd are
- * named through /proc/self/fd.
+ * Theory of operation. A machine is a fixed frame (sandbox, monitor, accelerator, boot) and a list
+ * of devices, each one string; later devices (network, growing memory) are further lines in
+ * add_devices. Everything QEMU needs from the host comes as a descriptor, so the process can run as
+ * a stranger without rights to any file: the kernel and the initrd are named through /proc/self/fd.
  *
  * Choices that are not obvious:
- * - `-action reboot=shutdown,shutdown=pause`: a guest that powers off, resets or crashes leaves a *paused* QEMU, which
- *   still holds the reason and the last console output. The daemon collects both and then ends QEMU, also when the daemon
- *   was not running at that moment. The cost, memory held until then, is bounded by the daemon's absence.
- * - the console is an isa-serial port into a ring buffer in QEMU's memory. A file would let a hostile guest fill the disk, and
- *   a pipe would stop the guest (or lose everything) while no daemon reads. The ring is bounded, needs no reader and no
- *   right, and survives the daemon. No virtconsole: a kernel that panics early never gets that far.
+ * - `-action reboot=shutdown,shutdown=pause`: a guest that powers off, resets or crashes leaves a
+ * *paused* QEMU, which still holds the reason and the last console output. The daemon collects both
+ * and then ends QEMU, also when the daemon was not running at that moment. The cost, memory held
+ * until then, is bounded by the daemon's absence.
+ * - the console is an isa-serial port into a ring buffer in QEMU's memory. A file would let a
+ * hostile guest fill the disk, and a pipe would stop the guest (or lose everything) while no daemon
+ * reads. The ring is bounded, needs no reader and no right, and survives the daemon. No
+ * virtconsole: a kernel that panics early never gets that far.
  * - no pvpanic: with panic=-1 the kernel resets at once, and the reason is in the ring.
- * - TCG's translation cache is capped at 32 MiB (tb-size): its default is much larger and is paid per machine.
- * - KASLR stays on; `tsc=reliable no_timer_check` only take calibration and a self-test out of the boot.
- * - one virtio-scsi controller carries all disks (LUNs), because hotplug of a LUN needs no PCI slot and no ACPI.
+ * - TCG's translation cache is capped at 32 MiB (tb-size): its default is much larger and is paid
+ * per machine.
+ * - KASLR stays on; `tsc=reliable no_timer_check` only take calibration and a self-test out of the
+ * boot.
+ * - one virtio-scsi controller carries all disks (LUNs), because hotplug of a LUN needs no PCI slot
+ * and no ACPI.
  */
 #include "host/vmm/cmdline.h"
 
@@ -28,7 +33,8 @@
 
 #define MAX_ARGS 96
 
-/* Appends formatted strings to argv; remembers the first failure, so that callers need not check each line. */
+/* Appends formatted strings to argv; remembers the first failure, so that callers need not check
+ * each line. */
 struct builder {
     struct cmdline cmdline;
     bool failed;

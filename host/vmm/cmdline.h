@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * QEMU's command line as data: what a machine is made of, and a pure function from that to argv. Knows the options of QEMU
- * 7.2 to 10. Opens nothing: files and sockets are numbers of descriptors that QEMU will have. The argv owns its strings.
- * Any thread.
+ * QEMU's command line as data: what a machine is made of, and a pure function from that to argv.
+ * Knows the options of QEMU 7.2 to 10. Opens nothing: files and sockets are numbers of descriptors
+ * that QEMU will have. The argv owns its strings. Any thread.
  */
 #pragma once
 
@@ -24,8 +24,8 @@ struct cmdline_fds {
 };
 
 struct cmdline_spec {
-    const char *qemu;    /* argv[0] */
-    int qemu_major;      /* version, for options that changed */
+    const char *qemu; /* argv[0] */
+    int qemu_major;   /* version, for options that changed */
     int qemu_minor;
     const char *name;    /* shown by ps and found again by vmm_kill_stray */
     const char *machine; /* "q35" */
@@ -44,7 +44,8 @@ struct cmdline {
     size_t n;
 };
 
-/* Builds the command line. INVALID when a value cannot be expressed (a comma in the name, no memory, ...). */
+/* Builds the command line. INVALID when a value cannot be expressed (a comma in the name, no
+ * memory, ...). */
 int cmdline_build(const struct cmdline_spec *spec, struct cmdline *ret_cmdline, struct err *err);
 
 /* Releases what cmdline_build made; an empty one is fine. */

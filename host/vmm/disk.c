@@ -1,17 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation. A disk is three things in QEMU, made in this order and taken apart in the reverse one: a descriptor set
- * that holds the file, a block node "diskN" over it, and a device "diskN" on LUN N of the one SCSI controller. N is chosen
- * here, so every name is known before its command is answered. An undo can therefore be queued behind a command whose fate
- * is not known yet (its deadline passed): QMP runs commands in order, so the undo finds whatever there is.
+ * Theory of operation. A disk is three things in QEMU, made in this order and taken apart in the
+ * reverse one: a descriptor set that holds the file, a block node "diskN" over it, and a device
+ * "diskN" on LUN N of the one SCSI controller. N is chosen here, so every name is known before its
+ * command is answered. An undo can therefore be queued behind a command whose fate is not known yet
+ * (its deadline passed): QMP runs commands in order, so the undo finds whatever there is.
  *
- * Taking apart is driven by events, on the loop, and not by whoever asked: device_del only starts the removal, DEVICE_DELETED
- * says that the device is gone, and a guest may take any time for that. Then blockdev-del and remove-fd are sent, and the LUN
- * is free again when both are answered. vm_remove_disk only waits to see this. (blockdev-del before DEVICE_DELETED fails
- * with "Node is in use".)
+ * Taking apart is driven by events, on the loop, and not by whoever asked: device_del only starts
+ * the removal, DEVICE_DELETED says that the device is gone, and a guest may take any time for that.
+ * Then blockdev-del and remove-fd are sent, and the LUN is free again when both are answered.
+ * vm_remove_disk only waits to see this. (blockdev-del before DEVICE_DELETED fails with "Node is in
+ * use".)
  *
- * Sequences that run on the loop hold a reference to the vm; they address a disk by LUN, and a disk leaves the table only
- * at their end.
+ * Sequences that run on the loop hold a reference to the vm; they address a disk by LUN, and a disk
+ * leaves the table only at their end.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -49,7 +51,9 @@ int disk_lun_of_name(const char *name, uint32_t *ret_lun)
     return 0;
 }
 
-/* ---- the table ---------------------------------------------------------------------------------------------------- */
+/* ---- the table
+ * ----------------------------------------------------------------------------------------------------
+ */
 
 struct disk *disk_new(struct vm *vm, uint32_t lun, bool read_only, const char *serial,
                       enum disk_state state)
@@ -131,9 +135,11 @@ static int wait_gone(struct vm *vm, uint32_t lun, int64_t deadline_ms, struct er
     return result;
 }
 
-/* ---- taking apart: a sequence on the loop --------------------------------------------------------------------------- */
+/* ---- taking apart: a sequence on the loop
+ * --------------------------------------------------------------------------- */
 
-/* One step of a sequence: the disk (the table keeps it while a sequence runs) and a reference to its vm. */
+/* One step of a sequence: the disk (the table keeps it while a sequence runs) and a reference to
+ * its vm. */
 static struct disk *sequence_begin(struct vm *vm, uint32_t lun)
 {
     (void)vm_ref(vm);
@@ -218,7 +224,8 @@ void disk_on_device_deleted(struct vm *vm, const char *device_id)
         drop(sequence_begin(vm, lun));
 }
 
-/* The undo's device_del: accepted means that DEVICE_DELETED will start the rest; refused, that there is no device. */
+/* The undo's device_del: accepted means that DEVICE_DELETED will start the rest; refused, that
+ * there is no device. */
 static void on_undo_device_del(void *arg, json_t *ret, const struct err *err)
 {
     struct disk *d = arg;
@@ -245,19 +252,22 @@ static void undo(struct vm *vm, uint32_t lun, bool device_possible)
     }
     disk_name(lun, name);
     set_disk_state(vm, lun, DISK_REMOVING);
-    if (qmp_client_send(vm->qmp, "device_del", json_pack("{s:s}", "id", name), on_undo_device_del, d,
-                        &failure) < 0)
+    if (qmp_client_send(vm->qmp, "device_del", json_pack("{s:s}", "id", name), on_undo_device_del,
+                        d, &failure) < 0)
         sequence_end(d, &failure);
 }
 
-/* ---- adding -------------------------------------------------------------------------------------------------------- */
+/* ---- adding
+ * --------------------------------------------------------------------------------------------------------
+ */
 
 static int add_fd(struct vm *vm, const struct vm_disk *disk, uint32_t lun, int64_t deadline_ms,
                   struct err *err)
 {
     return qmp_client_call(
-        vm->qmp, "add-fd", json_pack("{s:I, s:s}", "fdset-id", FDSET_OF(lun), "opaque", disk->serial),
-        disk->fd, deadline_ms, NULL, err);
+        vm->qmp, "add-fd",
+        json_pack("{s:I, s:s}", "fdset-id", FDSET_OF(lun), "opaque", disk->serial), disk->fd,
+        deadline_ms, NULL, err);
 }
 
 static int add_node(struct vm *vm, const struct vm_disk *disk, uint32_t lun, bool is_block,
@@ -268,15 +278,16 @@ static int add_node(struct vm *vm, const struct vm_disk *disk, uint32_t lun, boo
     disk_name(lun, name);
     (void)snprintf(path, sizeof(path), "/dev/fdset/%u", lun + 1);
     /*
-     * Read-only layers are shared by many machines, so they go through the host's page cache, and so does scratch, which
-     * is mostly dead before it would be written. Locking is off: descriptors came open, and layers are opened many times.
+     * Read-only layers are shared by many machines, so they go through the host's page cache, and
+     * so does scratch, which is mostly dead before it would be written. Locking is off: descriptors
+     * came open, and layers are opened many times.
      */
-    json_t *args = json_pack(
-        "{s:s, s:s, s:b, s:b, s:s, s:{s:b, s:b}, s:{s:s, s:s, s:s, s:s}}", "driver", "raw",
-        "node-name", name, "read-only", disk->read_only, "auto-read-only", 0, "discard",
-        disk->read_only ? "ignore" : "unmap", "cache", "direct", 0, "no-flush", disk->scratch, "file",
-        "driver", is_block ? "host_device" : "file", "filename", path, "locking", "off", "aio",
-        "threads");
+    json_t *args =
+        json_pack("{s:s, s:s, s:b, s:b, s:s, s:{s:b, s:b}, s:{s:s, s:s, s:s, s:s}}", "driver",
+                  "raw", "node-name", name, "read-only", disk->read_only, "auto-read-only", 0,
+                  "discard", disk->read_only ? "ignore" : "unmap", "cache", "direct", 0, "no-flush",
+                  disk->scratch, "file", "driver", is_block ? "host_device" : "file", "filename",
+                  path, "locking", "off", "aio", "threads");
     if (args == NULL)
         return err_no_memory(err);
     if (!disk->read_only && json_object_set_new(args, "detect-zeroes", json_string("unmap")) < 0) {
@@ -292,13 +303,14 @@ static int add_device(struct vm *vm, const struct vm_disk *disk, uint32_t lun, i
     char name[DISK_NAME_SIZE];
 
     disk_name(lun, name);
-    /* Errors are the guest's to see: QEMU's default would stop the whole machine on a full host disk. */
-    return qmp_client_call(
-        vm->qmp, "device_add",
-        json_pack("{s:s, s:s, s:s, s:i, s:i, s:I, s:s, s:s, s:s, s:s}", "driver", "scsi-hd", "id",
-                  name, "bus", "scsi0.0", "channel", 0, "scsi-id", 0, "lun", (json_int_t)lun, "drive",
-                  name, "serial", disk->serial, "werror", "report", "rerror", "report"),
-        -1, deadline_ms, NULL, err);
+    /* Errors are the guest's to see: QEMU's default would stop the whole machine on a full host
+     * disk. */
+    return qmp_client_call(vm->qmp, "device_add",
+                           json_pack("{s:s, s:s, s:s, s:i, s:i, s:I, s:s, s:s, s:s, s:s}", "driver",
+                                     "scsi-hd", "id", name, "bus", "scsi0.0", "channel", 0,
+                                     "scsi-id", 0, "lun", (json_int_t)lun, "drive", name, "serial",
+                                     disk->serial, "werror", "report", "rerror", "report"),
+                           -1, deadline_ms, NULL, err);
 }
 
 static int check_disk(const struct vm_disk *disk, bool *ret_is_block, struct err *err)
@@ -307,7 +319,8 @@ static int check_disk(const struct vm_disk *disk, bool *ret_is_block, struct err
     size_t n = disk->serial == NULL ? 0 : strlen(disk->serial);
 
     if (n == 0 || n >= VM_DISK_SERIAL_SIZE ||
-        strspn(disk->serial, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-") != n)
+        strspn(disk->serial, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-") !=
+            n)
         return err_set(err, ERR_INVALID, "'%.64s' does not do as a disk's serial",
                        text_or_empty(disk->serial));
     if (fstat(disk->fd, &st) < 0)
@@ -317,8 +330,8 @@ static int check_disk(const struct vm_disk *disk, bool *ret_is_block, struct err
                        disk->serial);
     int flags = fcntl(disk->fd, F_GETFL);
     if (flags < 0 || (flags & O_ACCMODE) != (disk->read_only ? O_RDONLY : O_RDWR))
-        return err_set(err, ERR_INVALID, "disk '%s': the descriptor must be opened %s", disk->serial,
-                       disk->read_only ? "read-only" : "for reading and writing");
+        return err_set(err, ERR_INVALID, "disk '%s': the descriptor must be opened %s",
+                       disk->serial, disk->read_only ? "read-only" : "for reading and writing");
     *ret_is_block = S_ISBLK(st.st_mode);
     return 0;
 }
@@ -343,7 +356,8 @@ int vm_add_disk(struct vm *vm, const struct vm_disk *disk, int64_t deadline_ms, 
         *ret_lun = lun;
         return 0;
     }
-    /* Whoever fails for another reason than time waits for the undo, so that a second try finds a clean slate. */
+    /* Whoever fails for another reason than time waits for the undo, so that a second try finds a
+     * clean slate. */
     if (why.code != ERR_DEADLINE)
         (void)wait_gone(vm, lun, deadline_ms, NULL);
     if (err != NULL)
@@ -351,7 +365,9 @@ int vm_add_disk(struct vm *vm, const struct vm_disk *disk, int64_t deadline_ms, 
     return err_prefix(err, "machine '%s': disk '%s'", vm->record.id, disk->serial);
 }
 
-/* ---- removing ------------------------------------------------------------------------------------------------------ */
+/* ---- removing
+ * ------------------------------------------------------------------------------------------------------
+ */
 
 int vm_remove_disk(struct vm *vm, uint32_t lun, int64_t deadline_ms, struct err *err)
 {
@@ -371,7 +387,8 @@ int vm_remove_disk(struct vm *vm, uint32_t lun, int64_t deadline_ms, struct err 
 
     if (before == DISK_ATTACHED || before == DISK_REMOVING) {
         disk_name(lun, name);
-        /* A refusal means that the removal is under way already; QEMU has no error class for that. */
+        /* A refusal means that the removal is under way already; QEMU has no error class for that.
+         */
         if (qmp_client_call(vm->qmp, "device_del", json_pack("{s:s}", "id", name), -1, deadline_ms,
                             NULL, &why) < 0 &&
             why.code != ERR_SYSTEM && why.code != ERR_NOT_FOUND) {

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What is attached is known to QEMU itself, so a daemon that comes back asks instead of trusting notes: block nodes called
- * "diskN", and devices called "diskN" with their serials. The former daemon may have died between any two commands: a node
- * without a device, and a descriptor set without a node, are rests of an addition or a removal and are given back.
+ * What is attached is known to QEMU itself, so a daemon that comes back asks instead of trusting
+ * notes: block nodes called "diskN", and devices called "diskN" with their serials. The former
+ * daemon may have died between any two commands: a node without a device, and a descriptor set
+ * without a node, are rests of an addition or a removal and are given back.
  *
- * A device may go away while this asks (a removal that was under way). So entries are made from the nodes first, and from
- * then on the DEVICE_DELETED event finds them.
+ * A device may go away while this asks (a removal that was under way). So entries are made from the
+ * nodes first, and from then on the DEVICE_DELETED event finds them.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -54,8 +55,8 @@ static int ask_serial(struct vm *vm, uint32_t lun, char ret_serial[VM_DISK_SERIA
     (void)snprintf(path, sizeof(path), "/machine/peripheral/%s", name);
     ret_serial[0] = '\0';
     if (qmp_client_call(vm->qmp, "qom-get",
-                        json_pack("{s:s, s:s}", "path", path, "property", "serial"), -1, deadline_ms,
-                        &value, &why) < 0) {
+                        json_pack("{s:s, s:s}", "path", path, "property", "serial"), -1,
+                        deadline_ms, &value, &why) < 0) {
         if (why.code == ERR_NOT_FOUND || why.code == ERR_SYSTEM)
             return 0;
         if (err != NULL)

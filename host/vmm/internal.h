@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The two objects of this room, shared by its files and by nobody else: vmm.c keeps the node's side, vm.c a machine's
- * life, vm_exit.c its end, disk.c its disks. Which thread and which lock a field belongs to is written beside it.
+ * The two objects of this room, shared by its files and by nobody else: vmm.c keeps the node's
+ * side, vm.c a machine's life, vm_exit.c its end, disk.c its disks. Which thread and which lock a
+ * field belongs to is written beside it.
  */
 #pragma once
 
@@ -22,7 +23,9 @@ struct qmp_client;
 
 #define VM_QMP_SOCKET "qmp.sock" /* in the machine's folder */
 
-/* ---- the node ---------------------------------------------------------------------------------------------------- */
+/* ---- the node
+ * ----------------------------------------------------------------------------------------------------
+ */
 
 struct vmm {
     atomic_uint refs; /* the owner, and each machine */
@@ -30,7 +33,8 @@ struct vmm {
     /* Constant after vmm_new. */
     struct vmm_config config; /* with strings of its own */
     char boot_id[37];
-    pthread_mutex_t lock; /* for what follows; never held while waiting for anything but `changed` */
+    pthread_mutex_t
+        lock; /* for what follows; never held while waiting for anything but `changed` */
     pthread_cond_t changed;
     bool preparing; /* one thread is in vmm_prepare */
     struct vmm_status status;
@@ -58,20 +62,25 @@ struct vmm_choice {
 };
 void vmm_get_choice(struct vmm *vmm, struct vmm_choice *ret_choice);
 
-/* Finds QEMU and asks it for its version, once; then decides on the transport. Does not decide on the accelerator. */
+/* Finds QEMU and asks it for its version, once; then decides on the transport. Does not decide on
+ * the accelerator. */
 int vmm_find_qemu(struct vmm *vmm, int64_t deadline_ms, struct err *err);
 
 /* vm_start with everything decided; for the probe too. */
 int vm_start_with(struct vmm *vmm, const struct vmm_choice *choice, const struct vm_spec *spec,
                   int64_t deadline_ms, struct vm **ret_vm, struct err *err);
 
-/* ---- a machine --------------------------------------------------------------------------------------------------- */
+/* ---- a machine
+ * ---------------------------------------------------------------------------------------------------
+ */
 
 enum vm_state {
     VM_STARTING, /* the process exists; QMP has not said that it runs. Only kill is possible. */
     VM_RUNNING,  /* everything is possible */
-    VM_ENDING,   /* the guest ended itself, or the host asked QEMU to: its last words are collected; no new work */
-    VM_EXITED,   /* the process is gone, `exit` is complete, sockets are removed, everything pending has failed */
+    VM_ENDING,   /* the guest ended itself, or the host asked QEMU to: its last words are collected;
+                    no new work */
+    VM_EXITED,   /* the process is gone, `exit` is complete, sockets are removed, everything pending
+                    has failed */
 };
 
 enum disk_state {
@@ -95,7 +104,7 @@ struct vm {
     struct loop *loop;
     struct vm_record record; /* constant once started or attached */
     int pidfd;
-    int stderr_fd; /* -1 when it could not be opened */
+    int stderr_fd;          /* -1 when it could not be opened */
     struct qmp_client *qmp; /* constant; NULL before the process exists */
 
     /* The loop's. */
@@ -104,12 +113,12 @@ struct vm {
     struct loop_source *kill_timer;
     int64_t io_error_logged_ms; /* 0: never */
 
-    pthread_mutex_t lock; /* for what follows */
+    pthread_mutex_t lock;   /* for what follows */
     pthread_cond_t changed; /* state, and the state of any disk */
     enum vm_state state;
-    bool asked_for;          /* the host wants the end */
-    char cause[512];         /* what QEMU's events said about the end; "" if nothing */
-    char last_words[256];    /* of the guest's console */
+    bool asked_for;       /* the host wants the end */
+    char cause[512];      /* what QEMU's events said about the end; "" if nothing */
+    char last_words[256]; /* of the guest's console */
     struct vm_exit exit;
     vm_exit_fn exit_fn;
     void *exit_arg;
@@ -124,7 +133,8 @@ int vm_watch(struct vm *vm, struct err *err);
 /* QMP client handlers, on the loop; arg is the vm. */
 void vm_on_event(void *arg, const char *name, const json_t *data);
 void vm_on_qmp_closed(void *arg, const struct err *why);
-/* The state that query-status tells, for a machine found again: one that has ended already is led to its end. */
+/* The state that query-status tells, for a machine found again: one that has ended already is led
+ * to its end. */
 void vm_note_status(struct vm *vm, const char *status);
 /* Moves to a later state; the only place where the state changes. Lock held. */
 void vm_set_state(struct vm *vm, enum vm_state state);
@@ -143,7 +153,8 @@ int disk_lun_of_name(const char *name, uint32_t *ret_lun);
 /* An entry for the table, which is given to nobody yet; NULL when out of memory. */
 struct disk *disk_new(struct vm *vm, uint32_t lun, bool read_only, const char *serial,
                       enum disk_state state);
-/* Gives back node and descriptors of a disk in the table whose device is gone; any thread, does not wait. */
+/* Gives back node and descriptors of a disk in the table whose device is gone; any thread, does not
+ * wait. */
 void disk_drop(struct vm *vm, uint32_t lun);
 /* The device called device_id is gone; on the loop. */
 void disk_on_device_deleted(struct vm *vm, const char *device_id);

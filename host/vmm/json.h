@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Scope-bound references to jansson values, for this room. A json_t belongs to one thread at a time.
+ * Scope-bound references to jansson values, for this room. A json_t belongs to one thread at a
+ * time.
  */
 #pragma once
 

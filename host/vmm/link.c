@@ -1,18 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The handshake. A virtio-serial port is one channel for the life of a machine: when the daemon restarts and connects
- * again, the guest may still be sending the end of an answer to its predecessor, and bytes of the predecessor may wait on
- * their way in. So, before HTTP/2 starts:
+ * The handshake. A virtio-serial port is one channel for the life of a machine: when the daemon
+ * restarts and connects again, the guest may still be sending the end of an answer to its
+ * predecessor, and bytes of the predecessor may wait on their way in. So, before HTTP/2 starts:
  *
  *   host  → guest  "CASEMATE-LINK/1 "  nonce "\n"     every 100 ms, until the echo was seen
  *   guest → host   "CASEMATE-AGENT/1 " nonce "\n"     once for each new nonce
  *
- * The nonce is 32 lowercase hexadecimal digits from the kernel's random generator, so no stale byte can be the echo. The
- * host discards everything before its own echo, and sends nothing else until it has seen it; the guest drops the session
- * that it had when a preamble arrives. The same is done on vsock, where it costs one round trip and saves a second path.
+ * The nonce is 32 lowercase hexadecimal digits from the kernel's random generator, so no stale byte
+ * can be the echo. The host discards everything before its own echo, and sends nothing else until
+ * it has seen it; the guest drops the session that it had when a preamble arrives. The same is done
+ * on vsock, where it costs one round trip and saves a second path.
  *
- * Matching is a plain automaton without a failure table: 'C' occurs only at the start of the echo. The host never reads
- * more bytes than the echo still lacks, so that not one byte of the session behind it is swallowed.
+ * Matching is a plain automaton without a failure table: 'C' occurs only at the start of the echo.
+ * The host never reads more bytes than the echo still lacks, so that not one byte of the session
+ * behind it is swallowed.
  */
 #include "host/vmm/link.h"
 
@@ -30,8 +32,8 @@ struct handshake {
     int socket_fd;
     char preamble[LINK_PREAMBLE_SIZE + 1];
     char echo[LINK_ECHO_SIZE + 1];
-    size_t matched;      /* bytes of the echo that were seen */
-    size_t unsent;       /* bytes at the end of the preamble still to be sent */
+    size_t matched; /* bytes of the echo that were seen */
+    size_t unsent;  /* bytes at the end of the preamble still to be sent */
     uint64_t discarded;
 };
 
@@ -109,7 +111,8 @@ int link_handshake(int socket_fd, int abort_fd, int64_t deadline_ms, struct err 
         }
         if (send_some(&h, err) < 0 || receive_some(&h, err) < 0)
             return -1;
-        /* A preamble that was begun must be finished: half a line would swallow the session's start. */
+        /* A preamble that was begun must be finished: half a line would swallow the session's
+         * start. */
         if (h.matched == LINK_ECHO_SIZE && (h.unsent == 0 || h.unsent == LINK_PREAMBLE_SIZE))
             return 0;
 

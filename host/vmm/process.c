@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Standard error. QEMU must be able to say why it refuses, must outlive the daemon, and may be in a guest's hands. A pipe
- * blocks or breaks when nobody reads, and a log file can be filled. So it gets a memfd whose size is fixed in advance and
- * sealed: writes beyond it fail, what was written stays readable to this daemon and, through /proc/PID/fd/2, to the next
- * one. The price is that the first 16 KiB are kept and not the last, and QEMU says little.
+ * Standard error. QEMU must be able to say why it refuses, must outlive the daemon, and may be in a
+ * guest's hands. A pipe blocks or breaks when nobody reads, and a log file can be filled. So it
+ * gets a memfd whose size is fixed in advance and sealed: writes beyond it fail, what was written
+ * stays readable to this daemon and, through /proc/PID/fd/2, to the next one. The price is that the
+ * first 16 KiB are kept and not the last, and QEMU says little.
  */
 #include "host/vmm/process.h"
 
@@ -26,8 +27,8 @@
 #include "common/base/fd.h"
 #include "common/base/text.h"
 
-#define CMDLINE_MAX     (256 * 1024)
-#define KILL_WAIT_MS    10000
+#define CMDLINE_MAX  (256 * 1024)
+#define KILL_WAIT_MS 10000
 
 int process_boot_id(char ret_id[PROCESS_BOOT_ID_SIZE], struct err *err)
 {
@@ -43,7 +44,8 @@ int process_boot_id(char ret_id[PROCESS_BOOT_ID_SIZE], struct err *err)
     return 0;
 }
 
-/* "PID (comm) S ppid ... starttime": comm may hold anything, so what follows is found from the end. */
+/* "PID (comm) S ppid ... starttime": comm may hold anything, so what follows is found from the end.
+ */
 static int parse_stat(const char *text, char *ret_state, uint64_t *ret_ticks)
 {
     const char *p = strrchr(text, ')');
@@ -93,7 +95,8 @@ int process_open(pid_t pid, uint64_t start_ticks, int *ret_pidfd, struct err *er
         return err_set(err, ERR_NOT_FOUND, "there is no process %d", (int)pid);
     if (pidfd < 0)
         return err_set_errno(err, errno, "pidfd_open %d", (int)pid);
-    /* Looked up after the pidfd was opened: if the start fits, the pidfd is of that very process. */
+    /* Looked up after the pidfd was opened: if the start fits, the pidfd is of that very process.
+     */
     if (process_start_ticks(pid, &ticks, err) < 0)
         return -1;
     if (ticks != start_ticks)

@@ -1,20 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation. QMP is lines of JSON: a greeting, then for each command one reply with the command's "id", and
- * events in between. The engine moves through
+ * Theory of operation. QMP is lines of JSON: a greeting, then for each command one reply with the
+ * command's "id", and events in between. The engine moves through
  *
  *   GREETING     nothing may be sent; the first line must be the greeting
  *   NEGOTIATING  qmp_capabilities is in flight; the queue waits behind it
  *   READY        at most one command is in flight; the rest waits in order
  *   CLOSED       nothing is sent, fed or queued any more
  *
- * One command at a time is not only the simplest thing to reason about: QEMU keeps the descriptors of one sendmsg until
- * the command that wants them runs, and drops them when further ones arrive, so that pipelined add-fd would lose some.
- * It also means that the undo of a command may be queued while the command itself is unanswered.
+ * One command at a time is not only the simplest thing to reason about: QEMU keeps the descriptors
+ * of one sendmsg until the command that wants them runs, and drops them when further ones arrive,
+ * so that pipelined add-fd would lose some. It also means that the undo of a command may be queued
+ * while the command itself is unanswered.
  *
- * QEMU is a peer that a guest may have taken over: lines, nesting and queue are bounded, a reply must carry the id of the
- * command in flight, and anything unexpected ends the connection instead of being guessed at. jansson rejects duplicate
- * keys here, so that "the" member of an object is well defined.
+ * QEMU is a peer that a guest may have taken over: lines, nesting and queue are bounded, a reply
+ * must carry the id of the command in flight, and anything unexpected ends the connection instead
+ * of being guessed at. jansson rejects duplicate keys here, so that "the" member of an object is
+ * well defined.
  */
 #include "host/vmm/qmp.h"
 
@@ -26,7 +28,9 @@
 #include "common/base/cleanup.h"
 #include "host/vmm/json.h"
 
-#define SLICE ((size_t)4096) /* bytes fed at a time, so that the input never holds much more than one message */
+#define SLICE                                                                                      \
+    ((size_t)4096) /* bytes fed at a time, so that the input never holds much more than one        \
+                      message */
 
 enum state { GREETING, NEGOTIATING, READY, CLOSED };
 
@@ -46,7 +50,7 @@ struct qmp {
     enum state state;
     struct qmp_handlers handlers;
     struct buf input;
-    size_t scanned; /* bytes of input known to hold no line end */
+    size_t scanned;            /* bytes of input known to hold no line end */
     struct command_list queue; /* the first one is in flight once a byte of it was sent */
     size_t n_queued;
     uint64_t last_id;
@@ -238,7 +242,8 @@ static void set_qemu_error(const json_t *error, struct err *err)
         code = ERR_NOT_FOUND;
     else if (class != NULL && strcmp(class, "CommandNotFound") == 0)
         code = ERR_UNSUPPORTED;
-    (void)err_set(err, code, "QEMU: %.800s", desc != NULL ? desc : "an error without a description");
+    (void)err_set(err, code, "QEMU: %.800s",
+                  desc != NULL ? desc : "an error without a description");
 }
 
 static int handle_reply(struct qmp *qmp, const json_t *msg, struct err *err)

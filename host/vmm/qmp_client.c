@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation. A request is an object with two owners: the caller who waits for it and the loop that carries it
- * out. The caller posts it to the loop and sleeps on its condition; the loop submits it to the engine, whose callback
- * completes it. A caller whose deadline passes leaves, and the loop drops the request when its answer comes. So a reply
- * has always a place to go, and every request is completed exactly once: by the engine's contract, or in run_request when
- * the engine does not take it.
+ * Theory of operation. A request is an object with two owners: the caller who waits for it and the
+ * loop that carries it out. The caller posts it to the loop and sleeps on its condition; the loop
+ * submits it to the engine, whose callback completes it. A caller whose deadline passes leaves, and
+ * the loop drops the request when its answer comes. So a reply has always a place to go, and every
+ * request is completed exactly once: by the engine's contract, or in run_request when the engine
+ * does not take it.
  *
  * The client itself is kept alive by its owner and by each posted piece of work.
  */
@@ -25,8 +26,9 @@
 #include "host/vmm/json.h"
 #include "host/vmm/sync.h"
 
-#define READ_SIZE        (64 * 1024)
-#define READS_PER_ROUND  16 /* so that a QEMU that floods the socket does not keep the loop to itself */
+#define READ_SIZE (64 * 1024)
+#define READS_PER_ROUND                                                                            \
+    16 /* so that a QEMU that floods the socket does not keep the loop to itself */
 
 struct qmp_client {
     atomic_uint refs;
@@ -202,7 +204,8 @@ static void on_event(void *arg, const char *name, const json_t *data)
         client->handlers.event(client->handlers.arg, name, data);
 }
 
-/* Posted by qmp_client_new; the reference that came with it is the loop's until the connection is shut. */
+/* Posted by qmp_client_new; the reference that came with it is the loop's until the connection is
+ * shut. */
 static void start(void *arg)
 {
     struct qmp_client *client = arg;
@@ -241,7 +244,9 @@ fail:
     return -1;
 }
 
-/* ---- requests ---------------------------------------------------------------------------------------------------- */
+/* ---- requests
+ * ----------------------------------------------------------------------------------------------------
+ */
 
 static void complete(void *arg, json_t *ret, const struct err *err)
 {
@@ -366,7 +371,9 @@ int qmp_client_send(struct qmp_client *client, const char *command, json_t *args
     return 0;
 }
 
-/* ---- the end ----------------------------------------------------------------------------------------------------- */
+/* ---- the end
+ * -----------------------------------------------------------------------------------------------------
+ */
 
 static void run_close(void *arg)
 {
@@ -386,7 +393,8 @@ void qmp_client_close(struct qmp_client *client, const struct err *why)
         return;
     client->close_why = *why;
     atomic_fetch_add(&client->refs, 1);
-    /* Without memory the connection stays open, and so must its reference: a leak, not a dangling pointer. */
+    /* Without memory the connection stays open, and so must its reference: a leak, not a dangling
+     * pointer. */
     (void)loop_post(client->loop, run_close, client, NULL);
 }
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One QMP connection: the engine of qmp.h on a socket of the loop. The loop's thread owns socket and engine; other threads
- * call and wait with a deadline. Shared by reference. After qmp_client_close no handler is called any more once the loop
- * has seen it (at once when called there). Deadlines as in common/base/clock.h.
+ * One QMP connection: the engine of qmp.h on a socket of the loop. The loop's thread owns socket
+ * and engine; other threads call and wait with a deadline. Shared by reference. After
+ * qmp_client_close no handler is called any more once the loop has seen it (at once when called
+ * there). Deadlines as in common/base/clock.h.
  */
 #pragma once
 
@@ -16,7 +17,8 @@ struct qmp_client;
 
 struct qmp_client_handlers {
     void (*event)(void *arg, const char *name, const json_t *data); /* as in qmp.h */
-    void (*closed)(void *arg, const struct err *why); /* the peer ended it; not after our own close */
+    void (*closed)(void *arg,
+                   const struct err *why); /* the peer ended it; not after our own close */
     void *arg;
 };
 
@@ -30,15 +32,16 @@ void qmp_client_close(struct qmp_client *client, const struct err *why);
 void qmp_client_free(struct qmp_client *client);
 
 /*
- * One command and its answer. args is taken over (NULL: none); fd (-1: none) is duplicated. *ret_value (ret_value may be
- * NULL) is the caller's reference. DEADLINE: the command may still run later, in its turn. Not on the loop's thread.
+ * One command and its answer. args is taken over (NULL: none); fd (-1: none) is duplicated.
+ * *ret_value (ret_value may be NULL) is the caller's reference. DEADLINE: the command may still run
+ * later, in its turn. Not on the loop's thread.
  */
 int qmp_client_call(struct qmp_client *client, const char *command, json_t *args, int fd,
                     int64_t deadline_ms, json_t **ret_value, struct err *err);
 
 /*
- * Queues a command; fn (may be NULL) gets the answer on the loop, exactly once, unless this fails. Calls made from one
- * thread run in their order.
+ * Queues a command; fn (may be NULL) gets the answer on the loop, exactly once, unless this fails.
+ * Calls made from one thread run in their order.
  */
 int qmp_client_send(struct qmp_client *client, const char *command, json_t *args, qmp_reply_fn fn,
                     void *arg, struct err *err);

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The record is written once, right after a machine started, and read by a daemon that may be newer or older. Rules for
- * change: a reader ignores members it does not know; a change that an old reader would misunderstand raises `version`.
+ * The record is written once, right after a machine started, and read by a daemon that may be newer
+ * or older. Rules for change: a reader ignores members it does not know; a change that an old
+ * reader would misunderstand raises `version`.
  *
- * The text comes from our own store, yet it decides which process is killed and which folder's sockets are removed, so
- * it is decoded as strictly as if a stranger had written it: every member present, of its type, in its range.
+ * The text comes from our own store, yet it decides which process is killed and which folder's
+ * sockets are removed, so it is decoded as strictly as if a stranger had written it: every member
+ * present, of its type, in its range.
  */
 #include "host/vmm/record.h"
 
@@ -85,7 +87,8 @@ int vm_record_encode(const struct vm_record *record, char **ret_text, struct err
         "accel", vmm_accel_name(record->accel), "transport", vmm_transport_name(record->transport),
         "cid", (json_int_t)record->cid, "qemu_version", record->qemu_version);
     if (root == NULL)
-        return err_set(err, ERR_INVALID, "machine record: cannot be encoded (out of memory, or not UTF-8)");
+        return err_set(err, ERR_INVALID,
+                       "machine record: cannot be encoded (out of memory, or not UTF-8)");
 
     cleanup_free char *text = json_dumps(root, JSON_COMPACT);
     if (text == NULL)

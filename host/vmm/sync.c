@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * sync_run_on_loop has no deadline: the loop's callbacks never block, so what is posted runs within milliseconds, and a
- * caller that left early would leave `arg` dangling. A loop that has been stopped runs what is posted when it is freed.
+ * sync_run_on_loop has no deadline: the loop's callbacks never block, so what is posted runs within
+ * milliseconds, and a caller that left early would leave `arg` dangling. A loop that has been
+ * stopped runs what is posted when it is freed.
  */
 #include "host/vmm/sync.h"
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Waiting on conditions with a deadline of common/base/clock.h, and running something on the loop's thread. For this room.
+ * Waiting on conditions with a deadline of common/base/clock.h, and running something on the loop's
+ * thread. For this room.
  */
 #pragma once
 

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation. The two transports differ in what "not up yet" looks like. The unix socket of a virtio-serial port
- * belongs to QEMU and accepts from the first moment on; bytes wait until the guest opens its port. A vsock connection
- * fails or hangs while the guest is booting: no such device yet (ENODEV), no listener (ECONNRESET), no driver (ETIMEDOUT), so
- * attempts are short and repeated. Anything that a later attempt cannot change ends the loop.
+ * Theory of operation. The two transports differ in what "not up yet" looks like. The unix socket
+ * of a virtio-serial port belongs to QEMU and accepts from the first moment on; bytes wait until
+ * the guest opens its port. A vsock connection fails or hangs while the guest is booting: no such
+ * device yet (ENODEV), no listener (ECONNRESET), no driver (ETIMEDOUT), so attempts are short and
+ * repeated. Anything that a later attempt cannot change ends the loop.
  *
- * A handshake that breaks with a hang-up is tried again too: an agent that takes the new connection may drop it while it is
- * still tearing down the old one.
+ * A handshake that breaks with a hang-up is tried again too: an agent that takes the new connection
+ * may drop it while it is still tearing down the old one.
  */
 #include "host/vmm/transport.h"
 
@@ -155,7 +156,8 @@ int transport_connect(const struct transport_target *target, int abort_fd, int64
         int64_t retry_at = clock_deadline(RETRY_MS);
         struct err waited;
         bool again = why.code == ERR_UNAVAILABLE && retry_at < deadline_ms;
-        /* A pause that only the machine's end cuts short: no descriptor to wait for but abort_fd. */
+        /* A pause that only the machine's end cuts short: no descriptor to wait for but abort_fd.
+         */
         if (again && wait_for(-1, 0, abort_fd, retry_at, &waited) < 0 &&
             waited.code == ERR_DEADLINE)
             continue;

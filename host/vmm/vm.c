@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation. Starting a machine: the daemon makes the listening sockets for QMP and for the agent's port and
- * opens every file itself; QEMU gets descriptors, a uid of its own, empty network, IPC and UTS namespaces, a session of its
- * own, and nothing else. Since the sockets listen before QEMU runs, there is nothing to wait for: the daemon connects at
- * once, and either the greeting comes, or the connection breaks because QEMU ended, and its standard error says why.
+ * Theory of operation. Starting a machine: the daemon makes the listening sockets for QMP and for
+ * the agent's port and opens every file itself; QEMU gets descriptors, a uid of its own, empty
+ * network, IPC and UTS namespaces, a session of its own, and nothing else. Since the sockets listen
+ * before QEMU runs, there is nothing to wait for: the daemon connects at once, and either the
+ * greeting comes, or the connection breaks because QEMU ended, and its standard error says why.
  *
- * QEMU is not tied to the daemon's life. Its sockets stay in the machine's folder, and a later daemon finds the process
- * by pid and start time (vm_attach) and connects again.
+ * QEMU is not tied to the daemon's life. Its sockets stay in the machine's folder, and a later
+ * daemon finds the process by pid and start time (vm_attach) and connects again.
  *
- * A vm is shared by reference and destroyed on the loop, where its sources and its QMP connection live; work that is
- * queued for the loop holds a reference of its own. Lock order: vm->lock, then nothing.
+ * A vm is shared by reference and destroyed on the loop, where its sources and its QMP connection
+ * live; work that is queued for the loop holds a reference of its own. Lock order: vm->lock, then
+ * nothing.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -35,14 +37,16 @@
 #include "host/vmm/sync.h"
 #include "host/vmm/transport.h"
 
-#define EXIT_WAIT_MS  10000 /* from SIGKILL to the process's end: only the kernel is waited for */
-#define REFUSE_WAIT_MS 1000 /* from QEMU's hang-up to its end, to learn its exit status */
-#define CID_TRIES     8
+#define EXIT_WAIT_MS   10000 /* from SIGKILL to the process's end: only the kernel is waited for */
+#define REFUSE_WAIT_MS 1000  /* from QEMU's hang-up to its end, to learn its exit status */
+#define CID_TRIES      8
 
 /* Where QEMU finds its descriptors. */
 enum { FD_STDERR = 2, FD_QMP, FD_AGENT, FD_VHOST, FD_KERNEL, FD_INITRD, FD_END };
 
-/* ---- the object -------------------------------------------------------------------------------------------------- */
+/* ---- the object
+ * --------------------------------------------------------------------------------------------------
+ */
 
 struct vm *vm_ref(struct vm *vm)
 {
@@ -75,8 +79,9 @@ void vm_unref(struct vm *vm)
     if (vm == NULL || atomic_fetch_sub(&vm->refs, 1) != 1)
         return;
     /*
-     * Never at once, not even on the loop: the caller may be a callback of what would be freed. Until it runs, events of
-     * QEMU may still start work on the loop that takes and drops a reference, and so comes by here again.
+     * Never at once, not even on the loop: the caller may be a callback of what would be freed.
+     * Until it runs, events of QEMU may still start work on the loop that takes and drops a
+     * reference, and so comes by here again.
      */
     atomic_fetch_add(&vm->destroy_posted, 1);
     if (loop_post(vm->loop, vm_destroy, vm, &err) < 0)
@@ -145,9 +150,12 @@ static int vm_open(struct vm *vm, struct err *err)
     return 0;
 }
 
-/* ---- starting ---------------------------------------------------------------------------------------------------- */
+/* ---- starting
+ * ----------------------------------------------------------------------------------------------------
+ */
 
-/* What is made for one attempt to start QEMU; everything here is the daemon's and closed in any case. */
+/* What is made for one attempt to start QEMU; everything here is the daemon's and closed in any
+ * case. */
 struct attempt {
     const struct vm_spec *spec;
     const struct vmm_choice *choice;
@@ -262,7 +270,8 @@ static int attempt_spawn(struct attempt *a, struct spawn_child *ret_child, struc
         .gid = (gid_t)a->uid,
         .groups = &kvm_gid,
         .n_groups = as_stranger ? kvm_group(a, &kvm_gid) : 0,
-        .unshare_flags = geteuid() == 0 ? CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNS : 0,
+        .unshare_flags =
+            geteuid() == 0 ? CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNS : 0,
         .new_session = true,
         .no_new_privs = true,
         .cgroup_procs = a->spec->cgroup_procs,
@@ -312,7 +321,8 @@ static int adopt_child(struct vmm *vmm, struct attempt *a, struct spawn_child *c
     memcpy(r.boot_id, vmm->boot_id, sizeof(r.boot_id));
     memcpy(r.qemu_version, a->choice->version, sizeof(r.qemu_version));
     set_oom_score(a->spec, child->pid);
-    /* An unreaped child keeps its pid, so this is its start even when it has ended: then it is unknown and unimportant. */
+    /* An unreaped child keeps its pid, so this is its start even when it has ended: then it is
+     * unknown and unimportant. */
     if (process_start_ticks(child->pid, &r.start_ticks, NULL) < 0)
         r.start_ticks = 1;
     int pidfd = fcntl(child->pidfd, F_DUPFD_CLOEXEC, 3);
@@ -348,7 +358,8 @@ static int bring_up(struct vm *vm, int64_t deadline_ms, struct err *err)
     return vm_check_running(vm, err);
 }
 
-/* A start that failed: ends what is left, and lets QEMU's own words stand for the error if it ended by itself. */
+/* A start that failed: ends what is left, and lets QEMU's own words stand for the error if it ended
+ * by itself. */
 static void give_up(struct vm *vm, struct err *err)
 {
     struct vm_exit how;
@@ -358,7 +369,8 @@ static void give_up(struct vm *vm, struct err *err)
     bool by_itself = process_wait(vm->pidfd, 0, NULL) == 0;
     if (!vm->watched) {
         /* The watch was not even set up: no loop will reap it. */
-        struct spawn_child child = {.pid = vm->record.pid, .pidfd = fcntl(vm->pidfd, F_DUPFD_CLOEXEC, 3)};
+        struct spawn_child child = {.pid = vm->record.pid,
+                                    .pidfd = fcntl(vm->pidfd, F_DUPFD_CLOEXEC, 3)};
         spawn_kill(&child);
         remove_sockets(vm->record.dir);
         vmm_release_uid(vm->vmm, vm->record.uid);
@@ -447,7 +459,8 @@ int vm_start(struct vmm *vmm, const struct vm_spec *spec, int64_t deadline_ms, s
     return vm_start_with(vmm, &choice, spec, deadline_ms, ret_vm, err);
 }
 
-/* ---- finding it again -------------------------------------------------------------------------------------------- */
+/* ---- finding it again
+ * -------------------------------------------------------------------------------------------- */
 
 static int open_record(struct vmm *vmm, const struct vm_record *record, int *ret_pidfd,
                        struct err *err)
@@ -525,7 +538,8 @@ void vm_get_record(struct vm *vm, struct vm_record *ret_record)
     *ret_record = vm->record;
 }
 
-/* ---- speaking with it -------------------------------------------------------------------------------------------- */
+/* ---- speaking with it
+ * -------------------------------------------------------------------------------------------- */
 
 int vm_connect_agent(struct vm *vm, int64_t deadline_ms, int *ret_fd, struct err *err)
 {
@@ -560,7 +574,9 @@ int vm_console_text(struct vm *vm, int64_t deadline_ms, char **ret_text, struct 
     return base64_decode_text(text_or_empty(json_string_value(value)), ret_text, err);
 }
 
-/* ---- the end ----------------------------------------------------------------------------------------------------- */
+/* ---- the end
+ * -----------------------------------------------------------------------------------------------------
+ */
 
 int vm_stop(struct vm *vm, int64_t deadline_ms, struct err *err)
 {

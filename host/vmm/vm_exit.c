@@ -1,17 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation. A machine ends in one of three ways, and all lead through the same door, on_exit, on the loop:
+ * Theory of operation. A machine ends in one of three ways, and all lead through the same door,
+ * on_exit, on the loop:
  *
- * - the guest ends itself (power-off, reset, crash). QEMU then pauses (see cmdline.c) and says SHUTDOWN. The last words on
- *   the guest's console are read from QEMU's ring, then QEMU is told to quit. A timer kills it if that takes too long.
+ * - the guest ends itself (power-off, reset, crash). QEMU then pauses (see cmdline.c) and says
+ * SHUTDOWN. The last words on the guest's console are read from QEMU's ring, then QEMU is told to
+ * quit. A timer kills it if that takes too long.
  * - the host asks for it: vm_stop, vm_kill.
- * - QEMU ends or breaks: the pidfd becomes readable, or the QMP connection is lost, which makes the machine unmanageable,
- *   so that it is killed.
+ * - QEMU ends or breaks: the pidfd becomes readable, or the QMP connection is lost, which makes the
+ * machine unmanageable, so that it is killed.
  *
- * A daemon that was not running meanwhile finds the paused QEMU at vm_attach, and query-status leads to the same end.
+ * A daemon that was not running meanwhile finds the paused QEMU at vm_attach, and query-status
+ * leads to the same end.
  *
- * The death certificate is one line: the cause as QEMU reported it, or as the exit status tells it; then the guest's last
- * words; then what QEMU said. Guest and QEMU are not believed, only quoted, bounded and with control bytes replaced.
+ * The death certificate is one line: the cause as QEMU reported it, or as the exit status tells it;
+ * then the guest's last words; then what QEMU said. Guest and QEMU are not believed, only quoted,
+ * bounded and with control bytes replaced.
  */
 #include <errno.h>
 #include <signal.h>
@@ -32,8 +36,9 @@
 #include "host/vmm/sync.h"
 #include "host/vmm/transport.h"
 
-#define LAST_WORDS_MS   3000  /* for collecting them and for QEMU's quit, then SIGKILL */
-#define QMP_LOST_MS     1000  /* from a lost QMP connection to SIGKILL: normally QEMU is ending anyway */
+#define LAST_WORDS_MS 3000 /* for collecting them and for QEMU's quit, then SIGKILL */
+#define QMP_LOST_MS   1000 /* from a lost QMP connection to SIGKILL: normally QEMU is ending anyway \
+                            */
 #define IO_ERROR_LOG_MS 10000 /* a guest can cause them at will */
 
 static const char *const state_names[] = {
@@ -94,7 +99,9 @@ bool vm_has_exited(struct vm *vm, struct vm_exit *ret_exit)
     return ended;
 }
 
-/* ---- telling ----------------------------------------------------------------------------------------------------- */
+/* ---- telling
+ * -----------------------------------------------------------------------------------------------------
+ */
 
 static void tell(struct vm *vm)
 {
@@ -136,7 +143,8 @@ int vm_set_exit_handler(struct vm *vm, vm_exit_fn fn, void *arg, struct err *err
     return 0;
 }
 
-/* ---- the certificate --------------------------------------------------------------------------------------------- */
+/* ---- the certificate
+ * --------------------------------------------------------------------------------------------- */
 
 /* The exit code, 128 + signal, or -1 when the process is not our child (any more). */
 static int reap(int pidfd)
@@ -215,8 +223,9 @@ static void on_exit_of_process(void *arg)
     vm_set_state(vm, VM_EXITED);
     (void)err_set(&why, ERR_UNAVAILABLE, "the machine has ended: %s", vm->exit.reason);
     pthread_mutex_unlock(&vm->lock);
-    log_event(vm->exit.asked_for ? LOG_DEBUG : LOG_INFO, &(struct log_ctx){.sandbox = vm->record.id},
-              NULL, "machine ended: %s", vm->exit.reason);
+    log_event(vm->exit.asked_for ? LOG_DEBUG : LOG_INFO,
+              &(struct log_ctx){.sandbox = vm->record.id}, NULL, "machine ended: %s",
+              vm->exit.reason);
     if (vm->qmp != NULL)
         qmp_client_close(vm->qmp, &why);
     tell(vm);
@@ -241,7 +250,8 @@ int vm_watch(struct vm *vm, struct err *err)
     return 0;
 }
 
-/* ---- the guest's own end ----------------------------------------------------------------------------------------- */
+/* ---- the guest's own end
+ * ----------------------------------------------------------------------------------------- */
 
 /* The line of a kernel panic, else the last line with something in it. */
 static void pick_last_words(const char *console, char *ret_text, size_t size)
@@ -306,8 +316,8 @@ static void begin_end(struct vm *vm, const char *cause)
         return;
     if (vm->kill_timer != NULL)
         loop_arm(vm->kill_timer, LAST_WORDS_MS);
-    args = json_pack("{s:s, s:i, s:s}", "device", "console", "size", CMDLINE_CONSOLE_BYTES, "format",
-                     "base64");
+    args = json_pack("{s:s, s:i, s:s}", "device", "console", "size", CMDLINE_CONSOLE_BYTES,
+                     "format", "base64");
     if (qmp_client_send(vm->qmp, "ringbuf-read", args, on_last_words, vm_ref(vm), NULL) < 0) {
         process_kill(vm->pidfd);
         vm_unref(vm);

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The node's side: which QEMU, which accelerator, which transport, which uids. All of that is decided in vmm_prepare, by one
- * thread while others wait for it, and not in vmm_new: a daemon without QEMU should run and say so.
+ * The node's side: which QEMU, which accelerator, which transport, which uids. All of that is
+ * decided in vmm_prepare, by one thread while others wait for it, and not in vmm_new: a daemon
+ * without QEMU should run and say so.
  *
- * A uid of its own for every QEMU is the fence between pods on the host: one that broke out of its machine can neither signal nor
- * trace another one, nor open its files.
+ * A uid of its own for every QEMU is the fence between pods on the host: one that broke out of its
+ * machine can neither signal nor trace another one, nor open its files.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -32,7 +33,9 @@ static const char *const usual_paths[] = {
     "/usr/libexec/qemu-kvm",
 };
 
-/* ---- the object -------------------------------------------------------------------------------------------------- */
+/* ---- the object
+ * --------------------------------------------------------------------------------------------------
+ */
 
 /* A copy of text in *ret_copy, which is a member of a config; NULL stays NULL. */
 static int copy_text(const char *text, const char **ret_copy, struct err *err)
@@ -131,7 +134,9 @@ void vmm_get_status(struct vmm *vmm, struct vmm_status *ret_status)
     pthread_mutex_unlock(&vmm->lock);
 }
 
-/* ---- uids -------------------------------------------------------------------------------------------------------- */
+/* ---- uids
+ * --------------------------------------------------------------------------------------------------------
+ */
 
 int vmm_take_uid(struct vmm *vmm, uid_t *ret_uid, struct err *err)
 {
@@ -172,7 +177,9 @@ void vmm_release_uid(struct vmm *vmm, uid_t uid)
     mark_uid(vmm, uid, 0);
 }
 
-/* ---- deciding ---------------------------------------------------------------------------------------------------- */
+/* ---- deciding
+ * ----------------------------------------------------------------------------------------------------
+ */
 
 static int find_binary(const struct vmm_config *config, const char **ret_path, struct err *err)
 {

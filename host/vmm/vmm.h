@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Virtual machines for the rest of the host: started, found again after a restart, given disks, spoken to, stopped. Only
- * this room knows that the machine monitor is QEMU. A struct vmm is what a node has once (binary, accelerator, uids); a
- * struct vm is one running machine, shared by reference. Threads: functions that take a deadline block and belong on
- * worker threads, never on the loop's; handlers are called on the loop's thread. Deadlines as in common/base/clock.h.
+ * Virtual machines for the rest of the host: started, found again after a restart, given disks,
+ * spoken to, stopped. Only this room knows that the machine monitor is QEMU. A struct vmm is what a
+ * node has once (binary, accelerator, uids); a struct vm is one running machine, shared by
+ * reference. Threads: functions that take a deadline block and belong on worker threads, never on
+ * the loop's; handlers are called on the loop's thread. Deadlines as in common/base/clock.h.
  */
 #pragma once
 
@@ -20,21 +21,26 @@ struct vmm;
 struct vm;
 
 struct vmm_config {
-    const char *qemu;             /* absolute path; NULL: qemu-system-x86_64 in the usual folders */
-    enum vmm_accel accel;         /* AUTO decides by running a guest */
-    enum vmm_transport transport; /* AUTO: vsock where /dev/vhost-vsock can be opened, else virtio-serial */
-    const char *run_dir;          /* existing, root-only folder for the room's own files */
-    const char *accel_cache;      /* file that remembers the verdict on KVM; NULL: "<run_dir>/accel.json" */
-    const char *probe_kernel;     /* the guest that the verdict is found with; NULL: AUTO takes TCG, saying why */
+    const char *qemu;     /* absolute path; NULL: qemu-system-x86_64 in the usual folders */
+    enum vmm_accel accel; /* AUTO decides by running a guest */
+    enum vmm_transport
+        transport;       /* AUTO: vsock where /dev/vhost-vsock can be opened, else virtio-serial */
+    const char *run_dir; /* existing, root-only folder for the room's own files */
+    const char
+        *accel_cache; /* file that remembers the verdict on KVM; NULL: "<run_dir>/accel.json" */
+    const char *probe_kernel; /* the guest that the verdict is found with; NULL: AUTO takes TCG,
+                                 saying why */
     const char *probe_initrd;
-    int probe_timeout_ms;         /* 0: 15000 */
-    uid_t uid_base;               /* each QEMU gets a uid (and gid) of its own from uid_base on ... */
-    uint32_t uid_count;           /* ... of so many; 0: QEMU runs as the caller (an unprivileged daemon, tests) */
+    int probe_timeout_ms; /* 0: 15000 */
+    uid_t uid_base;       /* each QEMU gets a uid (and gid) of its own from uid_base on ... */
+    uint32_t
+        uid_count; /* ... of so many; 0: QEMU runs as the caller (an unprivileged daemon, tests) */
 };
 
 /*
- * The node's machine monitor. Starts no process: what is wrong with QEMU shows in vmm_prepare and vm_start, so that a daemon
- * can serve while it says what is missing. config is copied. The loop must outlive the vmm.
+ * The node's machine monitor. Starts no process: what is wrong with QEMU shows in vmm_prepare and
+ * vm_start, so that a daemon can serve while it says what is missing. config is copied. The loop
+ * must outlive the vmm.
  */
 int vmm_new(const struct vmm_config *config, struct loop *loop, struct vmm **ret_vmm,
             struct err *err);
@@ -48,77 +54,86 @@ static inline void vmm_cleanup_fn_(struct vmm **p)
 #define cleanup_vmm CLEANUP(vmm_cleanup_fn_)
 
 /*
- * Asks QEMU for its version and decides on the accelerator (for AUTO by running a guest, unless a verdict for this boot,
- * QEMU and /dev/kvm is remembered). Once done it returns at once; vm_start calls it. Safe from several threads.
+ * Asks QEMU for its version and decides on the accelerator (for AUTO by running a guest, unless a
+ * verdict for this boot, QEMU and /dev/kvm is remembered). Once done it returns at once; vm_start
+ * calls it. Safe from several threads.
  */
 int vmm_prepare(struct vmm *vmm, int64_t deadline_ms, struct err *err);
 
 /*
- * Whether a guest (probe_kernel, probe_initrd) comes up to its agent's echo under this accelerator (not AUTO). 0: it does.
+ * Whether a guest (probe_kernel, probe_initrd) comes up to its agent's echo under this accelerator
+ * (not AUTO). 0: it does.
  */
 int vmm_probe(struct vmm *vmm, enum vmm_accel accel, int64_t deadline_ms, struct err *err);
 
 struct vmm_status {
-    bool prepared;            /* the fields below are decided */
-    enum vmm_accel accel;     /* KVM or TCG; AUTO while undecided */
-    bool accel_is_fallback;   /* AUTO wanted KVM and did not get it */
-    char accel_reason[256];   /* why, for people */
+    bool prepared;                /* the fields below are decided */
+    enum vmm_accel accel;         /* KVM or TCG; AUTO while undecided */
+    bool accel_is_fallback;       /* AUTO wanted KVM and did not get it */
+    char accel_reason[256];       /* why, for people */
     enum vmm_transport transport; /* for new machines: VSOCK or SERIAL */
-    char qemu_version[64];    /* "7.2.22" */
-    char problem[512];        /* why vmm_prepare failed last; "" if it did not */
+    char qemu_version[64];        /* "7.2.22" */
+    char problem[512];            /* why vmm_prepare failed last; "" if it did not */
 };
 /* What is known now. Never blocks. */
 void vmm_get_status(struct vmm *vmm, struct vmm_status *ret_status);
 
 /*
- * Kills machines called id that no record names: a daemon that died between starting QEMU and storing the record leaves
- * one. *ret_killed counts them. For start-up only: it looks through /proc.
+ * Kills machines called id that no record names: a daemon that died between starting QEMU and
+ * storing the record leaves one. *ret_killed counts them. For start-up only: it looks through
+ * /proc.
  */
 int vmm_kill_stray(struct vmm *vmm, const char *id, unsigned int *ret_killed, struct err *err);
 
-/* ---- one machine ------------------------------------------------------------------------------------------------- */
+/* ---- one machine
+ * -------------------------------------------------------------------------------------------------
+ */
 
 enum vm_console {
-    VM_CONSOLE_RING, /* the guest's console goes to 64 KiB in QEMU's memory: vm_console_text, death certificates */
+    VM_CONSOLE_RING, /* the guest's console goes to 64 KiB in QEMU's memory: vm_console_text, death
+                        certificates */
     VM_CONSOLE_OFF,  /* the guest has no serial port */
 };
 
 struct vm_spec {
-    const char *id;             /* [A-Za-z0-9_.-], at most VM_ID_SIZE - 1 bytes; QEMU shows it as its name */
-    const char *dir;            /* existing, root-only folder of this machine alone: sockets; absolute */
-    const char *kernel;         /* uncompressed PVH vmlinux, or a bzImage */
-    const char *initrd;         /* NULL: none */
-    const char *cmdline_extra;  /* appended to the kernel's command line; NULL: nothing */
-    const char *machine;        /* NULL: "q35"; nothing else is provided yet */
-    uint32_t memory_mib;        /* at boot */
-    uint32_t vcpus;             /* at boot */
+    const char *id;  /* [A-Za-z0-9_.-], at most VM_ID_SIZE - 1 bytes; QEMU shows it as its name */
+    const char *dir; /* existing, root-only folder of this machine alone: sockets; absolute */
+    const char *kernel;        /* uncompressed PVH vmlinux, or a bzImage */
+    const char *initrd;        /* NULL: none */
+    const char *cmdline_extra; /* appended to the kernel's command line; NULL: nothing */
+    const char *machine;       /* NULL: "q35"; nothing else is provided yet */
+    uint32_t memory_mib;       /* at boot */
+    uint32_t vcpus;            /* at boot */
     enum vm_console console;
-    const char *const *cgroup_procs; /* NULL-terminated cgroup.procs paths that QEMU joins; NULL: none */
-    int oom_score_adj;          /* for QEMU; refusal by the kernel is logged and tolerated */
+    const char *const
+        *cgroup_procs; /* NULL-terminated cgroup.procs paths that QEMU joins; NULL: none */
+    int oom_score_adj; /* for QEMU; refusal by the kernel is logged and tolerated */
 };
 
 /*
- * Starts a machine and returns when its vCPUs run. The files of spec are opened by the caller's rights and passed on as
- * descriptors. A QEMU that is missing or refuses fails within seconds, with QEMU's own words. On failure nothing is
- * left: no process, no socket.
+ * Starts a machine and returns when its vCPUs run. The files of spec are opened by the caller's
+ * rights and passed on as descriptors. A QEMU that is missing or refuses fails within seconds, with
+ * QEMU's own words. On failure nothing is left: no process, no socket.
  */
 int vm_start(struct vmm *vmm, const struct vm_spec *spec, int64_t deadline_ms, struct vm **ret_vm,
              struct err *err);
 
 /*
- * Finds the machine of a record again: the process by pid and start time, then QMP, then what is attached. NOT_FOUND when
- * it is gone. DEADLINE or UNAVAILABLE when the process lives and QMP does not answer: it can still be killed, with
- * vm_kill_record.
+ * Finds the machine of a record again: the process by pid and start time, then QMP, then what is
+ * attached. NOT_FOUND when it is gone. DEADLINE or UNAVAILABLE when the process lives and QMP does
+ * not answer: it can still be killed, with vm_kill_record.
  */
 int vm_attach(struct vmm *vmm, const struct vm_record *record, int64_t deadline_ms,
               struct vm **ret_vm, struct err *err);
 
-/* Kills the process of a record if it still lives, waits for its end, and removes its sockets. No machine: success. */
+/* Kills the process of a record if it still lives, waits for its end, and removes its sockets. No
+ * machine: success. */
 int vm_kill_record(struct vmm *vmm, const struct vm_record *record, int64_t deadline_ms,
                    struct err *err);
 
 struct vm *vm_ref(struct vm *vm);
-/* Lets go: the last reference closes the connections and leaves the machine running. NULL is fine. */
+/* Lets go: the last reference closes the connections and leaves the machine running. NULL is fine.
+ */
 void vm_unref(struct vm *vm);
 
 static inline void vm_cleanup_fn_(struct vm **p)
@@ -130,19 +145,23 @@ static inline void vm_cleanup_fn_(struct vm **p)
 /* What vm_attach needs; constant for the life of the machine, so it is stored once. */
 void vm_get_record(struct vm *vm, struct vm_record *ret_record);
 
-/* A new connected, blocking byte stream to the agent, after the link handshake (link.h); the caller's. One at a time. */
+/* A new connected, blocking byte stream to the agent, after the link handshake (link.h); the
+ * caller's. One at a time. */
 int vm_connect_agent(struct vm *vm, int64_t deadline_ms, int *ret_fd, struct err *err);
 
-/* ---- disks ------------------------------------------------------------------------------------------------------- */
+/* ---- disks
+ * -------------------------------------------------------------------------------------------------------
+ */
 
 #define VM_DISK_SERIAL_SIZE 37 /* NUL included: virtio-scsi shows at most 36 bytes */
 #define VM_DISK_LUNS        1024
 
 struct vm_disk {
-    int fd;             /* raw image or block device, opened for what is asked; stays the caller's */
+    int fd; /* raw image or block device, opened for what is asked; stays the caller's */
     bool read_only;
-    bool scratch;       /* content need not outlive the host's uptime: the guest's flushes cost nothing */
-    const char *serial; /* unique in the machine, [A-Za-z0-9_.-]; the guest sees it in VPD page 0x80 */
+    bool scratch; /* content need not outlive the host's uptime: the guest's flushes cost nothing */
+    const char
+        *serial; /* unique in the machine, [A-Za-z0-9_.-]; the guest sees it in VPD page 0x80 */
 };
 
 struct vm_disk_info {
@@ -152,34 +171,39 @@ struct vm_disk_info {
 };
 
 /*
- * Attaches a disk by hotplug: SCSI host 0, channel 0, target 0, LUN *ret_lun. A failure leaves nothing attached.
- * EXISTS when the serial is attached already, EXHAUSTED when all LUNs are used.
+ * Attaches a disk by hotplug: SCSI host 0, channel 0, target 0, LUN *ret_lun. A failure leaves
+ * nothing attached. EXISTS when the serial is attached already, EXHAUSTED when all LUNs are used.
  */
 int vm_add_disk(struct vm *vm, const struct vm_disk *disk, int64_t deadline_ms, uint32_t *ret_lun,
                 struct err *err);
 
 /*
- * Detaches: asks the guest, waits until it agreed, gives the descriptor back. DEADLINE when the guest did not agree in
- * time: the disk is still attached, and the call may be repeated. NOT_FOUND when there is no such LUN.
+ * Detaches: asks the guest, waits until it agreed, gives the descriptor back. DEADLINE when the
+ * guest did not agree in time: the disk is still attached, and the call may be repeated. NOT_FOUND
+ * when there is no such LUN.
  */
 int vm_remove_disk(struct vm *vm, uint32_t lun, int64_t deadline_ms, struct err *err);
 
 /* What is attached, in order of LUN (also after vm_attach): a heap array, freed by the caller. */
 int vm_list_disks(struct vm *vm, struct vm_disk_info **ret_disks, size_t *ret_n, struct err *err);
 
-/* ---- the end ----------------------------------------------------------------------------------------------------- */
+/* ---- the end
+ * -----------------------------------------------------------------------------------------------------
+ */
 
 struct vm_exit {
     int64_t ended_at_ns; /* realtime */
-    int exit_status;     /* exit code, or 128 + signal; -1: unknown, the process was not this daemon's child */
-    bool asked_for;      /* vm_stop or vm_kill came first */
-    char reason[1024];   /* the death certificate: one line, for logs and CRI messages; escaped */
+    int exit_status;   /* exit code, or 128 + signal; -1: unknown, the process was not this daemon's
+                          child */
+    bool asked_for;    /* vm_stop or vm_kill came first */
+    char reason[1024]; /* the death certificate: one line, for logs and CRI messages; escaped */
 };
 typedef void (*vm_exit_fn)(void *arg, const struct vm_exit *how);
 
 /*
- * Calls fn(arg, how) once on the loop, when the machine has ended for whatever reason, or soon if it has already. A later
- * call replaces the handler; NULL takes it back, and then, called on the loop's thread, it is not called any more.
+ * Calls fn(arg, how) once on the loop, when the machine has ended for whatever reason, or soon if
+ * it has already. A later call replaces the handler; NULL takes it back, and then, called on the
+ * loop's thread, it is not called any more.
  */
 int vm_set_exit_handler(struct vm *vm, vm_exit_fn fn, void *arg, struct err *err);
 
@@ -187,13 +211,16 @@ int vm_set_exit_handler(struct vm *vm, vm_exit_fn fn, void *arg, struct err *err
 bool vm_has_exited(struct vm *vm, struct vm_exit *ret_exit);
 
 /*
- * Ends the machine: QMP quit, and SIGKILL at the deadline; then waits (briefly) for the process's end and removes the
- * sockets. Does not ask the guest: that is for whoever speaks with the agent. Success if it has ended already.
+ * Ends the machine: QMP quit, and SIGKILL at the deadline; then waits (briefly) for the process's
+ * end and removes the sockets. Does not ask the guest: that is for whoever speaks with the agent.
+ * Success if it has ended already.
  */
 int vm_stop(struct vm *vm, int64_t deadline_ms, struct err *err);
 
-/* SIGKILL at once; every pending call on this machine fails. Waits for the process's end as vm_stop does. */
+/* SIGKILL at once; every pending call on this machine fails. Waits for the process's end as vm_stop
+ * does. */
 int vm_kill(struct vm *vm, struct err *err);
 
-/* What the guest's console has said since the last call, at most 64 KiB, control bytes and all; free it. */
+/* What the guest's console has said since the last call, at most 64 KiB, control bytes and all;
+ * free it. */
 int vm_console_text(struct vm *vm, int64_t deadline_ms, char **ret_text, struct err *err);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One thread reads line by line and answers at once. The rules that the daemon's code must respect are enforced with
- * QEMU's own refusals: no command before qmp_capabilities, add-fd only with a descriptor, blockdev-add only over a set that
- * exists, device_add only over a node that exists, blockdev-del not while a device uses the node.
+ * One thread reads line by line and answers at once. The rules that the daemon's code must respect
+ * are enforced with QEMU's own refusals: no command before qmp_capabilities, add-fd only with a
+ * descriptor, blockdev-add only over a set that exists, device_add only over a node that exists,
+ * blockdev-del not while a device uses the node.
  */
 #include "tests/fakes/fake_qmp.h"
 
@@ -17,8 +18,8 @@
 
 #include <jansson.h>
 
-#define MAX_ITEMS    4096
-#define LINE_MAX_    65536
+#define MAX_ITEMS 4096
+#define LINE_MAX_ 65536
 
 struct fake_qmp {
     pthread_t thread;
@@ -73,8 +74,8 @@ static void send_deleted(struct fake_qmp *f, const char *device)
 {
     json_object_del(f->devices, device);
     send_json(f, json_pack("{s:s, s:{s:s, s:s}, s:{s:i, s:i}}", "event", "DEVICE_DELETED", "data",
-                           "device", device, "path", "/machine/peripheral/x", "timestamp", "seconds",
-                           1, "microseconds", 2));
+                           "device", device, "path", "/machine/peripheral/x", "timestamp",
+                           "seconds", 1, "microseconds", 2));
 }
 
 static const char *text_of(const json_t *args, const char *name)
@@ -244,8 +245,8 @@ static void execute(struct fake_qmp *f, const char *command, json_t *args, const
     else if (strcmp(command, "query-fdsets") == 0)
         value = list_fdsets(f);
     else if (strcmp(command, "qom-get") == 0)
-        value = json_string(text_of(json_object_get(f->devices, strrchr(text_of(args, "path"), '/') + 1),
-                                    "serial"));
+        value = json_string(text_of(
+            json_object_get(f->devices, strrchr(text_of(args, "path"), '/') + 1), "serial"));
     else if (strcmp(command, "ringbuf-read") == 0 && f->options.console != NULL)
         value = json_string(f->options.console);
     else if (strcmp(command, "quit") == 0)
@@ -410,7 +411,8 @@ void fake_qmp_plant(struct fake_qmp *f, unsigned int lun, int depth, const char 
     if (depth > 1)
         json_object_set_new(f->nodes, name, json_pack("{s:b}", "read-only", 1));
     if (depth > 2)
-        json_object_set_new(f->devices, name, json_pack("{s:s, s:s}", "drive", name, "serial", serial));
+        json_object_set_new(f->devices, name,
+                            json_pack("{s:s, s:s}", "drive", name, "serial", serial));
     pthread_mutex_unlock(&f->lock);
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A QEMU that speaks QMP and has no machine: a thread on a socket that greets, keeps descriptor sets, block nodes and
- * devices as QEMU does, and misbehaves on demand. For tests; failures abort.
+ * A QEMU that speaks QMP and has no machine: a thread on a socket that greets, keeps descriptor
+ * sets, block nodes and devices as QEMU does, and misbehaves on demand. For tests; failures abort.
  */
 #pragma once
 
@@ -11,20 +11,22 @@
 struct fake_qmp;
 
 struct fake_qmp_options {
-    const char *fail;        /* this command is refused with class GenericError, "told to fail" */
-    const char *silent;      /* this command is done, and never answered */
-    bool hold_deletion;      /* DEVICE_DELETED waits for fake_qmp_release */
-    bool no_greeting;        /* the first line is not a greeting */
-    const char *status;      /* what query-status says; NULL: "running" */
-    const char *console;     /* what ringbuf-read says, in base64; NULL: it is refused */
+    const char *fail;    /* this command is refused with class GenericError, "told to fail" */
+    const char *silent;  /* this command is done, and never answered */
+    bool hold_deletion;  /* DEVICE_DELETED waits for fake_qmp_release */
+    bool no_greeting;    /* the first line is not a greeting */
+    const char *status;  /* what query-status says; NULL: "running" */
+    const char *console; /* what ringbuf-read says, in base64; NULL: it is refused */
 };
 
-/* Serves one connection: fd itself, or, with listening, the first one that it accepts. Takes over fd. */
+/* Serves one connection: fd itself, or, with listening, the first one that it accepts. Takes over
+ * fd. */
 struct fake_qmp *fake_qmp_start(int fd, bool listening, const struct fake_qmp_options *options);
 /* Hangs up and waits for the thread. */
 void fake_qmp_stop(struct fake_qmp *fake);
 
-/* Makes it have, before anybody connects: a descriptor set (1), also a node (2), also a device with this serial (3). */
+/* Makes it have, before anybody connects: a descriptor set (1), also a node (2), also a device with
+ * this serial (3). */
 void fake_qmp_plant(struct fake_qmp *fake, unsigned int lun, int depth, const char *serial);
 /* Changes the misbehaviour from now on. */
 void fake_qmp_set(struct fake_qmp *fake, const struct fake_qmp_options *options);

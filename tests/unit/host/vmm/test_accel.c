@@ -20,7 +20,8 @@
 
 static void memory_there_and_back(void **state)
 {
-    struct accel_verdict v = {.accel = VMM_ACCEL_TCG, .is_fallback = true, .reason = "because \"it\" hung"};
+    struct accel_verdict v = {
+        .accel = VMM_ACCEL_TCG, .is_fallback = true, .reason = "because \"it\" hung"};
     struct accel_verdict back;
     char *text = NULL;
     struct err err;
@@ -40,9 +41,15 @@ static void memory_there_and_back(void **state)
 static void nonsense_is_no_memory(void **state)
 {
     static const char *const bad[] = {
-        "", "{}", "[]", "{\"version\": 2, \"key\": \"k\", \"accel\": \"tcg\", \"is_fallback\": true, \"reason\": \"\"}",
-        "{\"version\": 1, \"key\": \"k\", \"accel\": \"auto\", \"is_fallback\": true, \"reason\": \"\"}",
-        "{\"version\": 1, \"key\": \"k\", \"accel\": \"tcg\", \"is_fallback\": 1, \"reason\": \"\"}",
+        "",
+        "{}",
+        "[]",
+        "{\"version\": 2, \"key\": \"k\", \"accel\": \"tcg\", \"is_fallback\": true, \"reason\": "
+        "\"\"}",
+        "{\"version\": 1, \"key\": \"k\", \"accel\": \"auto\", \"is_fallback\": true, \"reason\": "
+        "\"\"}",
+        "{\"version\": 1, \"key\": \"k\", \"accel\": \"tcg\", \"is_fallback\": 1, \"reason\": "
+        "\"\"}",
         "{\"version\": 1, \"key\": 5, \"accel\": \"tcg\", \"is_fallback\": true, \"reason\": \"\"}",
     };
     struct accel_verdict v;
@@ -65,7 +72,8 @@ static int try_version(const char *script, struct vmm_status *ret_status, struct
     assert_non_null(mkdtemp(dir));
     (void)snprintf(path, sizeof(path), "%s/qemu", dir);
     if (script != NULL)
-        assert_int_equal(fd_write_file_atomic(AT_FDCWD, path, script, strlen(script), 0700, err), 0);
+        assert_int_equal(fd_write_file_atomic(AT_FDCWD, path, script, strlen(script), 0700, err),
+                         0);
     const struct vmm_config config = {
         .qemu = path, .accel = VMM_ACCEL_TCG, .transport = VMM_TRANSPORT_SERIAL, .run_dir = dir};
     assert_int_equal(loop_new(&loop, err), 0);

@@ -15,8 +15,14 @@
 static void decodes(void **state)
 {
     static const char *const pairs[][2] = {
-        {"", ""},          {"Zg==", "f"},         {"Zm8=", "fo"},        {"Zm9v", "foo"},
-        {"Zm9vYg==", "foob"}, {"Zm9vYmE=", "fooba"}, {"Zm9vYmFy", "foobar"}, {"AGEA", "?a?"},
+        {"", ""},
+        {"Zg==", "f"},
+        {"Zm8=", "fo"},
+        {"Zm9v", "foo"},
+        {"Zm9vYg==", "foob"},
+        {"Zm9vYmE=", "fooba"},
+        {"Zm9vYmFy", "foobar"},
+        {"AGEA", "?a?"},
         {"/+/+", "\xff\xef\xfe"},
     };
     struct err err;
@@ -32,7 +38,8 @@ static void decodes(void **state)
 
 static void refuses(void **state)
 {
-    static const char *const bad[] = {"Z", "Zg", "Zg=", "Zg=a", "====", "Z===", "Zm9v\n", "Zm 9", "=m9v", "Zg==Zg==", "Zm9\x80"};
+    static const char *const bad[] = {
+        "Z", "Zg", "Zg=", "Zg=a", "====", "Z===", "Zm9v\n", "Zm 9", "=m9v", "Zg==Zg==", "Zm9\x80"};
     struct err err;
 
     (void)state;

@@ -23,9 +23,9 @@
 struct agent {
     int fd;
     int answer_at;
-    const char *before;    /* sent before the echo, once */
-    size_t flood_bytes;    /* so many more before it */
-    const char *after;     /* sent in one piece with the echo */
+    const char *before; /* sent before the echo, once */
+    size_t flood_bytes; /* so many more before it */
+    const char *after;  /* sent in one piece with the echo */
     bool hang_up;
     char nonces[64][LINK_NONCE_DIGITS + 1];
     int n;
@@ -46,7 +46,8 @@ static void *run_agent(void *arg)
     while (a->n < 64) {
         char line[LINK_PREAMBLE_SIZE + 1] = "", answer[256];
         size_t got;
-        if (fd_read_full(a->fd, line, LINK_PREAMBLE_SIZE, &got, &err) < 0 || got < LINK_PREAMBLE_SIZE)
+        if (fd_read_full(a->fd, line, LINK_PREAMBLE_SIZE, &got, &err) < 0 ||
+            got < LINK_PREAMBLE_SIZE)
             return NULL;
         assert_memory_equal(line, LINK_PREAMBLE, strlen(LINK_PREAMBLE));
         assert_int_equal(line[LINK_PREAMBLE_SIZE - 1], '\n');

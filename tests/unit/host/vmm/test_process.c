@@ -147,8 +147,10 @@ static void boot_id_is_one(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_process_is_pid_and_start), cmocka_unit_test(kills_by_arguments),
-        cmocka_unit_test(standard_error_is_bounded),  cmocka_unit_test(the_last_lines_are_kept),
+        cmocka_unit_test(a_process_is_pid_and_start),
+        cmocka_unit_test(kills_by_arguments),
+        cmocka_unit_test(standard_error_is_bounded),
+        cmocka_unit_test(the_last_lines_are_kept),
         cmocka_unit_test(boot_id_is_one),
     };
 

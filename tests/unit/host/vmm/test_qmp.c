@@ -17,7 +17,7 @@
 #include "host/vmm/qmp.h"
 
 #define GREETING                                                                                   \
-    "{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 1, \"minor\": 2, \"major\": 7}, \"package\": "   \
+    "{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 1, \"minor\": 2, \"major\": 7}, \"package\": " \
     "\"\"}, \"capabilities\": []}}\r\n"
 
 struct seen {
@@ -49,7 +49,8 @@ static void on_reply(void *arg, json_t *ret, const struct err *err)
     if (s->submit_in_reply) {
         struct err e;
         s->submit_in_reply = false;
-        assert_int_equal(qmp_submit(s->qmp, "again", NULL, -1, on_reply, s, &e), ret != NULL ? 0 : -1);
+        assert_int_equal(qmp_submit(s->qmp, "again", NULL, -1, on_reply, s, &e),
+                         ret != NULL ? 0 : -1);
     }
 }
 
@@ -162,8 +163,10 @@ static void events_come_between(void **state)
     (void)state;
     assert_int_equal(qmp_submit(qmp, "a", NULL, -1, on_reply, &s, &err), 0);
     json_int_t id = take(qmp, NULL, 0);
-    assert_int_equal(feed(qmp, "{\"event\": \"STOP\"}\n\r\n{\"event\": \"SHUTDOWN\", \"data\": {\"n\": 3}}\n", &err),
-                     0);
+    assert_int_equal(
+        feed(qmp, "{\"event\": \"STOP\"}\n\r\n{\"event\": \"SHUTDOWN\", \"data\": {\"n\": 3}}\n",
+             &err),
+        0);
     assert_int_equal(s.n_events, 2);
     assert_string_equal(s.event, "SHUTDOWN");
     assert_int_equal(s.value, 3);
@@ -255,8 +258,13 @@ static void may_be_closed_by_a_handler(void **state)
 static void nonsense_ends_the_connection(void **state)
 {
     static const char *const early[] = {
-        "hello\n", "{}\n", "[]\n", "{\"QMP\": {}}\n", "{\"QMP\": {\"version\": {\"qemu\": {\"major\": \"7\"}}}}\n",
-        "{\"return\": {}, \"id\": 1}\n", "\"\\ud800\"\n",
+        "hello\n",
+        "{}\n",
+        "[]\n",
+        "{\"QMP\": {}}\n",
+        "{\"QMP\": {\"version\": {\"qemu\": {\"major\": \"7\"}}}}\n",
+        "{\"return\": {}, \"id\": 1}\n",
+        "\"\\ud800\"\n",
     };
     static const char *const late[] = {
         "{\"return\": {}, \"id\": 99}\n",
@@ -293,8 +301,9 @@ static void nonsense_ends_the_connection(void **state)
     struct qmp *qmp = make(&s);
     assert_int_equal(feed(qmp, GREETING, &err), 0);
     json_int_t id = take(qmp, NULL, 0);
-    cleanup_free char *text = text_printf(
-        "{\"error\": {\"class\": \"GenericError\", \"desc\": \"no\"}, \"id\": %lld}\n", (long long)id);
+    cleanup_free char *text =
+        text_printf("{\"error\": {\"class\": \"GenericError\", \"desc\": \"no\"}, \"id\": %lld}\n",
+                    (long long)id);
     assert_int_equal(feed(qmp, text, &err), -1);
     assert_int_equal(s.n_ready, 0);
     qmp_free(qmp);

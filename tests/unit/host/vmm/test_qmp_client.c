@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The QMP connection on a loop, with a fake QEMU at the other end: blocking calls, order, hang-ups, deadlines. */
+/* The QMP connection on a loop, with a fake QEMU at the other end: blocking calls, order, hang-ups,
+ * deadlines. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -120,11 +121,12 @@ static void calls_are_answered(void **state)
     (void)state;
     begin(NULL);
     assert_int_equal(
-        qmp_client_call(t.client, "query-status", NULL, -1, clock_deadline(20000), &value, &err), 0);
+        qmp_client_call(t.client, "query-status", NULL, -1, clock_deadline(20000), &value, &err),
+        0);
     assert_string_equal(json_string_value(json_object_get(value, "status")), "running");
     json_decref(value);
-    assert_int_equal(qmp_client_call(t.client, "no-such-thing", json_object(), -1, clock_deadline(20000), NULL,
-                                     &err),
+    assert_int_equal(qmp_client_call(t.client, "no-such-thing", json_object(), -1,
+                                     clock_deadline(20000), NULL, &err),
                      -1);
     assert_int_equal(err.code, ERR_UNSUPPORTED);
     assert_non_null(strstr(err.msg, "no-such-thing"));
@@ -148,7 +150,8 @@ static void *call_many(void *arg)
     for (int i = 0; i < CALLS; i++) {
         struct err err;
         json_t *value = NULL;
-        if (qmp_client_call(t.client, "query-status", NULL, -1, clock_deadline(30000), &value, &err) < 0)
+        if (qmp_client_call(t.client, "query-status", NULL, -1, clock_deadline(30000), &value,
+                            &err) < 0)
             abort();
         json_decref(value);
     }
@@ -177,16 +180,20 @@ static void a_deadline_leaves_the_rest_in_order(void **state)
     (void)state;
     begin(&silent);
     int64_t before = clock_monotonic_ms();
-    assert_int_equal(qmp_client_call(t.client, "query-fdsets", NULL, -1, clock_deadline(50), NULL, &err), -1);
+    assert_int_equal(
+        qmp_client_call(t.client, "query-fdsets", NULL, -1, clock_deadline(50), NULL, &err), -1);
     assert_int_equal(err.code, ERR_DEADLINE);
     assert_true(clock_monotonic_ms() - before < 10000);
-    /* QEMU still owes the answer, so this waits behind it, and is failed by the hang-up, like the first. */
+    /* QEMU still owes the answer, so this waits behind it, and is failed by the hang-up, like the
+     * first. */
     assert_int_equal(qmp_client_send(t.client, "query-status", NULL, on_reply, NULL, &err), 0);
-    assert_int_equal(qmp_client_call(t.client, "quit", NULL, -1, clock_deadline(50), NULL, &err), -1);
+    assert_int_equal(qmp_client_call(t.client, "quit", NULL, -1, clock_deadline(50), NULL, &err),
+                     -1);
     assert_int_equal(err.code, ERR_DEADLINE);
     assert_int_equal(t.n_replies, 0);
     fake_qmp_hang_up(t.fake);
-    assert_int_equal(qmp_client_call(t.client, "quit", NULL, -1, clock_deadline(20000), NULL, &err), -1);
+    assert_int_equal(qmp_client_call(t.client, "quit", NULL, -1, clock_deadline(20000), NULL, &err),
+                     -1);
     assert_int_equal(err.code, ERR_UNAVAILABLE);
     settle();
     assert_int_equal(t.n_replies, 1);
@@ -205,7 +212,8 @@ static void *call_silent(void *arg)
 {
     struct blocked *b = arg;
 
-    b->result = qmp_client_call(t.client, "query-fdsets", NULL, -1, CLOCK_NO_DEADLINE, NULL, &b->err);
+    b->result =
+        qmp_client_call(t.client, "query-fdsets", NULL, -1, CLOCK_NO_DEADLINE, NULL, &b->err);
     return NULL;
 }
 
@@ -228,7 +236,8 @@ static void close_wakes_the_blocked(void **state)
         assert_int_equal(b[i].result, -1);
         assert_int_equal(b[i].err.code, ERR_CANCELLED);
     }
-    assert_int_equal(qmp_client_call(t.client, "quit", NULL, -1, clock_deadline(20000), NULL, &err), -1);
+    assert_int_equal(qmp_client_call(t.client, "quit", NULL, -1, clock_deadline(20000), NULL, &err),
+                     -1);
     assert_int_equal(err.code, ERR_CANCELLED);
     qmp_client_close(t.client, &why);
     end();
@@ -242,7 +251,8 @@ static void a_peer_that_is_not_qemu_is_left(void **state)
 
     (void)state;
     begin(&stranger);
-    assert_int_equal(qmp_client_call(t.client, "quit", NULL, -1, clock_deadline(20000), NULL, &err), -1);
+    assert_int_equal(qmp_client_call(t.client, "quit", NULL, -1, clock_deadline(20000), NULL, &err),
+                     -1);
     assert_int_equal(err.code, ERR_PROTOCOL);
     settle();
     assert_int_equal(t.n_closed, 1);
@@ -256,13 +266,16 @@ static void events_arrive_and_garbage_ends_it(void **state)
 
     (void)state;
     begin(NULL);
-    assert_int_equal(qmp_client_call(t.client, "query-status", NULL, -1, clock_deadline(20000), NULL, &err), 0);
+    assert_int_equal(
+        qmp_client_call(t.client, "query-status", NULL, -1, clock_deadline(20000), NULL, &err), 0);
     fake_qmp_say(t.fake, event, sizeof(event) - 1);
-    assert_int_equal(qmp_client_call(t.client, "query-status", NULL, -1, clock_deadline(20000), NULL, &err), 0);
+    assert_int_equal(
+        qmp_client_call(t.client, "query-status", NULL, -1, clock_deadline(20000), NULL, &err), 0);
     assert_int_equal(t.n_events, 1);
     assert_string_equal(t.event, "RTC_CHANGE");
     fake_qmp_say(t.fake, "}}}\n", 4);
-    assert_int_equal(qmp_client_call(t.client, "query-status", NULL, -1, clock_deadline(20000), NULL, &err), -1);
+    assert_int_equal(
+        qmp_client_call(t.client, "query-status", NULL, -1, clock_deadline(20000), NULL, &err), -1);
     assert_true(err.code == ERR_PROTOCOL);
     settle();
     assert_int_equal(t.n_closed, 1);
@@ -273,7 +286,8 @@ static void call_on_loop(void *arg)
 {
     struct err *err = arg;
 
-    assert_int_equal(qmp_client_call(t.client, "quit", json_object(), -1, clock_deadline(1000), NULL, err), -1);
+    assert_int_equal(
+        qmp_client_call(t.client, "quit", json_object(), -1, clock_deadline(1000), NULL, err), -1);
 }
 
 static void the_loop_must_not_block(void **state)

@@ -75,8 +75,9 @@ static void expect(json_t *root, int result)
 
 static void every_member_is_checked(void **state)
 {
-    static const char *const members[] = {"version", "id",  "dir",       "pid", "start_ticks", "boot_id",
-                                          "uid",     "cid", "transport", "accel", "qemu_version"};
+    static const char *const members[] = {"version",     "id",      "dir",         "pid",
+                                          "start_ticks", "boot_id", "uid",         "cid",
+                                          "transport",   "accel",   "qemu_version"};
     const struct {
         const char *name;
         json_t *bad;
@@ -91,7 +92,7 @@ static void every_member_is_checked(void **state)
         {"start_ticks", json_integer(0)},
         {"uid", json_integer(-1)},
         {"uid", json_integer(UINT32_MAX)},
-        {"cid", json_integer(3)}, /* with virtio-serial */
+        {"cid", json_integer(3)},            /* with virtio-serial */
         {"transport", json_string("vsock")}, /* without a cid */
         {"transport", json_string("auto")},
         {"accel", json_string("auto")},
@@ -126,7 +127,8 @@ static void every_member_is_checked(void **state)
 
 static void nonsense_is_refused(void **state)
 {
-    static const char *const texts[] = {"", "{}", "null", "[]", "{\"version\":1,\"version\":1}", "{", "\xff"};
+    static const char *const texts[] = {"",  "{}",  "null", "[]", "{\"version\":1,\"version\":1}",
+                                        "{", "\xff"};
     struct vm_record r;
     struct err err;
 
@@ -154,7 +156,8 @@ static void names_go_both_ways(void **state)
         assert_int_equal(accel, i);
     }
     for (int i = VMM_TRANSPORT_AUTO; i <= VMM_TRANSPORT_SERIAL; i++) {
-        assert_int_equal(vmm_transport_parse(vmm_transport_name((enum vmm_transport)i), &transport), 0);
+        assert_int_equal(vmm_transport_parse(vmm_transport_name((enum vmm_transport)i), &transport),
+                         0);
         assert_int_equal(transport, i);
     }
     assert_int_equal(vmm_accel_parse("KVM", &accel), -1);

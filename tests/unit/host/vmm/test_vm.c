@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A machine without QEMU: the process is a sleeper, the monitor a fake. What cannot be made to happen with a real QEMU at
- * will is shown here: commands that fail half-way or are never answered, guests that keep a disk, a daemon that died between
- * two commands.
+ * A machine without QEMU: the process is a sleeper, the monitor a fake. What cannot be made to
+ * happen with a real QEMU at will is shown here: commands that fail half-way or are never answered,
+ * guests that keep a disk, a daemon that died between two commands.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -114,7 +114,8 @@ static int setup(void **state)
     assert_int_equal(read(up[0], &byte, 1), 1);
     close(up[0]);
     close(up[1]);
-    const struct vmm_config config = {.run_dir = t.dir, .accel = VMM_ACCEL_TCG, .uid_base = 5000, .uid_count = 4};
+    const struct vmm_config config = {
+        .run_dir = t.dir, .accel = VMM_ACCEL_TCG, .uid_base = 5000, .uid_count = 4};
     assert_int_equal(vmm_new(&config, t.loop, &t.vmm, &err), 0);
 
     assert_int_equal(spawn_start(&spec, &t.child, &err), 0);
@@ -208,7 +209,8 @@ static void failed_additions_are_undone(void **state)
     expect_nothing_attached();
 }
 
-/* No answer: the caller leaves at its deadline, the LUN stays reserved, and the monitor is still in order. */
+/* No answer: the caller leaves at its deadline, the LUN stays reserved, and the monitor is still in
+ * order. */
 static void an_unanswered_addition_ends_at_its_deadline(void **state)
 {
     struct err err;
@@ -291,7 +293,8 @@ static void all_luns_can_be_used(void **state)
 
 static void bad_disks_are_refused(void **state)
 {
-    static const char *const serials[] = {NULL, "", "a b", "a,b", "\xc3\xa4", "0123456789012345678901234567890123456"};
+    static const char *const serials[] = {
+        NULL, "", "a b", "a,b", "\xc3\xa4", "0123456789012345678901234567890123456"};
     struct err err;
     uint32_t lun;
     int pair[2];
@@ -314,7 +317,8 @@ static void bad_disks_are_refused(void **state)
     assert_int_equal(fake_qmp_count(t.fake, "add-fd"), 0);
 }
 
-/* The former daemon died in the middle of additions: a set, a node without a device; and one whole disk. */
+/* The former daemon died in the middle of additions: a set, a node without a device; and one whole
+ * disk. */
 static void rests_are_cleared_when_found_again(void **state)
 {
     struct vm_disk_info *list = NULL;
@@ -372,7 +376,8 @@ static void a_garbled_monitor_is_named(void **state)
     assert_non_null(strstr(t.exit.reason, "cannot be managed"));
 }
 
-/* The guest's end, as QEMU tells it. The console is base64 of "one\nKernel panic - not syncing: \"x\"\ntwo\n". */
+/* The guest's end, as QEMU tells it. The console is base64 of "one\nKernel panic - not syncing:
+ * \"x\"\ntwo\n". */
 static void the_last_words_are_kept(void **state)
 {
     static const char event[] =
@@ -474,7 +479,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(failed_additions_are_undone, setup, teardown),
-        cmocka_unit_test_setup_teardown(an_unanswered_addition_ends_at_its_deadline, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_unanswered_addition_ends_at_its_deadline, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(a_guest_may_keep_a_disk, setup, teardown),
         cmocka_unit_test_setup_teardown(a_disk_that_sticks_blocks_only_its_lun, setup, teardown),
         cmocka_unit_test_setup_teardown(all_luns_can_be_used, setup, teardown),
@@ -483,7 +489,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_lost_monitor_ends_the_machine, setup, teardown),
         cmocka_unit_test_setup_teardown(a_garbled_monitor_is_named, setup, teardown),
         cmocka_unit_test_setup_teardown(the_last_words_are_kept, setup, teardown),
-        cmocka_unit_test_setup_teardown(a_guest_that_ended_alone_is_led_to_its_end, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_guest_that_ended_alone_is_led_to_its_end, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(stop_kills_what_does_not_quit, setup, teardown),
         cmocka_unit_test_setup_teardown(a_late_handler_is_told, setup, teardown),
         cmocka_unit_test_setup_teardown(records_of_others_are_not_found, setup, teardown),

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Real QEMU under TCG with a real guest. The guest is a folder with vmlinux and initrd.img: CASEMATE_TEST_GUEST, else
- * build/guest. What needs a guest that obeys (it lists its disks, panics on demand, ...) runs only with the test guest
- * that tests/integration/test_vmm.sh makes, and is a named skip otherwise.
+ * Real QEMU under TCG with a real guest. The guest is a folder with vmlinux and initrd.img:
+ * CASEMATE_TEST_GUEST, else build/guest. What needs a guest that obeys (it lists its disks, panics
+ * on demand, ...) runs only with the test guest that tests/integration/test_vmm.sh makes, and is a
+ * named skip otherwise.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -243,7 +244,9 @@ static int make_disk(const char *name, off_t size, int flags)
     return wanted;
 }
 
-/* ---- tests ------------------------------------------------------------------------------------------------------- */
+/* ---- tests
+ * -------------------------------------------------------------------------------------------------------
+ */
 
 static void boots_answers_and_stops(void **state)
 {
@@ -309,8 +312,6 @@ static void runs_as_a_stranger(void **state)
     vm_unref(b);
     vmm_free(vmm);
 }
-
-
 
 struct pending_connect {
     struct vm *vm;
@@ -503,14 +504,17 @@ static void qemu_that_refuses_says_why(void **state)
 
     /* No QEMU at all, and one that ends at once with a word. */
     (void)snprintf(refuse, sizeof(refuse), "%s/qemu", t.dir);
-    struct vmm_config config = {
-        .qemu = refuse, .accel = VMM_ACCEL_TCG, .transport = VMM_TRANSPORT_SERIAL, .run_dir = t.dir};
+    struct vmm_config config = {.qemu = refuse,
+                                .accel = VMM_ACCEL_TCG,
+                                .transport = VMM_TRANSPORT_SERIAL,
+                                .run_dir = t.dir};
     assert_int_equal(vmm_new(&config, t.loop, &vmm, &err), 0);
     make_spec("refused", &spec, dir);
     assert_int_equal(vm_start(vmm, &spec, DEADLINE(), &vm, &err), -1);
     assert_non_null(strstr(err.msg, refuse));
-    static const char script[] = "#!/bin/sh\n[ \"$1\" = --version ] && echo 'QEMU emulator version 7.2.1'"
-                                 " && exit 0\necho 'no more machines today' >&2\nexit 7\n";
+    static const char script[] =
+        "#!/bin/sh\n[ \"$1\" = --version ] && echo 'QEMU emulator version 7.2.1'"
+        " && exit 0\necho 'no more machines today' >&2\nexit 7\n";
     int fd = open(refuse, O_WRONLY | O_CREAT | O_CLOEXEC, 0700);
     assert_int_equal(fd_write_all(fd, script, sizeof(script) - 1, &err), 0);
     close(fd);
@@ -520,7 +524,8 @@ static void qemu_that_refuses_says_why(void **state)
     vmm_free(vmm);
 }
 
-/* The verdict is what a guest did: here TCG carries one, and what KVM says depends on the host, but must be remembered. */
+/* The verdict is what a guest did: here TCG carries one, and what KVM says depends on the host, but
+ * must be remembered. */
 static void the_accelerator_is_tried_out(void **state)
 {
     struct vmm_status first, second;
@@ -648,7 +653,8 @@ static void death_is_certified_later(void **state)
     vm_unref(vm);
     vmm_free(vmm);
     assert_int_equal(fd_write_all(agent, "panic\n", 6, &err), 0);
-    /* The console is what shows, from outside, that the guest has ended: QEMU's own state is asked until it says so. */
+    /* The console is what shows, from outside, that the guest has ended: QEMU's own state is asked
+     * until it says so. */
     vmm = make_vmm(VMM_ACCEL_TCG);
     t.exits.n = 0;
     assert_int_equal(vm_attach(vmm, &record, DEADLINE(), &vm, &err), 0);
