@@ -31,9 +31,7 @@
 #define PROBE_MEMORY_MIB 256
 #define CONSOLE_MS       1000
 
-/* ---- memory
- * ------------------------------------------------------------------------------------------------------
- */
+/* ---- memory --------------------------------------------------------------------------------- */
 
 int accel_cache_encode(const struct accel_verdict *verdict, const char *key, char **ret_text,
                        struct err *err)
@@ -113,9 +111,7 @@ static void save(const struct vmm *vmm, const char *key, const struct accel_verd
         log_event(LOG_WARN, NULL, &err, "the verdict on KVM could not be remembered, ignoring");
 }
 
-/* ---- the trial
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- the trial ------------------------------------------------------------------------------ */
 
 /* Adds the end of the guest's console to a failure: where it stuck is the best clue there is. */
 static void add_last_words(struct vm *vm, struct err *err)
@@ -189,9 +185,7 @@ int vmm_probe(struct vmm *vmm, enum vmm_accel accel, int64_t deadline_ms, struct
     return result;
 }
 
-/* ---- the decision
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- the decision --------------------------------------------------------------------------- */
 
 static void set_verdict(struct accel_verdict *v, enum vmm_accel accel, const char *reason)
 {
@@ -251,12 +245,8 @@ int accel_decide(struct vmm *vmm, int64_t deadline_ms, struct accel_verdict *ret
 {
     struct accel_verdict v = {.accel = vmm->config.accel, .reason = "configured"};
 
-    if (v.accel == VMM_ACCEL_AUTO) {
-        if (decide_auto(vmm, deadline_ms, &v, err) < 0)
-            return -1;
-        if (v.is_fallback)
-            log_warn("machines run under TCG, which is slow software emulation: %s", v.reason);
-    }
+    if (v.accel == VMM_ACCEL_AUTO && decide_auto(vmm, deadline_ms, &v, err) < 0)
+        return -1;
     *ret_verdict = v;
     return 0;
 }

@@ -51,9 +51,7 @@ int disk_lun_of_name(const char *name, uint32_t *ret_lun)
     return 0;
 }
 
-/* ---- the table
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- the table ------------------------------------------------------------------------------ */
 
 struct disk *disk_new(struct vm *vm, uint32_t lun, bool read_only, const char *serial,
                       enum disk_state state)
@@ -257,9 +255,7 @@ static void undo(struct vm *vm, uint32_t lun, bool device_possible)
         sequence_end(d, &failure);
 }
 
-/* ---- adding
- * --------------------------------------------------------------------------------------------------------
- */
+/* ---- adding --------------------------------------------------------------------------------- */
 
 static int add_fd(struct vm *vm, const struct vm_disk *disk, uint32_t lun, int64_t deadline_ms,
                   struct err *err)
@@ -365,9 +361,7 @@ int vm_add_disk(struct vm *vm, const struct vm_disk *disk, int64_t deadline_ms, 
     return err_prefix(err, "machine '%s': disk '%s'", vm->record.id, disk->serial);
 }
 
-/* ---- removing
- * ------------------------------------------------------------------------------------------------------
- */
+/* ---- removing ------------------------------------------------------------------------------- */
 
 int vm_remove_disk(struct vm *vm, uint32_t lun, int64_t deadline_ms, struct err *err)
 {

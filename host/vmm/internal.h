@@ -23,18 +23,17 @@ struct qmp_client;
 
 #define VM_QMP_SOCKET "qmp.sock" /* in the machine's folder */
 
-/* ---- the node
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- the node ------------------------------------------------------------------------------- */
 
 struct vmm {
     atomic_uint refs; /* the owner, and each machine */
     struct loop *loop;
     /* Constant after vmm_new. */
-    struct vmm_config config; /* with strings of its own */
+    struct vmm_config config; /* its strings are in `texts` */
+    char *texts[5];
     char boot_id[37];
-    pthread_mutex_t
-        lock; /* for what follows; never held while waiting for anything but `changed` */
+    /* For what follows; never held while waiting for anything but `changed`. */
+    pthread_mutex_t lock;
     pthread_cond_t changed;
     bool preparing; /* one thread is in vmm_prepare */
     struct vmm_status status;
@@ -70,9 +69,7 @@ int vmm_find_qemu(struct vmm *vmm, int64_t deadline_ms, struct err *err);
 int vm_start_with(struct vmm *vmm, const struct vmm_choice *choice, const struct vm_spec *spec,
                   int64_t deadline_ms, struct vm **ret_vm, struct err *err);
 
-/* ---- a machine
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- a machine ------------------------------------------------------------------------------ */
 
 enum vm_state {
     VM_STARTING, /* the process exists; QMP has not said that it runs. Only kill is possible. */

@@ -215,17 +215,20 @@ static void negotiated(void *arg, json_t *ret, const struct err *err)
 
 static int handle_greeting(struct qmp *qmp, const json_t *msg, struct err *err)
 {
-    int major, minor;
+    const json_t *version = json_object_get(json_object_get(msg, "QMP"), "version");
+    const json_t *number = json_object_get(version, "qemu");
+    const json_t *major = json_object_get(number, "major");
+    const json_t *minor = json_object_get(number, "minor");
 
-    if (json_unpack_ex((json_t *)(uintptr_t)msg, NULL, 0, "{s:{s:{s:{s:i,s:i}}}}", "QMP", "version",
-                       "qemu", "major", &major, "minor", &minor) < 0 ||
-        major < 1)
+    if (!json_is_integer(major) || json_integer_value(major) < 1 ||
+        json_integer_value(major) > 9999 || !json_is_integer(minor) ||
+        json_integer_value(minor) < 0 || json_integer_value(minor) > 9999)
         return err_set(err, ERR_PROTOCOL, "QMP: the peer did not greet as QEMU does");
     struct command *c = command_new(++qmp->last_id, "qmp_capabilities", NULL, negotiated, qmp);
     if (c == NULL)
         return err_no_memory(err);
-    qmp->major = major;
-    qmp->minor = minor;
+    qmp->major = (int)json_integer_value(major);
+    qmp->minor = (int)json_integer_value(minor);
     qmp->state = NEGOTIATING;
     STAILQ_INSERT_HEAD(&qmp->queue, c, next);
     qmp->n_queued++;

@@ -109,7 +109,12 @@ static ssize_t send_with_fd(int socket_fd, const void *bytes, size_t n, int fd)
         struct cmsghdr header;
         char space[CMSG_SPACE(sizeof(int))];
     } control = {0};
-    struct iovec iov = {.iov_base = (void *)(uintptr_t)bytes, .iov_len = n};
+    /* iovec's pointer lacks the const that sendmsg honours. */
+    union {
+        const void *in;
+        void *out;
+    } data = {.in = bytes};
+    struct iovec iov = {.iov_base = data.out, .iov_len = n};
     struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
 
     if (fd >= 0) {
@@ -244,9 +249,7 @@ fail:
     return -1;
 }
 
-/* ---- requests
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- requests ------------------------------------------------------------------------------- */
 
 static void complete(void *arg, json_t *ret, const struct err *err)
 {
@@ -371,9 +374,7 @@ int qmp_client_send(struct qmp_client *client, const char *command, json_t *args
     return 0;
 }
 
-/* ---- the end
- * -----------------------------------------------------------------------------------------------------
- */
+/* ---- the end -------------------------------------------------------------------------------- */
 
 static void run_close(void *arg)
 {

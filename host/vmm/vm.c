@@ -44,9 +44,7 @@
 /* Where QEMU finds its descriptors. */
 enum { FD_STDERR = 2, FD_QMP, FD_AGENT, FD_VHOST, FD_KERNEL, FD_INITRD, FD_END };
 
-/* ---- the object
- * --------------------------------------------------------------------------------------------------
- */
+/* ---- the object ----------------------------------------------------------------------------- */
 
 struct vm *vm_ref(struct vm *vm)
 {
@@ -150,9 +148,7 @@ static int vm_open(struct vm *vm, struct err *err)
     return 0;
 }
 
-/* ---- starting
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- starting ------------------------------------------------------------------------------- */
 
 /* What is made for one attempt to start QEMU; everything here is the daemon's and closed in any
  * case. */
@@ -574,9 +570,7 @@ int vm_console_text(struct vm *vm, int64_t deadline_ms, char **ret_text, struct 
     return base64_decode_text(text_or_empty(json_string_value(value)), ret_text, err);
 }
 
-/* ---- the end
- * -----------------------------------------------------------------------------------------------------
- */
+/* ---- the end -------------------------------------------------------------------------------- */
 
 int vm_stop(struct vm *vm, int64_t deadline_ms, struct err *err)
 {

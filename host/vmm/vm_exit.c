@@ -37,8 +37,9 @@
 #include "host/vmm/transport.h"
 
 #define LAST_WORDS_MS 3000 /* for collecting them and for QEMU's quit, then SIGKILL */
-#define QMP_LOST_MS   1000 /* from a lost QMP connection to SIGKILL: normally QEMU is ending anyway \
-                            */
+#define QMP_LOST_MS                                                                                \
+    1000 /* from a lost QMP connection to SIGKILL: normally QEMU is ending anyway                  \
+          */
 #define IO_ERROR_LOG_MS 10000 /* a guest can cause them at will */
 
 static const char *const state_names[] = {
@@ -99,9 +100,7 @@ bool vm_has_exited(struct vm *vm, struct vm_exit *ret_exit)
     return ended;
 }
 
-/* ---- telling
- * -----------------------------------------------------------------------------------------------------
- */
+/* ---- telling -------------------------------------------------------------------------------- */
 
 static void tell(struct vm *vm)
 {
@@ -223,8 +222,7 @@ static void on_exit_of_process(void *arg)
     vm_set_state(vm, VM_EXITED);
     (void)err_set(&why, ERR_UNAVAILABLE, "the machine has ended: %s", vm->exit.reason);
     pthread_mutex_unlock(&vm->lock);
-    log_event(vm->exit.asked_for ? LOG_DEBUG : LOG_INFO,
-              &(struct log_ctx){.sandbox = vm->record.id}, NULL, "machine ended: %s",
+    log_event(LOG_DEBUG, &(struct log_ctx){.sandbox = vm->record.id}, NULL, "machine ended: %s",
               vm->exit.reason);
     if (vm->qmp != NULL)
         qmp_client_close(vm->qmp, &why);

@@ -14,7 +14,6 @@
 #include <unistd.h>
 
 #include "common/base/clock.h"
-#include "common/base/log.h"
 #include "common/base/spawn.h"
 #include "common/base/text.h"
 #include "host/vmm/accel.h"
@@ -33,44 +32,40 @@ static const char *const usual_paths[] = {
     "/usr/libexec/qemu-kvm",
 };
 
-/* ---- the object
- * --------------------------------------------------------------------------------------------------
- */
+/* ---- the object ----------------------------------------------------------------------------- */
 
-/* A copy of text in *ret_copy, which is a member of a config; NULL stays NULL. */
-static int copy_text(const char *text, const char **ret_copy, struct err *err)
+/* A copy of text, kept by the vmm; NULL stays NULL. */
+static int keep_text(struct vmm *vmm, size_t slot, const char *text, const char **ret_copy,
+                     struct err *err)
 {
-    *ret_copy = text == NULL ? NULL : strdup(text);
-    return text != NULL && *ret_copy == NULL ? err_no_memory(err) : 0;
-}
-
-static int copy_config(const struct vmm_config *from, struct vmm_config *to, struct err *err)
-{
-    *to = *from;
-    to->qemu = to->run_dir = to->accel_cache = to->probe_kernel = to->probe_initrd = NULL;
-    if (to->probe_timeout_ms <= 0)
-        to->probe_timeout_ms = PROBE_TIMEOUT_MS;
-    if (copy_text(from->qemu, &to->qemu, err) < 0 ||
-        copy_text(from->run_dir, &to->run_dir, err) < 0 ||
-        copy_text(from->accel_cache, &to->accel_cache, err) < 0 ||
-        copy_text(from->probe_kernel, &to->probe_kernel, err) < 0 ||
-        copy_text(from->probe_initrd, &to->probe_initrd, err) < 0)
-        return -1;
-    if (to->accel_cache == NULL) {
-        to->accel_cache = text_printf("%s/accel.json", from->run_dir);
-        if (to->accel_cache == NULL)
-            return err_no_memory(err);
-    }
+    *ret_copy = NULL;
+    if (text == NULL)
+        return 0;
+    vmm->texts[slot] = strdup(text);
+    if (vmm->texts[slot] == NULL)
+        return err_no_memory(err);
+    *ret_copy = vmm->texts[slot];
     return 0;
 }
 
-static void free_config(struct vmm_config *c)
+static int keep_config(struct vmm *vmm, const struct vmm_config *from, struct err *err)
 {
-    const char *const texts[] = {c->qemu, c->run_dir, c->accel_cache, c->probe_kernel,
-                                 c->probe_initrd};
+    struct vmm_config *to = &vmm->config;
+    cleanup_free char *cache = text_printf("%s/accel.json", from->run_dir);
 
-    for (size_t i = 0; i < ARRAY_SIZE(texts); i++)
-        free((void *)(uintptr_t)texts[i]);
+    *to = *from;
+    if (to->probe_timeout_ms <= 0)
+        to->probe_timeout_ms = PROBE_TIMEOUT_MS;
+    if (cache == NULL)
+        return err_no_memory(err);
+    if (keep_text(vmm, 0, from->qemu, &to->qemu, err) < 0 ||
+        keep_text(vmm, 1, from->run_dir, &to->run_dir, err) < 0 ||
+        keep_text(vmm, 2, from->accel_cache != NULL ? from->accel_cache : cache, &to->accel_cache,
+                  err) < 0 ||
+        keep_text(vmm, 3, from->probe_kernel, &to->probe_kernel, err) < 0 ||
+        keep_text(vmm, 4, from->probe_initrd, &to->probe_initrd, err) < 0)
+        return -1;
+    return 0;
 }
 
 struct vmm *vmm_ref(struct vmm *vmm)
@@ -84,7 +79,8 @@ void vmm_unref(struct vmm *vmm)
     if (vmm == NULL || atomic_fetch_sub(&vmm->refs, 1) != 1)
         return;
     free(vmm->uids_used);
-    free_config(&vmm->config);
+    for (size_t i = 0; i < ARRAY_SIZE(vmm->texts); i++)
+        free(vmm->texts[i]);
     pthread_cond_destroy(&vmm->changed);
     pthread_mutex_destroy(&vmm->lock);
     free(vmm);
@@ -118,7 +114,7 @@ int vmm_new(const struct vmm_config *config, struct loop *loop, struct vmm **ret
         (void)err_no_memory(err);
         goto fail;
     }
-    if (copy_config(config, &vmm->config, err) < 0 || process_boot_id(vmm->boot_id, err) < 0)
+    if (keep_config(vmm, config, err) < 0 || process_boot_id(vmm->boot_id, err) < 0)
         goto fail;
     *ret_vmm = vmm;
     return 0;
@@ -134,9 +130,7 @@ void vmm_get_status(struct vmm *vmm, struct vmm_status *ret_status)
     pthread_mutex_unlock(&vmm->lock);
 }
 
-/* ---- uids
- * --------------------------------------------------------------------------------------------------------
- */
+/* ---- uids ----------------------------------------------------------------------------------- */
 
 int vmm_take_uid(struct vmm *vmm, uid_t *ret_uid, struct err *err)
 {
@@ -177,9 +171,7 @@ void vmm_release_uid(struct vmm *vmm, uid_t uid)
     mark_uid(vmm, uid, 0);
 }
 
-/* ---- deciding
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- deciding ------------------------------------------------------------------------------- */
 
 static int find_binary(const struct vmm_config *config, const char **ret_path, struct err *err)
 {
@@ -212,8 +204,11 @@ static int parse_version(const char *text, char *ret_version, size_t size, int *
         return -1;
     p += sizeof(before) - 1;
     size_t n = strspn(p, "0123456789.");
-    if (n == 0 || n >= size || sscanf(p, "%4d.%4d", ret_major, ret_minor) != 2)
+    size_t dot = strspn(p, "0123456789");
+    if (n >= size || dot == 0 || dot > 4 || p[dot] != '.' || dot + 1 == n)
         return -1;
+    *ret_major = (int)strtol(p, NULL, 10);
+    *ret_minor = (int)strtol(p + dot + 1, NULL, 10);
     memcpy(ret_version, p, n);
     ret_version[n] = '\0';
     return 0;
@@ -300,9 +295,6 @@ static int prepare(struct vmm *vmm, int64_t deadline_ms, struct err *err)
     memcpy(vmm->status.accel_reason, verdict.reason, sizeof(vmm->status.accel_reason));
     vmm->status.prepared = true;
     pthread_mutex_unlock(&vmm->lock);
-    log_info("machine monitor: QEMU %s, accelerator %s (%s), transport %s",
-             vmm->status.qemu_version, vmm_accel_name(verdict.accel), verdict.reason,
-             vmm_transport_name(vmm->status.transport));
     return 0;
 }
 

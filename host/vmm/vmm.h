@@ -21,20 +21,26 @@ struct vmm;
 struct vm;
 
 struct vmm_config {
-    const char *qemu;     /* absolute path; NULL: qemu-system-x86_64 in the usual folders */
-    enum vmm_accel accel; /* AUTO decides by running a guest */
-    enum vmm_transport
-        transport;       /* AUTO: vsock where /dev/vhost-vsock can be opened, else virtio-serial */
-    const char *run_dir; /* existing, root-only folder for the room's own files */
-    const char
-        *accel_cache; /* file that remembers the verdict on KVM; NULL: "<run_dir>/accel.json" */
-    const char *probe_kernel; /* the guest that the verdict is found with; NULL: AUTO takes TCG,
-                                 saying why */
+    /* Absolute path; NULL: qemu-system-x86_64 in the usual folders. */
+    const char *qemu;
+    /* AUTO decides by running a guest. */
+    enum vmm_accel accel;
+    /* AUTO: vsock where /dev/vhost-vsock can be opened, else virtio-serial. */
+    enum vmm_transport transport;
+    /* Existing, root-only folder for the room's own files. */
+    const char *run_dir;
+    /* File that remembers the verdict on KVM; NULL: "<run_dir>/accel.json". */
+    const char *accel_cache;
+    /* The guest that the verdict is found with; NULL: AUTO takes TCG, saying why. */
+    const char *probe_kernel;
     const char *probe_initrd;
     int probe_timeout_ms; /* 0: 15000 */
-    uid_t uid_base;       /* each QEMU gets a uid (and gid) of its own from uid_base on ... */
-    uint32_t
-        uid_count; /* ... of so many; 0: QEMU runs as the caller (an unprivileged daemon, tests) */
+    /*
+     * Each QEMU gets a uid (and gid) of its own from this range; uid_count 0: QEMU runs as the
+     * caller (an unprivileged daemon, tests).
+     */
+    uid_t uid_base;
+    uint32_t uid_count;
 };
 
 /*
@@ -85,14 +91,11 @@ void vmm_get_status(struct vmm *vmm, struct vmm_status *ret_status);
  */
 int vmm_kill_stray(struct vmm *vmm, const char *id, unsigned int *ret_killed, struct err *err);
 
-/* ---- one machine
- * -------------------------------------------------------------------------------------------------
- */
+/* ---- one machine ---------------------------------------------------------------------------- */
 
 enum vm_console {
-    VM_CONSOLE_RING, /* the guest's console goes to 64 KiB in QEMU's memory: vm_console_text, death
-                        certificates */
-    VM_CONSOLE_OFF,  /* the guest has no serial port */
+    VM_CONSOLE_RING, /* the console goes to 64 KiB in QEMU's memory, for vm_console_text */
+    VM_CONSOLE_OFF,  /* the guest has no serial port; its end is told without last words */
 };
 
 struct vm_spec {
@@ -105,9 +108,9 @@ struct vm_spec {
     uint32_t memory_mib;       /* at boot */
     uint32_t vcpus;            /* at boot */
     enum vm_console console;
-    const char *const
-        *cgroup_procs; /* NULL-terminated cgroup.procs paths that QEMU joins; NULL: none */
-    int oom_score_adj; /* for QEMU; refusal by the kernel is logged and tolerated */
+    /* NULL-terminated cgroup.procs paths that QEMU joins; NULL: none. */
+    const char *const *cgroup_procs;
+    int oom_score_adj; /* of QEMU; refusal by the kernel is logged and tolerated */
 };
 
 /*
@@ -126,14 +129,15 @@ int vm_start(struct vmm *vmm, const struct vm_spec *spec, int64_t deadline_ms, s
 int vm_attach(struct vmm *vmm, const struct vm_record *record, int64_t deadline_ms,
               struct vm **ret_vm, struct err *err);
 
-/* Kills the process of a record if it still lives, waits for its end, and removes its sockets. No
- * machine: success. */
+/*
+ * Kills the process of a record if it still lives, waits for its end, and removes its sockets. No
+ * machine: success.
+ */
 int vm_kill_record(struct vmm *vmm, const struct vm_record *record, int64_t deadline_ms,
                    struct err *err);
 
 struct vm *vm_ref(struct vm *vm);
-/* Lets go: the last reference closes the connections and leaves the machine running. NULL is fine.
- */
+/* Lets go: the last one closes the connections and leaves the machine running. NULL is fine. */
 void vm_unref(struct vm *vm);
 
 static inline void vm_cleanup_fn_(struct vm **p)
@@ -145,13 +149,13 @@ static inline void vm_cleanup_fn_(struct vm **p)
 /* What vm_attach needs; constant for the life of the machine, so it is stored once. */
 void vm_get_record(struct vm *vm, struct vm_record *ret_record);
 
-/* A new connected, blocking byte stream to the agent, after the link handshake (link.h); the
- * caller's. One at a time. */
+/*
+ * A new connected, blocking byte stream to the agent, after the link handshake (link.h); the
+ * caller's. One at a time: a second one waits until the first is closed.
+ */
 int vm_connect_agent(struct vm *vm, int64_t deadline_ms, int *ret_fd, struct err *err);
 
-/* ---- disks
- * -------------------------------------------------------------------------------------------------------
- */
+/* ---- disks ---------------------------------------------------------------------------------- */
 
 #define VM_DISK_SERIAL_SIZE 37 /* NUL included: virtio-scsi shows at most 36 bytes */
 #define VM_DISK_LUNS        1024
@@ -159,9 +163,9 @@ int vm_connect_agent(struct vm *vm, int64_t deadline_ms, int *ret_fd, struct err
 struct vm_disk {
     int fd; /* raw image or block device, opened for what is asked; stays the caller's */
     bool read_only;
-    bool scratch; /* content need not outlive the host's uptime: the guest's flushes cost nothing */
-    const char
-        *serial; /* unique in the machine, [A-Za-z0-9_.-]; the guest sees it in VPD page 0x80 */
+    bool scratch; /* need not outlive the host's uptime: the guest's flushes cost nothing */
+    /* Unique in the machine, [A-Za-z0-9_.-]; the guest sees it in VPD page 0x80. */
+    const char *serial;
 };
 
 struct vm_disk_info {
@@ -187,16 +191,13 @@ int vm_remove_disk(struct vm *vm, uint32_t lun, int64_t deadline_ms, struct err 
 /* What is attached, in order of LUN (also after vm_attach): a heap array, freed by the caller. */
 int vm_list_disks(struct vm *vm, struct vm_disk_info **ret_disks, size_t *ret_n, struct err *err);
 
-/* ---- the end
- * -----------------------------------------------------------------------------------------------------
- */
+/* ---- the end -------------------------------------------------------------------------------- */
 
 struct vm_exit {
     int64_t ended_at_ns; /* realtime */
-    int exit_status;   /* exit code, or 128 + signal; -1: unknown, the process was not this daemon's
-                          child */
-    bool asked_for;    /* vm_stop or vm_kill came first */
-    char reason[1024]; /* the death certificate: one line, for logs and CRI messages; escaped */
+    int exit_status;     /* exit code, or 128 + signal; -1: unknown, not this daemon's child */
+    bool asked_for;      /* vm_stop or vm_kill came first */
+    char reason[1024];   /* the death certificate: one line, for logs and CRI messages; escaped */
 };
 typedef void (*vm_exit_fn)(void *arg, const struct vm_exit *how);
 
@@ -217,10 +218,14 @@ bool vm_has_exited(struct vm *vm, struct vm_exit *ret_exit);
  */
 int vm_stop(struct vm *vm, int64_t deadline_ms, struct err *err);
 
-/* SIGKILL at once; every pending call on this machine fails. Waits for the process's end as vm_stop
- * does. */
+/*
+ * SIGKILL at once; every pending call on this machine fails. Waits for the process's end as vm_stop
+ * does.
+ */
 int vm_kill(struct vm *vm, struct err *err);
 
-/* What the guest's console has said since the last call, at most 64 KiB, control bytes and all;
- * free it. */
+/*
+ * What the guest's console has said since the last call, at most 64 KiB, control bytes and all but
+ * NUL; free it.
+ */
 int vm_console_text(struct vm *vm, int64_t deadline_ms, char **ret_text, struct err *err);

@@ -249,9 +249,7 @@ static int make_disk(const char *name, off_t size, int flags)
     return wanted;
 }
 
-/* ---- tests
- * -------------------------------------------------------------------------------------------------------
- */
+/* ---- tests ---------------------------------------------------------------------------------- */
 
 static void boots_answers_and_stops(void **state)
 {
