@@ -3,6 +3,7 @@
  * The same with the loop on a thread of its own, handlers on worker threads and callers on several: what a race detector
  * should see. The ends of server, client and connection happen while calls are in flight.
  */
+#include <poll.h>
 #include <stdio.h>
 
 #include "tests/unit/common/rpc/rpc_fixture.h"
@@ -17,11 +18,16 @@ static void *run_loop(void *arg)
     return NULL;
 }
 
-static void start_thread(struct fixture *f)
-{
-    assert_int_equal(pthread_create(&f->thread, NULL, run_loop, f), 0);
-    f->threaded = true;
-}
+/* Waits for what other threads do. */
+#define wait_until(condition)                                                                      \
+    do {                                                                                           \
+        int64_t give_up_ = clock_deadline(PATIENCE_MS);                                            \
+        while (!(condition)) {                                                                     \
+            if (clock_monotonic_ms() > give_up_)                                                   \
+                fail_msg("no event: %s", #condition);                                              \
+            (void)poll(NULL, 0, 1);                                                                \
+        }                                                                                          \
+    } while (0)
 
 struct posted {
     struct fixture *f;
@@ -52,6 +58,18 @@ static void on_loop(struct fixture *f, void (*fn)(struct fixture *f))
     while (!p.done)
         pthread_cond_wait(&p.cond, &p.lock);
     pthread_mutex_unlock(&p.lock);
+}
+
+static void nothing(struct fixture *f)
+{
+    (void)f;
+}
+
+static void start_thread(struct fixture *f)
+{
+    assert_int_equal(pthread_create(&f->thread, NULL, run_loop, f), 0);
+    f->threaded = true;
+    on_loop(f, nothing); /* until it runs, the loop counts as this thread's */
 }
 
 static void free_server(struct fixture *f)
@@ -173,8 +191,7 @@ static void test_server_freed_under_load(void **state)
         fixture_start(&f, &(struct fixture_options){ .threads = 4 });
         start_thread(&f);
         start_callers(&f, callers, true);
-        while (atomic_load(&f.dones) < 20 * (unsigned)round)
-            sched_yield();
+        wait_until(atomic_load(&f.dones) >= 20 * (unsigned)round);
         on_loop(&f, free_server);
         join_callers(callers);
         finish(&f);
@@ -194,14 +211,10 @@ static void test_shutdown_under_load(void **state)
     fixture_start(&f, &(struct fixture_options){ .threads = 4 });
     start_thread(&f);
     start_callers(&f, callers, false);
-    while (atomic_load(&f.dones) < 50)
-        sched_yield();
+    wait_until(atomic_load(&f.dones) >= 50);
     on_loop(&f, begin_drain);
     join_callers(callers);
-    int64_t until = clock_deadline(PATIENCE_MS);
-    while (atomic_load(&f.drained) == 0 && clock_monotonic_ms() < until)
-        sched_yield();
-    assert_int_equal(f.drained, 1);
+    wait_until(atomic_load(&f.drained) == 1);
     /* Graceful: what was taken was answered, the rest was never begun. */
     unsigned ok = 0;
     for (size_t i = 0; i < CALLERS; i++)
@@ -218,8 +231,7 @@ static void test_client_closed_under_load(void **state)
     fixture_start(&f, &(struct fixture_options){ .threads = 4 });
     start_thread(&f);
     start_callers(&f, callers, true);
-    while (atomic_load(&f.dones) < 50)
-        sched_yield();
+    wait_until(atomic_load(&f.dones) >= 50);
     rpc_client_close(f.client);
     join_callers(callers);
     finish(&f);
@@ -271,8 +283,7 @@ static void test_cancel_from_elsewhere(void **state)
                   &err);
         rpc_client_pause(call, true);
         rpc_client_pause(call, false);
-        while (i % 2 == 0 && atomic_load(&r.messages) < i % 5)
-            sched_yield();
+        wait_until(i % 2 != 0 || atomic_load(&r.messages) >= i % 5);
         rpc_client_cancel(call);
         atomic_store(&r.freed, true); /* r goes out of scope: nobody may look at it any more */
     }
@@ -282,13 +293,22 @@ static void test_cancel_from_elsewhere(void **state)
 
 /* ---- handlers that are cancelled while they work ---- */
 
+struct ender {
+    struct fixture *f;
+    atomic_bool stop;
+};
+
 static void *end_parked(void *arg)
 {
-    struct fixture *f = arg;
-    for (unsigned i = 0; i < 200;) {
+    struct ender *e = arg;
+    struct fixture *f = e->f;
+    for (unsigned i = 0;;) {
+        bool last = atomic_load(&e->stop);
         pthread_mutex_lock(&f->lock);
         struct rpc_call *call = f->n_parked > 0 ? f->parked[--f->n_parked] : NULL;
         pthread_mutex_unlock(&f->lock);
+        if (call == NULL && last)
+            return NULL;
         if (call == NULL) {
             sched_yield();
             continue;
@@ -303,7 +323,6 @@ static void *end_parked(void *arg)
             rpc_call_on_cancel(call, NULL, NULL);
         rpc_call_reply(call, &reply.base);
     }
-    return NULL;
 }
 
 static void test_handlers_race_with_cancel(void **state)
@@ -313,7 +332,8 @@ static void test_handlers_race_with_cancel(void **state)
     (void)state;
     fixture_start(&f, &(struct fixture_options){ .threads = 4 });
     start_thread(&f);
-    assert_int_equal(pthread_create(&ender, NULL, end_parked, &f), 0);
+    struct ender e = { .f = &f };
+    assert_int_equal(pthread_create(&ender, NULL, end_parked, &e), 0);
     static struct reading r[200];
     memset(r, 0, sizeof(r));
     for (unsigned i = 0; i < 200; i++) {
@@ -323,18 +343,23 @@ static void test_handlers_race_with_cancel(void **state)
         struct err err;
         struct rpc_call_handlers handlers = { .on_end = reading_end, .arg = &r[i], .keep = true };
         request.text = text;
-        unsigned parked = (unsigned)atomic_load(&f.dones);
+        unsigned before = atomic_load(&f.dones);
         settle_ok(rpc_client_start(f.client, &ECHO, &request.base, CLOCK_NO_DEADLINE, &handlers,
                                    &call, &err),
                   &err);
-        int64_t until = clock_deadline(PATIENCE_MS);
-        while (n_parked(&f) == 0 && atomic_load(&f.dones) == parked && clock_monotonic_ms() < until)
+        /* At various moments of its life. */
+        for (unsigned k = 0; k < i && n_parked(&f) == 0 && atomic_load(&f.dones) == before; k++)
             sched_yield();
         rpc_client_cancel(call);
         assert_true(atomic_load(&r[i].ends) <= 1);
     }
-    pthread_join(ender, NULL);
     expect_echo(&f, "still alive");
+    /* Handlers that come after the ender are ended by finish. */
+    rpc_client_free(f.client);
+    f.client = NULL;
+    on_loop(&f, free_server);
+    atomic_store(&e.stop, true);
+    pthread_join(ender, NULL);
     finish(&f);
 }
 
