@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Users by name and number, out of texts that images bring along. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "agent/process/userdb.h"
+#include "common/base/fd.h"
+
+static const char passwd[] = "root:x:0:0:root:/root:/bin/sh\n"
+                             "broken\n"
+                             "bad:x:notanumber:1:::\n"
+                             "huge:x:4294967295:1:::\n"
+                             "alice:x:1000:100:Alice:/home/alice:/bin/sh\n"
+                             "1234:x:77:78::relative:\n"
+                             "alice:x:2000:200::/second:\n"
+                             "last:x:5:6::/l:/bin/sh";
+static const char group[] = "root:x:0:\nusers:x:100:\nwheel:x:10:root,alice\nali:x:11:alicex,xalice\n"
+                            "docker:x:12:bob,alice,carol\nsame:x:10:alice\n:x:9:alice\n";
+
+static struct user resolve(const char *spec)
+{
+    struct user u;
+    struct err err;
+    if (userdb_resolve(spec, passwd, group, &u, &err) < 0)
+        fail_msg("%s: %s", spec, err.msg);
+    return u;
+}
+
+static void test_resolve(void **state)
+{
+    (void)state;
+    struct user u = resolve("alice");
+    assert_int_equal(u.uid, 1000);
+    assert_int_equal(u.gid, 100);
+    assert_string_equal(u.home, "/home/alice");
+    assert_int_equal(u.n_groups, 3);
+    assert_int_equal(u.groups[0], 10);
+    assert_int_equal(u.groups[1], 12);
+    assert_int_equal(u.groups[2], 9);
+
+    u = resolve("1000");
+    assert_int_equal(u.gid, 100);
+    assert_int_equal(u.n_groups, 3);
+
+    u = resolve("alice:wheel");
+    assert_int_equal(u.gid, 10);
+    assert_int_equal(u.n_groups, 0);
+
+    u = resolve("4321:8765");
+    assert_int_equal(u.uid, 4321);
+    assert_int_equal(u.gid, 8765);
+    assert_string_equal(u.home, "");
+
+    u = resolve("4321");
+    assert_int_equal(u.gid, 0);
+
+    u = resolve("1234"); /* a name of digits */
+    assert_int_equal(u.uid, 77);
+    assert_string_equal(u.home, ""); /* not absolute */
+
+    u = resolve("last");
+    assert_int_equal(u.uid, 5);
+
+    u = resolve(":wheel");
+    assert_int_equal(u.uid, 0);
+    assert_int_equal(u.gid, 10);
+}
+
+static void test_refused(void **state)
+{
+    static const char *const specs[] = {"nobody", "huge", "bad", "4294967295", "99999999999", "-1",
+                                        "alice:nogroup", "alice:4294967295", "alice:wheel:x"};
+    (void)state;
+    for (size_t i = 0; i < sizeof(specs) / sizeof(specs[0]); i++) {
+        struct user u = {.uid = 42};
+        struct err err;
+        assert_int_equal(userdb_resolve(specs[i], passwd, group, &u, &err), -1);
+        assert_int_equal(err.code, ERR_NOT_FOUND);
+        assert_int_equal(u.uid, 42);
+    }
+    struct user u;
+    struct err err;
+    assert_int_equal(userdb_resolve("alice", NULL, NULL, &u, &err), -1);
+    assert_int_equal(userdb_resolve("5", NULL, NULL, &u, &err), 0);
+    assert_int_equal(u.uid, 5);
+}
+
+static void test_many_groups(void **state)
+{
+    struct user u;
+    struct err err;
+    (void)state;
+    char *text = calloc(1, 100000);
+    size_t len = 0;
+    for (unsigned i = 0; i < USERDB_MAX_GROUPS + 1; i++)
+        len += (size_t)snprintf(text + len, 100000 - len, "g%u:x:%u:alice\n", i, i + 5);
+    assert_int_equal(userdb_resolve("alice", passwd, text, &u, &err), -1);
+    assert_int_equal(err.code, ERR_EXHAUSTED);
+    free(text);
+}
+
+static void test_home(void **state)
+{
+    char home[USERDB_MAX_HOME];
+    (void)state;
+    userdb_home(passwd, 1000, home);
+    assert_string_equal(home, "/home/alice");
+    userdb_home(NULL, 1000, home);
+    assert_string_equal(home, "");
+}
+
+struct root {
+    char path[32];
+    int fd;
+};
+
+static int setup_root(void **state)
+{
+    struct root *r = calloc(1, sizeof(*r));
+    memcpy(r->path, "/tmp/userdb.XXXXXX", sizeof("/tmp/userdb.XXXXXX"));
+    if (mkdtemp(r->path) == NULL)
+        return -1;
+    r->fd = open(r->path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    *state = r;
+    return mkdirat(r->fd, "etc", 0755);
+}
+
+static int teardown_root(void **state)
+{
+    struct root *r = *state;
+    struct err err;
+    (void)close(r->fd);
+    int rc = fd_remove_tree(AT_FDCWD, r->path, &err);
+    free(r);
+    return rc;
+}
+
+static void write_file(int dir, const char *path, const char *text)
+{
+    int fd = openat(dir, path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, text, strlen(text)), (ssize_t)strlen(text));
+    (void)close(fd);
+}
+
+/* What a hostile image may put in the place of a file. None of it may hang, be followed outside, or be read whole. */
+static void test_read(void **state)
+{
+    struct root *r = *state;
+    char *text = (char *)r;
+    struct err err;
+    assert_int_equal(userdb_read(r->fd, "passwd", &text, &err), 0);
+    assert_null(text);
+
+    write_file(r->fd, "etc/passwd", "x:y");
+    assert_int_equal(userdb_read(r->fd, "passwd", &text, &err), 0);
+    assert_string_equal(text, "x:y");
+    free(text);
+
+    assert_int_equal(unlinkat(r->fd, "etc/passwd", 0), 0);
+    assert_int_equal(mkfifoat(r->fd, "etc/passwd", 0644), 0);
+    assert_int_equal(userdb_read(r->fd, "passwd", &text, &err), -1);
+    assert_int_equal(err.code, ERR_INVALID);
+
+    assert_int_equal(unlinkat(r->fd, "etc/passwd", 0), 0);
+    assert_int_equal(symlinkat("/etc/hostname", r->fd, "etc/passwd"), 0); /* exists outside only */
+    assert_int_equal(userdb_read(r->fd, "passwd", &text, &err), 0);
+    assert_null(text);
+
+    assert_int_equal(unlinkat(r->fd, "etc/passwd", 0), 0);
+    assert_int_equal(symlinkat("../../../../sub/p", r->fd, "etc/passwd"), 0);
+    assert_int_equal(mkdirat(r->fd, "sub", 0755), 0);
+    write_file(r->fd, "sub/p", "inside");
+    assert_int_equal(userdb_read(r->fd, "passwd", &text, &err), 0);
+    assert_string_equal(text, "inside");
+    free(text);
+
+    assert_int_equal(unlinkat(r->fd, "etc/passwd", 0), 0);
+    assert_int_equal(symlinkat("passwd", r->fd, "etc/passwd"), 0); /* a loop */
+    assert_int_equal(userdb_read(r->fd, "passwd", &text, &err), 0);
+    assert_null(text);
+
+    assert_int_equal(unlinkat(r->fd, "etc/passwd", 0), 0);
+    assert_int_equal(mkdirat(r->fd, "etc/passwd", 0755), 0);
+    assert_int_equal(userdb_read(r->fd, "passwd", &text, &err), -1);
+
+    int fd = openat(r->fd, "etc/group", O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+    assert_true(fd >= 0);
+    assert_int_equal(ftruncate(fd, 1ll << 30), 0);
+    (void)close(fd);
+    assert_int_equal(userdb_read(r->fd, "group", &text, &err), -1);
+    assert_int_equal(err.code, ERR_INVALID);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_resolve),
+        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_many_groups),
+        cmocka_unit_test(test_home),
+        cmocka_unit_test_setup_teardown(test_read, setup_root, teardown_root),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
