@@ -245,7 +245,7 @@ int vmm_find_qemu(struct vmm *vmm, int64_t deadline_ms, struct err *err)
     const char *path = NULL;
     char version[sizeof(vmm->status.qemu_version)];
     enum vmm_transport transport = vmm->config.transport;
-    int major, minor;
+    int major = 0, minor = 0;
 
     pthread_mutex_lock(&vmm->lock);
     bool known = vmm->qemu[0] != '\0';
