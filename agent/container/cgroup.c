@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Folder names carry a prefix, since ids may look like the kernel's own files ("cgroup.procs"). cgroup.kill (Linux 5.14)
- * does atomically what a loop over cgroup.procs cannot: a forking process does not outrun it.
+ * Folder names carry a prefix, since ids may look like the kernel's own files ("cgroup.procs").
+ * cgroup.kill (Linux 5.14) does atomically what a loop over cgroup.procs cannot: a forking process
+ * does not outrun it.
  */
 #include "agent/container/cgroup.h"
 
@@ -40,7 +41,8 @@ static int delegate(int fd, struct err *err)
         char command[64];
         struct err refused;
         (void)snprintf(command, sizeof(command), "+%.60s", name);
-        /* Some cannot be delegated (real-time scheduling groups): the container then goes without. */
+        /* Some cannot be delegated (real-time scheduling groups): the container then goes without.
+         */
         if (fd_write_text(fd, "cgroup.subtree_control", command, &refused) < 0)
             log_event(LOG_WARN, NULL, &refused, "controller %s is not delegated, ignoring", name);
     }
@@ -147,7 +149,8 @@ uint64_t cgroup_oom_kills(int cgroup_fd)
     return read_keyed(cgroup_fd, "memory.events", "oom_kill", 0);
 }
 
-/* Removes the folders inside the cgroup, depth first. Its files cannot be and need not be removed. */
+/* Removes the folders inside the cgroup, depth first. Its files cannot be and need not be removed.
+ */
 static void remove_children(int dir_fd, int depth)
 {
     int copy = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A container's cgroup (version 2): limits, killing everything in it, what the OOM killer did. One folder per container
- * below a base folder; settings are files written as the daemon says. Files of cgroupfs do not wait, except that lowering
- * memory.max may reclaim. One thread.
+ * A container's cgroup (version 2): limits, killing everything in it, what the OOM killer did. One
+ * folder per container below a base folder; settings are files written as the daemon says. Files of
+ * cgroupfs do not wait, except that lowering memory.max may reclaim. One thread.
  */
 #pragma once
 
@@ -14,12 +14,13 @@
 #include "proto/agent/agent.pb-c.h"
 
 /*
- * Makes the base folder below a mounted cgroup2 and delegates every controller there is to its children. *ret_base_fd is
- * the caller's.
+ * Makes the base folder below a mounted cgroup2 and delegates every controller there is to its
+ * children. *ret_base_fd is the caller's.
  */
 int cgroup_make_base(const char *mount_point, const char *name, int *ret_base_fd, struct err *err);
 
-/* Makes a container's cgroup and applies the settings (may be NULL). *ret_fd (a directory) is the caller's. */
+/* Makes a container's cgroup and applies the settings (may be NULL). *ret_fd (a directory) is the
+ * caller's. */
 int cgroup_create(int base_fd, const char *id, const Casemate__Agent__V1__Resources *settings,
                   int *ret_fd, struct err *err);
 

@@ -1,17 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A container is a cgroup, a first process and a folder on the scratch disk; its mounts live and die with its mount
- * namespace (agent/mount/rootfs.h). States are its first process's, plus one: removal.
+ * A container is a cgroup, a first process and a folder on the scratch disk; its mounts live and
+ * die with its mount namespace (agent/mount/rootfs.h). States are its first process's, plus one:
+ * removal.
  *
- * Removal: cgroup.kill; wait until every process that the agent started was reaped and the cgroup is empty (orphans of a
- * shared pid namespace take a moment more, hence the timer); by then the last mount namespace is gone and with it the
- * disks' last users; then a child of low priority deletes the folder, which may take long, and the id is free.
+ * Removal: cgroup.kill; wait until every process that the agent started was reaped and the cgroup
+ * is empty (orphans of a shared pid namespace take a moment more, hence the timer); by then the
+ * last mount namespace is gone and with it the disks' last users; then a child of low priority
+ * deletes the folder, which may take long, and the id is free.
  *
- * Every step of a removal is taken from the timer, never from the call that asks for it: that may come from a watch of the
- * very process that is to go.
+ * Every step of a removal is taken from the timer, never from the call that asks for it: that may
+ * come from a watch of the very process that is to go.
  *
- * When the first process ends, everything else in the container is killed: in a pid namespace of its own the kernel does
- * that, in a shared one cgroup.kill does.
+ * When the first process ends, everything else in the container is killed: in a pid namespace of
+ * its own the kernel does that, in a shared one cgroup.kill does.
  */
 #include "agent/container/container.h"
 
@@ -41,9 +43,9 @@
 #include "agent/process/process.h"
 #include "agent/process/reaper.h"
 
-#define DISK_TIMEOUT_MS  10000
-#define EMPTY_POLL_MS    5
-#define UPPER_PATH_SIZE  64u
+#define DISK_TIMEOUT_MS 10000
+#define EMPTY_POLL_MS   5
+#define UPPER_PATH_SIZE 64u
 
 struct removal {
     STAILQ_ENTRY(removal) entry;
@@ -197,7 +199,9 @@ void containers_free(struct containers *containers)
     free(containers);
 }
 
-/* ---- creation -------------------------------------------------------------------------------------------------------- */
+/* ---- creation
+ * --------------------------------------------------------------------------------------------------------
+ */
 
 struct enter_new {
     const Casemate__Agent__V1__CreateContainerRequest *request;
@@ -238,8 +242,7 @@ static int enter_new(void *arg, int *ret_ptmx_fd, struct err *err)
         .n_masked_paths = r->n_masked_paths,
         .readonly_paths = r->readonly_paths,
         .n_readonly_paths = r->n_readonly_paths,
-        .pod_shm =
-            r->ipc_namespace != CASEMATE__AGENT__V1__NAMESPACE_SHARING__NAMESPACE_CONTAINER,
+        .pod_shm = r->ipc_namespace != CASEMATE__AGENT__V1__NAMESPACE_SHARING__NAMESPACE_CONTAINER,
         .privileged = r->privileged,
         .deadline_ms = clock_deadline(DISK_TIMEOUT_MS),
     };
@@ -266,7 +269,8 @@ static bool is_alive(const struct process *p)
     return p != NULL && p->state != PROCESS_ENDED;
 }
 
-/* Decides where the container's processes are numbered: a new namespace (*flags), or *ret_fd's (-1: the agent's). */
+/* Decides where the container's processes are numbered: a new namespace (*flags), or *ret_fd's (-1:
+ * the agent's). */
 static int choose_pid_namespace(struct containers *cs,
                                 const Casemate__Agent__V1__CreateContainerRequest *r,
                                 uint64_t *flags, int *ret_fd, struct err *err)
@@ -379,9 +383,12 @@ int container_create(struct containers *containers,
     return 0;
 }
 
-/* ---- exec ------------------------------------------------------------------------------------------------------------- */
+/* ---- exec
+ * -------------------------------------------------------------------------------------------------------------
+ */
 
-/* In the child: the root and namespaces of the container's first process, whose pidfd is the descriptor kept. */
+/* In the child: the root and namespaces of the container's first process, whose pidfd is the
+ * descriptor kept. */
 static int enter_join(void *arg, int *ret_ptmx_fd, struct err *err)
 {
     const int *pidfd = arg;
@@ -468,7 +475,9 @@ int container_exec(struct containers *containers, const Casemate__Agent__V1__Exe
     return 0;
 }
 
-/* ---- signals ------------------------------------------------------------------------------------------------------------ */
+/* ---- signals
+ * ------------------------------------------------------------------------------------------------------------
+ */
 
 int container_signal_all(struct containers *containers, const char *container_id, int signo,
                          struct err *err)
@@ -494,7 +503,9 @@ int container_update(struct containers *containers, const char *container_id,
     return cgroup_apply(c->cgroup_fd, settings, err);
 }
 
-/* ---- removal ---------------------------------------------------------------------------------------------------------- */
+/* ---- removal
+ * ----------------------------------------------------------------------------------------------------------
+ */
 
 static void call_done(struct removals *waiting)
 {
@@ -527,7 +538,8 @@ static void forget_exec(struct exec *e)
     exec_free(e);
 }
 
-/* Deletes the container's folder in a child, which nobody waits for: the number is never used again. */
+/* Deletes the container's folder in a child, which nobody waits for: the number is never used
+ * again. */
 static void delete_upper(uint64_t number)
 {
     char path[UPPER_PATH_SIZE];
@@ -586,8 +598,8 @@ static void removal_step(struct container *c)
     forget_container(c);
 }
 
-static int remove_exec(struct container *c, const char *exec_id, void (*done)(void *arg),
-                       void *arg, struct err *err)
+static int remove_exec(struct container *c, const char *exec_id, void (*done)(void *arg), void *arg,
+                       struct err *err)
 {
     struct exec *e = find_exec(c, exec_id);
     if (e == NULL) {

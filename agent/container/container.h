@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The containers of the pod: made, run, joined by further processes, removed. Requests have passed validate.h. What takes
- * time goes on by itself: creation and start are seen by watching the process, removal calls back. Ids are unique among
- * what exists; an id is free again when its removal has been called back. One per agent; one thread.
+ * The containers of the pod: made, run, joined by further processes, removed. Requests have passed
+ * validate.h. What takes time goes on by itself: creation and start are seen by watching the
+ * process, removal calls back. Ids are unique among what exists; an id is free again when its
+ * removal has been called back. One per agent; one thread.
  */
 #pragma once
 
@@ -37,22 +38,26 @@ void containers_free(struct containers *containers);
 size_t containers_count(const struct containers *containers);
 
 /*
- * Begins to make a container. *ret_process (the container's reference: take one to keep it) is then PREPARING; it is HELD when
- * the container is made, or fails: remove the container then. EXISTS when the id is taken.
+ * Begins to make a container. *ret_process (the container's reference: take one to keep it) is then
+ * PREPARING; it is HELD when the container is made, or fails: remove the container then. EXISTS
+ * when the id is taken.
  */
 int container_create(struct containers *containers,
                      const Casemate__Agent__V1__CreateContainerRequest *request,
                      struct process **ret_process, struct err *err);
 
-/* Begins one more process in a running container: *ret_process is STARTING. EXISTS when the exec id is taken. */
+/* Begins one more process in a running container: *ret_process is STARTING. EXISTS when the exec id
+ * is taken. */
 int container_exec(struct containers *containers, const Casemate__Agent__V1__ExecRequest *request,
                    struct process **ret_process, struct err *err);
 
-/* A process by its ids; exec_id "" is the container's first. NOT_FOUND says which one there is not. */
+/* A process by its ids; exec_id "" is the container's first. NOT_FOUND says which one there is not.
+ */
 int containers_find(struct containers *containers, const char *container_id, const char *exec_id,
                     struct process **ret_process, struct err *err);
 
-/* Sends a signal to every process of the container. NOT_FOUND when there is no such container, or no process in it. */
+/* Sends a signal to every process of the container. NOT_FOUND when there is no such container, or
+ * no process in it. */
 int container_signal_all(struct containers *containers, const char *container_id, int signo,
                          struct err *err);
 
@@ -61,8 +66,9 @@ int container_update(struct containers *containers, const char *container_id,
                      const Casemate__Agent__V1__Resources *settings, struct err *err);
 
 /*
- * Kills what is left of the container (exec_id ""), or of one exec, and forgets it; done(arg) is called later
- * when nothing of it is left. What does not exist is done at once, before this returns.
+ * Kills what is left of the container (exec_id ""), or of one exec, and forgets it; done(arg) is
+ * called later when nothing of it is left. What does not exist is done at once, before this
+ * returns.
  */
 int container_remove(struct containers *containers, const char *container_id, const char *exec_id,
                      void (*done)(void *arg), void *arg, struct err *err);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A forked copy of the agent that keeps no descriptor and waits for signals; it costs its stack and page tables. */
+/* A forked copy of the agent that keeps no descriptor and waits for signals; it costs its stack and
+ * page tables. */
 #include "agent/container/pause.h"
 
 #include <errno.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The pod's shared pid namespace: its process 1 does nothing but reap orphans, as the pause container does elsewhere.
- * Lives until the VM ends. One thread.
+ * The pod's shared pid namespace: its process 1 does nothing but reap orphans, as the pause
+ * container does elsewhere. Lives until the VM ends. One thread.
  */
 #pragma once
 

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Clock and entropy come first: everything after them may depend on either. Both are what a clone lacks most: it has its
- * template's. What can block (the disk may still be on its way) is a task; the rest writes to the kernel directly.
+ * Clock and entropy come first: everything after them may depend on either. Both are what a clone
+ * lacks most: it has its template's. What can block (the disk may still be on its way) is a task;
+ * the rest writes to the kernel directly.
  *
- * The boot id is drawn again after the host's entropy was mixed in, since clones draw from equal generators before.
+ * The boot id is drawn again after the host's entropy was mixed in, since clones draw from equal
+ * generators before.
  */
 #include "agent/container/podenv.h"
 
@@ -108,7 +110,8 @@ static int set_sysctls(const Casemate__Agent__V1__ConfigurePodRequest *r, struct
     for (size_t i = 0; i < r->n_sysctls; i++) {
         char path[300];
         (void)snprintf(path, sizeof(path), "/proc/sys/%.256s", r->sysctls[i]->name);
-        /* Dots separate, unless there are slashes: then a dot is part of a name (an interface's). */
+        /* Dots separate, unless there are slashes: then a dot is part of a name (an interface's).
+         */
         if (strchr(r->sysctls[i]->name, '/') == NULL) {
             for (char *c = path + sizeof("/proc/sys/") - 1; *c != '\0'; c++) {
                 if (*c == '.')
@@ -155,7 +158,7 @@ static void on_mounted(void *arg, const struct err *err)
 }
 
 int podenv_configure(struct podenv *pod, const Casemate__Agent__V1__ConfigurePodRequest *request,
-                  void (*done)(void *arg, const struct err *err), void *arg, struct err *err)
+                     void (*done)(void *arg, const struct err *err), void *arg, struct err *err)
 {
     if (pod->state == PODENV_CONFIGURING)
         return err_set(err, ERR_BAD_STATE, "configuration is under way");

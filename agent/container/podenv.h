@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What ConfigurePod sets for the whole VM: clock, entropy, hostname, sysctls, the scratch disk and the pod's /dev/shm. Once per
- * pod; repeating it for the same pod sets clock, entropy and hostname again and leaves the mounts. One thread.
+ * What ConfigurePod sets for the whole VM: clock, entropy, hostname, sysctls, the scratch disk and
+ * the pod's /dev/shm. Once per pod; repeating it for the same pod sets clock, entropy and hostname
+ * again and leaves the mounts. One thread.
  */
 #pragma once
 
@@ -25,14 +26,14 @@ void podenv_free(struct podenv *pod);
 bool podenv_is_configured(const struct podenv *pod);
 
 /*
- * A random name of this agent process; a new one from configuration on, since clones of one template have the same until
- * then.
+ * A random name of this agent process; a new one from configuration on, since clones of one
+ * template have the same until then.
  */
 const char *podenv_boot_id(const struct podenv *pod);
 
 /*
- * Configures; done(arg, NULL or why not) is called later. BAD_STATE when another pod was configured, or configuration
- * is under way. The request (checked by validate.h) need not live on.
+ * Configures; done(arg, NULL or why not) is called later. BAD_STATE when another pod was
+ * configured, or configuration is under way. The request (checked by validate.h) need not live on.
  */
 int podenv_configure(struct podenv *pod, const Casemate__Agent__V1__ConfigurePodRequest *request,
-                  void (*done)(void *arg, const struct err *err), void *arg, struct err *err);
+                     void (*done)(void *arg, const struct err *err), void *arg, struct err *err);

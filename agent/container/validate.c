@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The transport has checked that strings are UTF-8 without NULs and that the message has at most its limit of bytes. What is
- * refused here is refused by what a field means; what only the kernel can judge (a cgroup value, a path that does not
- * exist) is left to it.
+ * The transport has checked that strings are UTF-8 without NULs and that the message has at most
+ * its limit of bytes. What is refused here is refused by what a field means; what only the kernel
+ * can judge (a cgroup value, a path that does not exist) is left to it.
  */
 #include "agent/container/validate.h"
 
@@ -50,7 +50,8 @@ int validate_ids(const char *container_id, const char *exec_id, struct err *err)
         return err_set(err, ERR_INVALID, "container id \"%.130s\" is not [A-Za-z0-9_.-]{1,128}",
                        container_id);
     if (exec_id[0] != '\0' && !validate_id(exec_id))
-        return err_set(err, ERR_INVALID, "exec id \"%.130s\" is not [A-Za-z0-9_.-]{1,128}", exec_id);
+        return err_set(err, ERR_INVALID, "exec id \"%.130s\" is not [A-Za-z0-9_.-]{1,128}",
+                       exec_id);
     return 0;
 }
 
@@ -144,8 +145,8 @@ int validate_process(const Casemate__Agent__V1__Process *p, struct err *err)
         return -1;
     if ((p->cwd[0] != '\0' && p->cwd[0] != '/') || strlen(p->cwd) >= PATH_MAX)
         return err_set(err, ERR_INVALID, "cwd: not an absolute path");
-    if (validate_window(p->tty_width, p->tty_height, err) < 0 || check_user(p->user, err) < 0 || check_capabilities(p->capabilities, err) < 0 ||
-        check_rlimits(p, err) < 0)
+    if (validate_window(p->tty_width, p->tty_height, err) < 0 || check_user(p->user, err) < 0 ||
+        check_capabilities(p->capabilities, err) < 0 || check_rlimits(p, err) < 0)
         return -1;
     return 0;
 }
@@ -172,7 +173,8 @@ static bool is_sysctl_name(const char *name)
 int validate_configure(const Casemate__Agent__V1__ConfigurePodRequest *r, struct err *err)
 {
     if (!validate_id(r->pod_id))
-        return err_set(err, ERR_INVALID, "pod_id \"%.130s\" is not [A-Za-z0-9_.-]{1,128}", r->pod_id);
+        return err_set(err, ERR_INVALID, "pod_id \"%.130s\" is not [A-Za-z0-9_.-]{1,128}",
+                       r->pod_id);
     if (r->hostname[0] != '\0' && !is_word(r->hostname, ".-_", MAX_HOSTNAME))
         return err_set(err, ERR_INVALID, "hostname: not 1 to %u letters, digits, dots and dashes",
                        MAX_HOSTNAME);
@@ -190,7 +192,8 @@ int validate_configure(const Casemate__Agent__V1__ConfigurePodRequest *r, struct
         return err_set(err, ERR_INVALID, "sysctls: more than %u", VALIDATE_MAX_SYSCTLS);
     for (size_t i = 0; i < r->n_sysctls; i++) {
         if (!is_sysctl_name(r->sysctls[i]->name) || strlen(r->sysctls[i]->value) > MAX_VALUE)
-            return err_set(err, ERR_INVALID, "sysctls: \"%.64s\" is no valid name or its value is too long",
+            return err_set(err, ERR_INVALID,
+                           "sysctls: \"%.64s\" is no valid name or its value is too long",
                            r->sysctls[i]->name);
     }
     return 0;
@@ -198,8 +201,8 @@ int validate_configure(const Casemate__Agent__V1__ConfigurePodRequest *r, struct
 
 int validate_resources(const Casemate__Agent__V1__Resources *resources, struct err *err)
 {
-    static const char *const controllers[] = {"cpu.", "cpuset.", "memory.", "pids.", "io.",
-                                              "hugetlb.", "misc.", "rdma."};
+    static const char *const controllers[] = {"cpu.", "cpuset.",  "memory.", "pids.",
+                                              "io.",  "hugetlb.", "misc.",   "rdma."};
     if (resources == NULL)
         return 0;
     if (resources->n_cgroup > VALIDATE_MAX_CGROUP)
@@ -210,7 +213,8 @@ int validate_resources(const Casemate__Agent__V1__Resources *resources, struct e
         for (size_t j = 0; j < ARRAY_SIZE(controllers); j++)
             known = known || text_has_prefix(file, controllers[j]);
         if (!known || !is_word(file, "._-", 64))
-            return err_set(err, ERR_INVALID, "resources: \"%.64s\" is no file of a controller", file);
+            return err_set(err, ERR_INVALID, "resources: \"%.64s\" is no file of a controller",
+                           file);
         if (strlen(resources->cgroup[i]->value) > MAX_VALUE)
             return err_set(err, ERR_INVALID, "resources: the value of %s is too long", file);
     }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What may be asked of the agent: every request is checked here, whole, before anything is done, so that the code
- * behind can rely on ids being file names, counts being small, paths being absolute and names being known. Pure
- * functions over decoded messages; failures are INVALID and name the field.
+ * What may be asked of the agent: every request is checked here, whole, before anything is done, so
+ * that the code behind can rely on ids being file names, counts being small, paths being absolute
+ * and names being known. Pure functions over decoded messages; failures are INVALID and name the
+ * field.
  */
 #pragma once
 
@@ -12,8 +13,8 @@
 #include "proto/agent/agent.pb-c.h"
 
 #define VALIDATE_MAX_ID      128u
-#define VALIDATE_MAX_STRINGS 4096u  /* arguments, environment: each */
-#define VALIDATE_MAX_PATHS   256u   /* masked, read-only: each */
+#define VALIDATE_MAX_STRINGS 4096u /* arguments, environment: each */
+#define VALIDATE_MAX_PATHS   256u  /* masked, read-only: each */
 #define VALIDATE_MAX_CGROUP  128u
 #define VALIDATE_MAX_SYSCTLS 256u
 #define VALIDATE_MAX_LUN     16383u /* SAM-5 flat space */

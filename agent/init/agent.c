@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Wiring only. The port's device may appear a moment after its driver was loaded, so it is looked for again for a while;
- * vsock, where there is any, is there at once.
+ * Wiring only. The port's device may appear a moment after its driver was loaded, so it is looked
+ * for again for a while; vsock, where there is any, is there at once.
  */
 #include "agent/init/agent.h"
 

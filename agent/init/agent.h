@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The agent as a whole: loop, children, pod, containers, service and the ways in, put together. main boots the VM and runs
- * it; tests run it over a socket pair. One thread.
+ * The agent as a whole: loop, children, pod, containers, service and the ways in, put together.
+ * main boots the VM and runs it; tests run it over a socket pair. One thread.
  */
 #pragma once
 
@@ -12,8 +12,8 @@ struct loop;
 struct rpc_server;
 
 struct agent_config {
-    int cgroup_base_fd;               /* stays the caller's */
-    void (*on_shutdown)(void *arg);   /* Shutdown was asked for and its answer is on the way */
+    int cgroup_base_fd;             /* stays the caller's */
+    void (*on_shutdown)(void *arg); /* Shutdown was asked for and its answer is on the way */
     void *arg;
 };
 

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The kernel starts the agent in its initramfs, whose root cannot be pivoted away from (it has no parent mount), which is what
- * every container's first process must do. So a tmpfs becomes the root, once and for all; the initramfs stays behind it,
- * and the module files in it, which are needed once, are deleted to give their memory back.
+ * The kernel starts the agent in its initramfs, whose root cannot be pivoted away from (it has no
+ * parent mount), which is what every container's first process must do. So a tmpfs becomes the
+ * root, once and for all; the initramfs stays behind it, and the module files in it, which are
+ * needed once, are deleted to give their memory back.
  *
- * What cannot be had is not fatal here: a VM without vsock, or without one controller, still serves; a failure that
- * matters shows in the first call that needs the thing, with its reason. Only a missing root or /proc ends the boot.
+ * What cannot be had is not fatal here: a VM without vsock, or without one controller, still
+ * serves; a failure that matters shows in the first call that needs the thing, with its reason.
+ * Only a missing root or /proc ends the boot.
  */
 #include "agent/init/boot.h"
 
@@ -33,11 +35,13 @@
 #define MAX_FILES    1048576u
 #define CGROUP_MOUNT "/sys/fs/cgroup"
 
-/* ENODEV: a driver for a processor that this VM has not, wanted only where it has (crc32c_intel). */
+/* ENODEV: a driver for a processor that this VM has not, wanted only where it has (crc32c_intel).
+ */
 static void load_module(const char *path)
 {
     cleanup_fd int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0 || (syscall(SYS_finit_module, fd, "", 0) < 0 && errno != EEXIST && errno != ENODEV)) {
+    if (fd < 0 ||
+        (syscall(SYS_finit_module, fd, "", 0) < 0 && errno != EEXIST && errno != ENODEV)) {
         struct err err;
         (void)err_set_errno(&err, errno, "load module %s", path);
         log_event(LOG_WARN, NULL, &err, "a module is not loaded, going on without it");
@@ -100,7 +104,8 @@ static int mount_early(struct err *err)
     return 0;
 }
 
-/* Logs go to the console if the VM has one, to the kernel's log otherwise. The descriptor lives as long as the agent. */
+/* Logs go to the console if the VM has one, to the kernel's log otherwise. The descriptor lives as
+ * long as the agent. */
 static void open_log(void)
 {
     int fd = open("/dev/console", O_WRONLY | O_CLOEXEC | O_NOCTTY);
@@ -121,7 +126,8 @@ static void read_options(void)
     log_set_level(options.log_level);
 }
 
-/* Descriptors 0 to 2 exist, whatever the kernel gave: pipes and sockets must not get these numbers. */
+/* Descriptors 0 to 2 exist, whatever the kernel gave: pipes and sockets must not get these numbers.
+ */
 static void fill_stdio(void)
 {
     int fd;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * From the kernel's hand-over to a VM in which containers can be made: modules, a root that can be pivoted away from, the
- * kernel's file systems, cgroups, loopback, limits. Called once, by PID 1, before there is a loop; may wait.
+ * From the kernel's hand-over to a VM in which containers can be made: modules, a root that can be
+ * pivoted away from, the kernel's file systems, cgroups, loopback, limits. Called once, by PID 1,
+ * before there is a loop; may wait.
  */
 #pragma once
 

@@ -41,7 +41,8 @@ int main(int argc, char **argv)
     }
     struct err err;
     (void)run(&err);
-    /* An agent that cannot serve is of no use to anybody: the host sees the VM end and finds this line on its console. */
+    /* An agent that cannot serve is of no use to anybody: the host sees the VM end and finds this
+     * line on its console. */
     log_event(LOG_ERROR, NULL, &err, "the agent cannot go on");
     power_off();
 }

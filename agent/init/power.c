@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * sync(2) may hang on a disk that is no longer served, so a child does it and is waited for only so long. Whatever is left
- * unwritten then belongs to a disk that nobody could write.
+ * sync(2) may hang on a disk that is no longer served, so a child does it and is waited for only so
+ * long. Whatever is left unwritten then belongs to a disk that nobody could write.
  */
 #include "agent/init/power.h"
 

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * sysfs says which disk is at which address: /sys/bus/scsi/devices/H:0:0:L is a link to the device, and its block/ folder
- * names the disk. The host number H depends on which other adapters the kernel found first (q35 always has an AHCI), so
- * the device must lie below a virtio one. A LUN of 256 and more is reported in the "flat space" form, 0x4000 | lun
- * (SAM-5, logical unit addressing).
+ * sysfs says which disk is at which address: /sys/bus/scsi/devices/H:0:0:L is a link to the device,
+ * and its block/ folder names the disk. The host number H depends on which other adapters the
+ * kernel found first (q35 always has an AHCI), so the device must lie below a virtio one. A LUN of
+ * 256 and more is reported in the "flat space" form, 0x4000 | lun (SAM-5, logical unit addressing).
  *
- * To wait, the socket for the kernel's device events is opened first and sysfs is looked at then: an event that comes in
- * between is in the socket. A lost event costs POLL_MS, not the deadline.
+ * To wait, the socket for the kernel's device events is opened first and sysfs is looked at then:
+ * an event that comes in between is in the socket. A lost event costs POLL_MS, not the deadline.
  */
 #include "agent/mount/disk.h"
 
@@ -26,6 +26,7 @@
 #include "common/base/clock.h"
 #include "common/base/fd.h"
 #include "common/base/text.h"
+#include "common/base/log.h"
 
 #define FLAT_SPACE  0x4000u
 #define POLL_MS     100
@@ -97,8 +98,7 @@ static int check_size(const char *sysfs, const char *name, uint64_t size_bytes, 
         return err_set(err, ERR_SYSTEM, "%s does not hold a number", path);
     if (sectors * SECTOR_SIZE != size_bytes)
         return err_set(err, ERR_INVALID, "disk %s has %llu bytes, not %llu", name,
-                       (unsigned long long)(sectors * SECTOR_SIZE),
-                       (unsigned long long)size_bytes);
+                       (unsigned long long)(sectors * SECTOR_SIZE), (unsigned long long)size_bytes);
     return 0;
 }
 
@@ -112,8 +112,7 @@ int disk_find_now(const char *sysfs, uint32_t lun, uint64_t size_bytes,
         return err_set_errno(err, errno, "no SCSI bus: open %s", path);
     struct dirent *e;
     while ((e = readdir(dir)) != NULL) {
-        if (!is_address(e->d_name, lun) ||
-            !block_name(dirfd(dir), e->d_name, name, sizeof(name)))
+        if (!is_address(e->d_name, lun) || !block_name(dirfd(dir), e->d_name, name, sizeof(name)))
             continue;
         if (size_bytes != 0 && check_size(sysfs, name, size_bytes, err) < 0)
             return err_prefix(err, "LUN %u", lun);
@@ -145,8 +144,8 @@ static void wait_for_event(int events_fd, int64_t deadline_ms)
         continue;
 }
 
-int disk_find(uint32_t lun, uint64_t size_bytes, int64_t deadline_ms,
-              char ret_path[DISK_PATH_SIZE], struct err *err)
+int disk_find(uint32_t lun, uint64_t size_bytes, int64_t deadline_ms, char ret_path[DISK_PATH_SIZE],
+              struct err *err)
 {
     struct err missing;
     (void)err_set(&missing, ERR_NOT_FOUND, "the disk at LUN %u has no device node", lun);
@@ -161,6 +160,7 @@ int disk_find(uint32_t lun, uint64_t size_bytes, int64_t deadline_ms,
         if (missing.code == ERR_INVALID || clock_poll_timeout(deadline_ms) == 0)
             break;
         wait_for_event(events_fd, deadline_ms);
+        log_debug("STEP waited");
     }
     if (err != NULL)
         *err = missing;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The block device behind a LUN of the VM's virtio-scsi bus. A disk that was just plugged in takes some milliseconds to
- * appear, so finding may block: for children only.
+ * The block device behind a LUN of the VM's virtio-scsi bus. A disk that was just plugged in takes
+ * some milliseconds to appear, so finding may block: for children only.
  */
 #pragma once
 
@@ -13,11 +13,11 @@
 #define DISK_PATH_SIZE 64u
 
 /*
- * Waits until the disk is there and writes its device's path, such as "/dev/sda". size_bytes, unless 0, must be its size:
- * INVALID otherwise. NOT_FOUND at the deadline.
+ * Waits until the disk is there and writes its device's path, such as "/dev/sda". size_bytes,
+ * unless 0, must be its size: INVALID otherwise. NOT_FOUND at the deadline.
  */
-int disk_find(uint32_t lun, uint64_t size_bytes, int64_t deadline_ms,
-              char ret_path[DISK_PATH_SIZE], struct err *err);
+int disk_find(uint32_t lun, uint64_t size_bytes, int64_t deadline_ms, char ret_path[DISK_PATH_SIZE],
+              struct err *err);
 
 /* Like disk_find without waiting, below another root of sysfs than "/sys": for tests. */
 int disk_find_now(const char *sysfs, uint32_t lun, uint64_t size_bytes,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * fsopen(2) and its family. Errors of a file system type come with the text that the kernel left in the context
- * descriptor, which says far more than the errno ("overlay: ... can't find upperdir").
+ * fsopen(2) and its family. Errors of a file system type come with the text that the kernel left in
+ * the context descriptor, which says far more than the errno ("overlay: ... can't find upperdir").
  */
 #include "agent/mount/mnt.h"
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Mounting by descriptor: a file system is made detached, and attached to a place that was resolved below a root without
- * leaving it, so that no path which an image can bend is ever given to mount(2). Calls may block: for children only,
- * unless said otherwise. Needs Linux 5.12.
+ * Mounting by descriptor: a file system is made detached, and attached to a place that was resolved
+ * below a root without leaving it, so that no path which an image can bend is ever given to
+ * mount(2). Calls may block: for children only, unless said otherwise. Needs Linux 5.12.
  */
 #pragma once
 
@@ -31,11 +31,13 @@ int mnt_attach(int mount_fd, int target_fd, struct err *err);
 /* Makes the mount that fd is the root of read-only; its submounts too if recursive. */
 int mnt_set_read_only(int fd, bool recursive, struct err *err);
 
-/* Opens (O_PATH | flags) what path names below root_fd, following links inside it only. NOT_FOUND when there is none. */
+/* Opens (O_PATH | flags) what path names below root_fd, following links inside it only. NOT_FOUND
+ * when there is none. */
 int mnt_open_in(int root_fd, const char *path, int flags, int *ret_fd, struct err *err);
 
 /*
- * Opens (O_PATH) the directory at path below root_fd, making what is missing (0755). INVALID when part of it is a link and
- * links are not allowed: for the places where a file system of the kernel must really be where its name says.
+ * Opens (O_PATH) the directory at path below root_fd, making what is missing (0755). INVALID when
+ * part of it is a link and links are not allowed: for the places where a file system of the kernel
+ * must really be where its name says.
  */
 int mnt_make_dir_in(int root_fd, const char *path, bool allow_links, int *ret_fd, struct err *err);

@@ -2,13 +2,16 @@
 /*
  * Order of work, and why:
  *   1. Cut mount propagation, so that nothing done here shows in the agent's namespace.
- *   2. In a private tmpfs: mount each image disk, and the overlay over all of them. Directory names are one to three
- *      characters and relative, because mount(2) takes one page of options and an image may have 127 layers.
- *      "volatile": nothing in the overlay outlives the VM, so no sync is worth its price.
- *   3. pivot_root and detach the old root. From here on every path is the container's own, and no process of the
- *      container runs yet. The pod's /dev/shm is taken along as a detached copy made before.
- *   4. /proc, /dev, /sys on real directories (an image whose /proc is a link is refused: what is masked below must be
- *      what the name says), then masked and read-only paths, then the root itself read-only if asked for.
+ *   2. In a private tmpfs: mount each image disk, and the overlay over all of them. Directory names
+ * are one to three characters and relative, because mount(2) takes one page of options and an image
+ * may have 127 layers. "volatile": nothing in the overlay outlives the VM, so no sync is worth its
+ * price.
+ *   3. pivot_root and detach the old root. From here on every path is the container's own, and no
+ * process of the container runs yet. The pod's /dev/shm is taken along as a detached copy made
+ * before.
+ *   4. /proc, /dev, /sys on real directories (an image whose /proc is a link is refused: what is
+ * masked below must be what the name says), then masked and read-only paths, then the root itself
+ * read-only if asked for.
  */
 #include "agent/mount/rootfs.h"
 
@@ -23,17 +26,21 @@
 #include <unistd.h>
 
 #include "common/base/buf.h"
+#include "common/base/log.h"
+#define T(x) log_debug("STEP " x)
 #include "common/base/cleanup.h"
 #include "common/base/fd.h"
 #include "agent/mount/disk.h"
 #include "agent/mount/mnt.h"
 
-#define NO_FLAGS   0u
-#define HARMLESS   (MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC)
-#define TTY_GID    "5"
+#define NO_FLAGS    0u
+#define HARMLESS    (MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC)
+#define TTY_GID     "5"
 #define MAX_OPTIONS 4095u
 
-/* ---- the overlay ------------------------------------------------------------------------------------------------- */
+/* ---- the overlay
+ * -------------------------------------------------------------------------------------------------
+ */
 
 /* Mounts the image's disks at "0", "1", … in the working directory, lowest first. */
 static int mount_layers(const struct rootfs_spec *spec, struct err *err)
@@ -44,6 +51,7 @@ static int mount_layers(const struct rootfs_spec *spec, struct err *err)
         (void)snprintf(name, sizeof(name), "%zu", i);
         if (disk_find(disk->lun, disk->size_bytes, spec->deadline_ms, device, err) < 0)
             return err_prefix(err, "layer %zu", i);
+        T("found");
         if (mkdir(name, 0700) < 0)
             return err_set_errno(err, errno, "layer %zu: make its directory", i);
         if (mount(device, name, disk->fs_type, MS_RDONLY | MS_NODEV | MS_NOATIME, NULL) < 0)
@@ -68,6 +76,7 @@ static int mount_overlay(const struct rootfs_spec *spec, struct err *err)
         return err_prefix(err, "overlay");
     if (mkdir("root", 0755) < 0)
         return err_set_errno(err, errno, "make the root directory");
+    T("layers");
     if (mount("overlay", "root", "overlay", 0, text) < 0)
         return err_set_errno(err, errno, "mount the overlay");
     return 0;
@@ -99,7 +108,8 @@ static int switch_root(struct err *err)
     return 0;
 }
 
-/* ---- the kernel's file systems --------------------------------------------------------------------------------------- */
+/* ---- the kernel's file systems
+ * --------------------------------------------------------------------------------------- */
 
 struct standard_mount {
     const char *path;
@@ -161,14 +171,16 @@ static int attach_shm(int root, int pod_shm, struct err *err)
     return 0;
 }
 
-/* ---- /dev ---------------------------------------------------------------------------------------------------------- */
+/* ---- /dev
+ * ----------------------------------------------------------------------------------------------------------
+ */
 
 static int make_devices(int dev, struct err *err)
 {
     static const struct {
         const char *name;
         unsigned major, minor;
-    } nodes[] = {{"null", 1, 3}, {"zero", 1, 5},    {"full", 1, 7},
+    } nodes[] = {{"null", 1, 3},   {"zero", 1, 5},    {"full", 1, 7},
                  {"random", 1, 8}, {"urandom", 1, 9}, {"tty", 5, 0}};
     static const struct {
         const char *name;
@@ -190,14 +202,17 @@ static int make_devices(int dev, struct err *err)
     return 0;
 }
 
-/* ---- restrictions -------------------------------------------------------------------------------------------------- */
+/* ---- restrictions
+ * --------------------------------------------------------------------------------------------------
+ */
 
 static bool is_missing(const struct err *err)
 {
     return err->sys_errno == ENOENT || err->sys_errno == ENOTDIR || err->sys_errno == ELOOP;
 }
 
-/* Hides a file behind /dev/null, a directory behind an empty one. What does not exist needs no hiding. */
+/* Hides a file behind /dev/null, a directory behind an empty one. What does not exist needs no
+ * hiding. */
 static int mask_path(int root, const char *path, struct err *err)
 {
     static const struct mnt_option empty[] = {{"size", "4k"}, {"mode", "0755"}, {NULL, NULL}};
@@ -208,8 +223,9 @@ static int mask_path(int root, const char *path, struct err *err)
         return is_missing(err) ? 0 : -1;
     if (fstat(target, &st) < 0)
         return err_set_errno(err, errno, "stat %s", path);
-    int rc = S_ISDIR(st.st_mode) ? mnt_new("tmpfs", empty, HARMLESS | MOUNT_ATTR_RDONLY, &cover, err)
-                                 : mnt_copy("/dev/null", false, &cover, err);
+    int rc = S_ISDIR(st.st_mode)
+                 ? mnt_new("tmpfs", empty, HARMLESS | MOUNT_ATTR_RDONLY, &cover, err)
+                 : mnt_copy("/dev/null", false, &cover, err);
     return rc < 0 ? -1 : mnt_attach(cover, target, err);
 }
 
@@ -218,8 +234,8 @@ static int make_path_read_only(int root, const char *path, struct err *err)
     cleanup_fd int target = -1;
     if (mnt_open_in(root, path, 0, &target, err) < 0)
         return is_missing(err) ? 0 : -1;
-    cleanup_fd int copy = open_tree(
-        target, "", AT_EMPTY_PATH | AT_RECURSIVE | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+    cleanup_fd int copy =
+        open_tree(target, "", AT_EMPTY_PATH | AT_RECURSIVE | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
     if (copy < 0)
         return err_set_errno(err, errno, "copy the mount at %s", path);
     if (mnt_set_read_only(copy, true, err) < 0)
@@ -240,7 +256,9 @@ static int restrict_paths(int root, const struct rootfs_spec *spec, struct err *
     return 0;
 }
 
-/* ---- all of it ------------------------------------------------------------------------------------------------------ */
+/* ---- all of it
+ * ------------------------------------------------------------------------------------------------------
+ */
 
 static int furnish(int root, int pod_shm, const struct rootfs_spec *spec, int *ret_ptmx_fd,
                    struct err *err)
@@ -257,6 +275,7 @@ static int furnish(int root, int pod_shm, const struct rootfs_spec *spec, int *r
         return err_prefix(err, "working directory");
     if (restrict_paths(root, spec, err) < 0)
         return -1;
+    T("furnished");
     *ret_ptmx_fd = steal_fd(&ptmx);
     return 0;
 }
@@ -265,20 +284,25 @@ int rootfs_enter(const struct rootfs_spec *spec, int *ret_ptmx_fd, struct err *e
 {
     cleanup_fd int pod_shm = -1;
     cleanup_fd int root = -1;
+    log_set_fd(open("/dev/console", O_WRONLY | O_CLOEXEC));
+    T("begin");
     if (build_root(spec, err) < 0)
         return -1;
     if (spec->pod_shm && mnt_copy(ROOTFS_SHM_DIR, false, &pod_shm, err) < 0)
         return -1;
+    T("built");
     if (switch_root(err) < 0)
         return -1;
     root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (root < 0)
         return err_set_errno(err, errno, "open /");
+    T("switched");
     cleanup_fd int ptmx = -1;
     if (furnish(root, pod_shm, spec, &ptmx, err) < 0)
         return -1;
     if (spec->rootfs->read_only && mnt_set_read_only(root, false, err) < 0)
         return -1;
+    T("furnished");
     *ret_ptmx_fd = steal_fd(&ptmx);
     return 0;
 }

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The file tree that a container sees: image disks as an overlay under a writable layer, and on top the file systems that
- * every container has. All of it is built in the container's own mount namespace by its own first process and dies with
- * that namespace: the agent keeps no mounts and no counts. A disk mounted by several containers is one file system to
- * the kernel. Everything here blocks: for the child only.
+ * The file tree that a container sees: image disks as an overlay under a writable layer, and on top
+ * the file systems that every container has. All of it is built in the container's own mount
+ * namespace by its own first process and dies with that namespace: the agent keeps no mounts and no
+ * counts. A disk mounted by several containers is one file system to the kernel. Everything here
+ * blocks: for the child only.
  */
 #pragma once
 
@@ -29,13 +30,14 @@ struct rootfs_spec {
     size_t n_masked_paths;
     char *const *readonly_paths;
     size_t n_readonly_paths;
-    bool pod_shm;    /* /dev/shm is the pod's */
-    bool privileged; /* sysfs and cgroups writable, the guest's devices */
+    bool pod_shm;        /* /dev/shm is the pod's */
+    bool privileged;     /* sysfs and cgroups writable, the guest's devices */
     int64_t deadline_ms; /* for disks to appear */
 };
 
 /*
- * Makes the new root the calling process's "/"; the old one is out of reach. The caller is alone in new mount and cgroup
- * namespaces and in the pid namespace that /proc is to show. *ret_ptmx_fd: O_PATH, the new devpts' ptmx.
+ * Makes the new root the calling process's "/"; the old one is out of reach. The caller is alone in
+ * new mount and cgroup namespaces and in the pid namespace that /proc is to show. *ret_ptmx_fd:
+ * O_PATH, the new devpts' ptmx.
  */
 int rootfs_enter(const struct rootfs_spec *spec, int *ret_ptmx_fd, struct err *err);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * capset(2) directly: the library's objects would be the only thing that it is linked for. The order matters: the bounding
- * set needs CAP_SETPCAP and goes first; then the user changes with permitted kept (PR_SET_KEEPCAPS); then the three
- * sets; ambient last, since it must lie within permitted and inheritable.
+ * capset(2) directly: the library's objects would be the only thing that it is linked for. The
+ * order matters: the bounding set needs CAP_SETPCAP and goes first; then the user changes with
+ * permitted kept (PR_SET_KEEPCAPS); then the three sets; ambient last, since it must lie within
+ * permitted and inheritable.
  */
 #include "agent/process/caps.h"
 
@@ -15,16 +16,46 @@
 
 /* Index: the capability's number (linux/capability.h). */
 static const char *const names[] = {
-    "CHOWN",           "DAC_OVERRIDE",     "DAC_READ_SEARCH",   "FOWNER",
-    "FSETID",          "KILL",             "SETGID",            "SETUID",
-    "SETPCAP",         "LINUX_IMMUTABLE",  "NET_BIND_SERVICE",  "NET_BROADCAST",
-    "NET_ADMIN",       "NET_RAW",          "IPC_LOCK",          "IPC_OWNER",
-    "SYS_MODULE",      "SYS_RAWIO",        "SYS_CHROOT",        "SYS_PTRACE",
-    "SYS_PACCT",       "SYS_ADMIN",        "SYS_BOOT",          "SYS_NICE",
-    "SYS_RESOURCE",    "SYS_TIME",         "SYS_TTY_CONFIG",    "MKNOD",
-    "LEASE",           "AUDIT_WRITE",      "AUDIT_CONTROL",     "SETFCAP",
-    "MAC_OVERRIDE",    "MAC_ADMIN",        "SYSLOG",            "WAKE_ALARM",
-    "BLOCK_SUSPEND",   "AUDIT_READ",       "PERFMON",           "BPF",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
     "CHECKPOINT_RESTORE",
 };
 

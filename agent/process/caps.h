@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Capability sets by name, applied to the calling process. Sets are bit masks, bit n for capability number n of
- * capabilities(7). For the child between fork and exec; nothing allocates.
+ * Capability sets by name, applied to the calling process. Sets are bit masks, bit n for capability
+ * number n of capabilities(7). For the child between fork and exec; nothing allocates.
  */
 #pragma once
 
@@ -24,7 +24,8 @@ int caps_by_name(const char *name);
 /* The mask of n names. INVALID names the one that is unknown. */
 int caps_parse(char *const *names, size_t n, uint64_t *ret_mask, struct err *err);
 
-/* Drops from the bounding set what is not in it, and keeps permitted capabilities over the coming change of user. */
+/* Drops from the bounding set what is not in it, and keeps permitted capabilities over the coming
+ * change of user. */
 int caps_prepare(const struct caps *caps, struct err *err);
 
 /* Makes the sets exactly these (those that the kernel knows); after the change of user. */

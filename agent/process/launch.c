@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Between fork and exec. The child is a copy of a program with one thread, so it may allocate and call anything; it
- * reads top to bottom and may block (on a disk that is still being plugged in, on a mount), which the agent must not.
+ * Between fork and exec. The child is a copy of a program with one thread, so it may allocate and
+ * call anything; it reads top to bottom and may block (on a disk that is still being plugged in, on
+ * a mount), which the agent must not.
  *
- * The agent's descriptors are all close-on-exec, but a held child lives on for a while: it closes what it does not
- * need at once, or it would keep another container's stdin open. The channel is a SOCK_SEQPACKET pair, close-on-exec
- * too: the daemon's question "did the exec work" is answered by its closing without a message of failure before.
+ * The agent's descriptors are all close-on-exec, but a held child lives on for a while: it closes
+ * what it does not need at once, or it would keep another container's stdin open. The channel is a
+ * SOCK_SEQPACKET pair, close-on-exec too: the daemon's question "did the exec work" is answered by
+ * its closing without a message of failure before.
  *
- * Identity is changed last and in the one order that works: limits (need root), bounding set (needs CAP_SETPCAP),
- * groups, gid, uid, the other capability sets, no_new_privs, working directory, exec.
+ * Identity is changed last and in the one order that works: limits (need root), bounding set (needs
+ * CAP_SETPCAP), groups, gid, uid, the other capability sets, no_new_privs, working directory, exec.
  */
 #include "agent/process/launch.h"
 
@@ -36,6 +38,7 @@
 
 #include "common/base/cleanup.h"
 #include "common/base/fd.h"
+#include "common/base/log.h"
 #include "agent/process/limits.h"
 #include "agent/process/userdb.h"
 
@@ -55,7 +58,9 @@ struct message {
     struct err failure;
 };
 
-/* ---- the channel ------------------------------------------------------------------------------------------------- */
+/* ---- the channel
+ * -------------------------------------------------------------------------------------------------
+ */
 
 static int send_message(int channel, const struct message *m, const int *fds, size_t n_fds)
 {
@@ -142,7 +147,8 @@ int launch_go(int channel, struct err *err)
     return 0;
 }
 
-/* ---- in the child: descriptors and terminal ------------------------------------------------------------------------ */
+/* ---- in the child: descriptors and terminal
+ * ------------------------------------------------------------------------ */
 
 /* Puts what the child keeps at fixed numbers and closes everything else. */
 static int arrange_fds(const struct launch_spec *spec, int channel, struct err *err)
@@ -150,7 +156,8 @@ static int arrange_fds(const struct launch_spec *spec, int channel, struct err *
     const int wanted[FIRST_CLOSED] = {spec->stdio[0], spec->stdio[1], spec->stdio[2],
                                       channel,        spec->keep_fd,  spec->master_fd};
     int moved[FIRST_CLOSED];
-    /* First out of the way of the fixed numbers, so that none overwrites one that is still to be placed. */
+    /* First out of the way of the fixed numbers, so that none overwrites one that is still to be
+     * placed. */
     for (size_t i = 0; i < FIRST_CLOSED; i++) {
         int fd = wanted[i];
         if (fd < 0 && i < 3) {
@@ -169,6 +176,7 @@ static int arrange_fds(const struct launch_spec *spec, int channel, struct err *
         else if (dup3(moved[i], i, i < 3 ? 0 : O_CLOEXEC) < 0)
             return err_set_errno(err, errno, "duplicate a descriptor");
     }
+    log_set_fd(-1); /* its number may soon be something else's */
     if (close_range(FIRST_CLOSED, ~0u, 0) < 0)
         return err_set_errno(err, errno, "close descriptors");
     return 0;
@@ -197,7 +205,8 @@ static int take_terminal(const Casemate__Agent__V1__Process *process, uid_t uid,
     return 0;
 }
 
-/* The pipes belong to the user, so that /dev/stdout can be opened again by a process that is not root. */
+/* The pipes belong to the user, so that /dev/stdout can be opened again by a process that is not
+ * root. */
 static void own_pipes(uid_t uid)
 {
     for (int i = 0; i < 3; i++) {
@@ -244,7 +253,8 @@ static void bind_console(void)
     (void)mount(slave, "/dev/console", NULL, MS_BIND, NULL);
 }
 
-/* ---- in the child: identity ---------------------------------------------------------------------------------------- */
+/* ---- in the child: identity
+ * ---------------------------------------------------------------------------------------- */
 
 static int find_user(const Casemate__Agent__V1__Process *process, struct user *user,
                      struct err *err)
@@ -328,7 +338,8 @@ static int become(const Casemate__Agent__V1__Process *process, const struct user
     return 0;
 }
 
-/* ---- in the child: exec -------------------------------------------------------------------------------------------- */
+/* ---- in the child: exec
+ * -------------------------------------------------------------------------------------------- */
 
 /* "exec PATH: no such file or directory", in the words that users of other runtimes search for. */
 static int exec_error(const char *path, int e, struct err *err)
@@ -360,7 +371,7 @@ static int exec_program(char *const *args, char *const *env, struct err *err)
     }
     char candidate[4096];
     bool denied = false;
-    for (const char *at = path + 5; ; at++) {
+    for (const char *at = path + 5;; at++) {
         size_t len = strcspn(at, ":");
         int n = len == 0 ? snprintf(candidate, sizeof(candidate), "./%s", args[0])
                          : snprintf(candidate, sizeof(candidate), "%.*s/%s", (int)len, at, args[0]);
@@ -379,13 +390,15 @@ static int exec_program(char *const *args, char *const *env, struct err *err)
     }
     if (denied)
         return exec_error(args[0], EACCES, err);
-    (void)err_set(err, ERR_NOT_FOUND, "exec \"%.512s\": executable file not found in $PATH: no such file or directory",
+    (void)err_set(err, ERR_NOT_FOUND,
+                  "exec \"%.512s\": executable file not found in $PATH: no such file or directory",
                   args[0]);
     err->sys_errno = ENOENT;
     return -1;
 }
 
-/* A NULL-terminated copy of a list of strings, with one more string in front of the NULL unless that is NULL. */
+/* A NULL-terminated copy of a list of strings, with one more string in front of the NULL unless
+ * that is NULL. */
 static char **list_copy(char *const *list, size_t n, char *extra)
 {
     char **copy = calloc(n + 2, sizeof(*copy));
@@ -413,7 +426,9 @@ static int enter_cwd(const char *cwd, struct err *err)
     return err_set_errno(err, errno, "working directory %.256s", cwd);
 }
 
-/* ---- the child --------------------------------------------------------------------------------------------------- */
+/* ---- the child
+ * ---------------------------------------------------------------------------------------------------
+ */
 
 static void reset_signals(void)
 {
@@ -442,7 +457,8 @@ static int wait_for_go(int ptmx_fd, bool tty)
     return got == (ssize_t)sizeof(m) && m.kind == MESSAGE_GO ? 0 : -1;
 }
 
-/* Everything up to a successful exec. Returns only on failure; an error without a code means that nobody waits. */
+/* Everything up to a successful exec. Returns only on failure; an error without a code means that
+ * nobody waits. */
 static int child_run(const struct launch_spec *spec, int *channel, struct err *err)
 {
     const Casemate__Agent__V1__Process *process = spec->process;
@@ -487,7 +503,8 @@ static int child_run(const struct launch_spec *spec, int *channel, struct err *e
 
     if (spec->gated && wait_for_go(ptmx_fd, process->tty) < 0)
         return -1;
-    /* As root where the user may not, as the user where root may not (a network file system): either will do. */
+    /* As root where the user may not, as the user where root may not (a network file system):
+     * either will do. */
     bool inside = chdir(cwd) == 0;
     if (become(process, &user, err) < 0)
         return -1;
@@ -505,7 +522,8 @@ static __attribute__((noreturn)) void child_main(const struct launch_spec *spec,
     _exit(EXIT_FAILED);
 }
 
-/* ---- the agent's side ---------------------------------------------------------------------------------------------- */
+/* ---- the agent's side
+ * ---------------------------------------------------------------------------------------------- */
 
 static pid_t clone_child(const struct launch_spec *spec)
 {

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A child that becomes a container's process: forked into its cgroup and namespaces, made ready, held at its exec until
- * told, and heard about over one socket. Only this file knows that socket's messages. The child is a copy of the agent:
- * what the spec points to is read in the copy, so nothing of it needs to live longer than launch_start. One thread.
+ * A child that becomes a container's process: forked into its cgroup and namespaces, made ready,
+ * held at its exec until told, and heard about over one socket. Only this file knows that socket's
+ * messages. The child is a copy of the agent: what the spec points to is read in the copy, so
+ * nothing of it needs to live longer than launch_start. One thread.
  */
 #pragma once
 
@@ -19,19 +20,21 @@
 struct launch_spec {
     const Casemate__Agent__V1__Process *process; /* checked by validate.h */
     /*
-     * Run in the child, as root, first of all: joins or builds the namespaces and leaves the root directory that the
-     * process shall have as "/". *ret_ptmx_fd (-1 from the start) may be set to an O_PATH descriptor of its devpts' ptmx,
-     * which is then sent to the agent. Descriptors other than 0, 1, 2 and keep_fd are closed already.
+     * Run in the child, as root, first of all: joins or builds the namespaces and leaves the root
+     * directory that the process shall have as "/". *ret_ptmx_fd (-1 from the start) may be set to
+     * an O_PATH descriptor of its devpts' ptmx, which is then sent to the agent. Descriptors other
+     * than 0, 1, 2 and keep_fd are closed already.
      */
     int (*enter)(void *arg, int *ret_ptmx_fd, struct err *err);
     void *enter_arg;
-    int keep_fd;             /* stays open for enter; -1: none */
-    uint64_t clone_flags;    /* CLONE_NEW* */
-    int cgroup_fd;           /* the cgroup's directory, -1: the agent's own */
-    int pidns_fd;            /* pid namespace to be born in, -1: the agent's (or a new one by clone_flags) */
-    int master_fd;           /* with a tty: its master if there is one already, else -1: one is made in the new root */
-    int stdio[3];            /* the child's ends; -1: /dev/null, or the tty */
-    bool gated;              /* waits for launch_go before it execs */
+    int keep_fd;          /* stays open for enter; -1: none */
+    uint64_t clone_flags; /* CLONE_NEW* */
+    int cgroup_fd;        /* the cgroup's directory, -1: the agent's own */
+    int pidns_fd;  /* pid namespace to be born in, -1: the agent's (or a new one by clone_flags) */
+    int master_fd; /* with a tty: its master if there is one already, else -1: one is made in the
+                      new root */
+    int stdio[3];  /* the child's ends; -1: /dev/null, or the tty */
+    bool gated;    /* waits for launch_go before it execs */
 };
 
 struct launch {
@@ -46,7 +49,8 @@ enum launch_event {
     LAUNCH_CLOSED,  /* it has executed the program, or died before */
 };
 
-/* What came with LAUNCH_READY (gated) or before LAUNCH_CLOSED; -1 where nothing did. The caller's to close. */
+/* What came with LAUNCH_READY (gated) or before LAUNCH_CLOSED; -1 where nothing did. The caller's
+ * to close. */
 struct launch_fds {
     int ptmx;   /* O_PATH */
     int master; /* of the tty */
@@ -56,12 +60,13 @@ struct launch_fds {
 int launch_start(const struct launch_spec *spec, struct launch *ret_launch, struct err *err);
 
 /*
- * A new terminal of the devpts that ptmx_fd (O_PATH) is from: its master, non-blocking and unlocked, is the caller's. Never
- * looks at a path of the container.
+ * A new terminal of the devpts that ptmx_fd (O_PATH) is from: its master, non-blocking and
+ * unlocked, is the caller's. Never looks at a path of the container.
  */
 int launch_open_terminal(int ptmx_fd, int *ret_master, struct err *err);
 
-/* What the child has to say. *ret_fds is written for LAUNCH_READY, *ret_failure for LAUNCH_FAILED. */
+/* What the child has to say. *ret_fds is written for LAUNCH_READY, *ret_failure for LAUNCH_FAILED.
+ */
 enum launch_event launch_receive(int channel, struct launch_fds *ret_fds, struct err *ret_failure);
 
 /* Lets a gated child exec. */

@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Three things happen to a process, in any order: its launch channel speaks, its output arrives, and it is reaped. Each
- * updates the fields and calls the watches; nothing else moves the state. When it is reaped the channel is read first,
- * since a message sent before death may still be in it.
+ * Three things happen to a process, in any order: its launch channel speaks, its output arrives,
+ * and it is reaped. Each updates the fields and calls the watches; nothing else moves the state.
+ * When it is reaped the channel is read first, since a message sent before death may still be in
+ * it.
  *
- * Back-pressure is not reading: when a ring is full the pipe's source is taken out of the loop altogether (a level-
- * triggered loop would spin on a hang-up) and put back by the acknowledgement that makes room. When the process has
- * ended, what its pipe can still hold is let in beyond the limit, so that its end does not wait for acknowledgements.
+ * Back-pressure is not reading: when a ring is full the pipe's source is taken out of the loop
+ * altogether (a level- triggered loop would spin on a hang-up) and put back by the acknowledgement
+ * that makes room. When the process has ended, what its pipe can still hold is let in beyond the
+ * limit, so that its end does not wait for acknowledgements.
  *
- * Output ends when every holder of the pipe has closed it. For a container's first process that is at once, since all
- * others die with it; a process run by Exec may leave children that go on writing, and is settled when they are done.
+ * Output ends when every holder of the pipe has closed it. For a container's first process that is
+ * at once, since all others die with it; a process run by Exec may leave children that go on
+ * writing, and is settled when they are done.
  */
 #include "agent/process/process.h"
 
@@ -29,8 +32,8 @@
 #include "common/loop/loop.h"
 #include "agent/process/reaper.h"
 
-#define READ_CHUNK   (64u << 10) /* per stream and round of the loop, for fairness */
-#define PIPE_REST    (1u << 20)  /* what an unprivileged process can make its pipe hold */
+#define READ_CHUNK (64u << 10) /* per stream and round of the loop, for fairness */
+#define PIPE_REST  (1u << 20)  /* what an unprivileged process can make its pipe hold */
 
 static void on_output_stdout(void *arg, uint32_t events);
 static void on_output_stderr(void *arg, uint32_t events);
@@ -45,7 +48,8 @@ const char *process_state_name(enum process_state state)
     return (unsigned)state < ARRAY_SIZE(names) ? names[state] : "?";
 }
 
-/* ---- references and watches ---------------------------------------------------------------------------------------- */
+/* ---- references and watches
+ * ---------------------------------------------------------------------------------------- */
 
 struct process *process_ref(struct process *p)
 {
@@ -104,7 +108,8 @@ void process_unwatch(struct process *p, struct process_watch *watch)
     TAILQ_REMOVE(&p->watches, watch, entry);
 }
 
-/* Calls every watch. A watch may take back itself or any other one. Not re-entered: nothing that watches do notifies. */
+/* Calls every watch. A watch may take back itself or any other one. Not re-entered: nothing that
+ * watches do notifies. */
 static void notify(struct process *p)
 {
     (void)process_ref(p);
@@ -118,7 +123,9 @@ static void notify(struct process *p)
     process_unref(p);
 }
 
-/* ---- output -------------------------------------------------------------------------------------------------------- */
+/* ---- output
+ * --------------------------------------------------------------------------------------------------------
+ */
 
 bool process_output_complete(const struct process *p, unsigned stream)
 {
@@ -130,7 +137,8 @@ static void update_settled(struct process *p)
     p->settled = process_output_complete(p, 0) && process_output_complete(p, 1);
 }
 
-/* Watches the descriptor, or stops doing so while the ring is full. Without memory for it the output is lost: closed. */
+/* Watches the descriptor, or stops doing so while the ring is full. Without memory for it the
+ * output is lost: closed. */
 static void resume_output(struct process *p, unsigned stream)
 {
     struct process_output *o = &p->out[stream];
@@ -206,7 +214,9 @@ void process_ack(struct process *p, unsigned stream, uint64_t offset)
     resume_output(p, stream);
 }
 
-/* ---- stdin ----------------------------------------------------------------------------------------------------------- */
+/* ---- stdin
+ * -----------------------------------------------------------------------------------------------------------
+ */
 
 static int stdin_fd(const struct process *p)
 {
@@ -261,7 +271,9 @@ int process_write_stdin(struct process *p, uint64_t offset, const uint8_t *data,
     return 0;
 }
 
-/* ---- launch ---------------------------------------------------------------------------------------------------------- */
+/* ---- launch
+ * ----------------------------------------------------------------------------------------------------------
+ */
 
 static void set_failure(struct process *p, const struct err *failure)
 {
@@ -439,7 +451,9 @@ int process_launch(const struct process_config *config, const struct launch_spec
     return 0;
 }
 
-/* ---- control --------------------------------------------------------------------------------------------------------- */
+/* ---- control
+ * ---------------------------------------------------------------------------------------------------------
+ */
 
 int process_start(struct process *p, struct err *err)
 {

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One process of a container as the daemon sees it: launched, held, running, ended; its output in two rings, its stdin at an
- * offset, its exit status. Everything is asynchronous: a change calls the watches, which look at the fields they care
- * about. Shared by reference count: the container holds one reference, each call that waits another. One thread.
+ * One process of a container as the daemon sees it: launched, held, running, ended; its output in
+ * two rings, its stdin at an offset, its exit status. Everything is asynchronous: a change calls
+ * the watches, which look at the fields they care about. Shared by reference count: the container
+ * holds one reference, each call that waits another. One thread.
  */
 #pragma once
 
@@ -21,11 +22,12 @@ struct loop_source;
 struct reaper;
 
 enum process_state {
-    PROCESS_PREPARING, /* forked: builds its root and identity. Next: HELD, STARTING (not gated), ENDED */
-    PROCESS_HELD,      /* ready, waits at its exec. Next: STARTING by process_start, ENDED when killed */
-    PROCESS_STARTING,  /* told to exec. Next: RUNNING, ENDED when the exec fails */
-    PROCESS_RUNNING,   /* the program runs. Next: ENDED */
-    PROCESS_ENDED,     /* reaped; output may still be on its way: see `settled` */
+    PROCESS_PREPARING, /* forked: builds its root and identity. Next: HELD, STARTING (not gated),
+                          ENDED */
+    PROCESS_HELD, /* ready, waits at its exec. Next: STARTING by process_start, ENDED when killed */
+    PROCESS_STARTING, /* told to exec. Next: RUNNING, ENDED when the exec fails */
+    PROCESS_RUNNING,  /* the program runs. Next: ENDED */
+    PROCESS_ENDED,    /* reaped; output may still be on its way: see `settled` */
 };
 
 /* The state's name for logs and errors, such as "running". */
@@ -48,7 +50,7 @@ struct process_watch {
 
 struct process_output {
     struct ring ring;
-    int fd; /* read end or tty master; -1: nothing more comes */
+    int fd;                     /* read end or tty master; -1: nothing more comes */
     struct loop_source *source; /* NULL: paused because the ring is full, or closed */
 };
 
@@ -57,22 +59,23 @@ struct process {
     struct loop *loop;
     struct reaper *reaper;
     enum process_state state;
-    bool failed;         /* it never ran; `failure` says why */
-    bool settled;        /* ENDED, and all its output is in the rings */
-    bool gone;           /* removed: who waits gives up */
+    bool failed;  /* it never ran; `failure` says why */
+    bool settled; /* ENDED, and all its output is in the rings */
+    bool gone;    /* removed: who waits gives up */
     bool tty;
     pid_t pid;           /* valid until ENDED */
     struct err *failure; /* heap; NULL until failed */
     struct process_status status;
     struct process_output out[2]; /* stdout (everything with a tty), stderr */
-    int stdin_fd;        /* write end; -1: closed or never open. With a tty the master is used */
+    int stdin_fd;          /* write end; -1: closed or never open. With a tty the master is used */
     uint64_t stdin_offset; /* bytes taken so far */
     struct loop_source *stdin_source;
-    int master_fd;       /* of the tty, or -1 */
-    int ptmx_fd;         /* O_PATH of the container's devpts ptmx, or -1 */
+    int master_fd; /* of the tty, or -1 */
+    int ptmx_fd;   /* O_PATH of the container's devpts ptmx, or -1 */
     int channel;
     struct loop_source *channel_source;
-    void (*on_exit)(void *arg, struct process *p); /* right after it was reaped; may set status.oom_killed */
+    void (*on_exit)(void *arg,
+                    struct process *p); /* right after it was reaped; may set status.oom_killed */
     void *on_exit_arg;
     TAILQ_HEAD(, process_watch) watches;
     struct process_watch *next_watch;
@@ -90,15 +93,17 @@ struct process_config {
 #define PROCESS_MAX_RING     (4u << 20)
 
 /*
- * Forks the process: spec gives all but stdio, which is made here; spec->master_fd is taken on success. Preparing goes on by
- * itself; the outcome is seen by watching: HELD, RUNNING (not gated), or failed.
+ * Forks the process: spec gives all but stdio, which is made here; spec->master_fd is taken on
+ * success. Preparing goes on by itself; the outcome is seen by watching: HELD, RUNNING (not gated),
+ * or failed.
  */
 int process_launch(const struct process_config *config, const struct launch_spec *spec,
                    struct process **ret_process, struct err *err);
 
 /* One more reference. */
 struct process *process_ref(struct process *p);
-/* Gives a reference back; the last one releases everything (the child, if it lives, is left alone). NULL is fine. */
+/* Gives a reference back; the last one releases everything (the child, if it lives, is left alone).
+ * NULL is fine. */
 void process_unref(struct process *p);
 DEFINE_CLEANUP(process, struct process, process_unref)
 
@@ -120,9 +125,10 @@ void process_ack(struct process *p, unsigned stream, uint64_t offset);
 bool process_output_complete(const struct process *p, unsigned stream);
 
 /*
- * Gives bytes at `offset` to stdin; those before p->stdin_offset were given earlier and are skipped. Takes what fits without
- * waiting, possibly nothing: then watches are called once there is room. eof closes it when all were taken.
- * BAD_STATE when stdin is not open, INVALID when bytes are missing before the offset.
+ * Gives bytes at `offset` to stdin; those before p->stdin_offset were given earlier and are
+ * skipped. Takes what fits without waiting, possibly nothing: then watches are called once there is
+ * room. eof closes it when all were taken. BAD_STATE when stdin is not open, INVALID when bytes are
+ * missing before the offset.
  */
 int process_write_stdin(struct process *p, uint64_t offset, const uint8_t *data, size_t n, bool eof,
                         struct err *err);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A list suffices: there are as many entries as running processes that were asked for. The entry leaves the list before
- * its function is called, since that function may well start the next child and be given the same pid.
+ * A list suffices: there are as many entries as running processes that were asked for. The entry
+ * leaves the list before its function is called, since that function may well start the next child
+ * and be given the same pid.
  */
 #include "agent/process/reaper.h"
 

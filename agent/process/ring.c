@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Two circular arrays: bytes, addressed by offset modulo a power of two, and records that say when a run of bytes came.
- * Both start small and double, because most containers print little and a guest may have fifty of them; an emptied
- * ring gives large memory back. The records are bounded too: beyond one per RECORD_BYTES of the limit, or within
- * MERGE_NS, bytes join the last record, so that a process writing single bytes costs no more than one writing pages.
+ * Two circular arrays: bytes, addressed by offset modulo a power of two, and records that say when
+ * a run of bytes came. Both start small and double, because most containers print little and a
+ * guest may have fifty of them; an emptied ring gives large memory back. The records are bounded
+ * too: beyond one per RECORD_BYTES of the limit, or within MERGE_NS, bytes join the last record, so
+ * that a process writing single bytes costs no more than one writing pages.
  */
 #include "agent/process/ring.h"
 
@@ -97,7 +98,8 @@ int ring_reserve(struct ring *r, size_t want, uint8_t **ret_space, size_t *ret_n
         if (grow_records(r, err) < 0)
             return -1;
     }
-    /* Grow when less than half of the wish fits: doubling for each small write would defeat the small start. */
+    /* Grow when less than half of the wish fits: doubling for each small write would defeat the
+     * small start. */
     if (r->capacity - held(r) < (want + 1) / 2) {
         size_t new_capacity = r->capacity == 0 ? FIRST_CAPACITY : r->capacity;
         while (new_capacity - held(r) < (want + 1) / 2)

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The output of one stream of one process: the bytes between what the daemon has acknowledged and what the process has
- * written, with the time at which they came. Offsets count from the first byte ever written and never wrap in practice.
- * Memory grows with what is held, up to a limit; bytes leave only by acknowledgement. Embedded by value. One thread.
+ * The output of one stream of one process: the bytes between what the daemon has acknowledged and
+ * what the process has written, with the time at which they came. Offsets count from the first byte
+ * ever written and never wrap in practice. Memory grows with what is held, up to a limit; bytes
+ * leave only by acknowledgement. Embedded by value. One thread.
  */
 #pragma once
 
@@ -49,18 +50,19 @@ void ring_raise_limit(struct ring *r, size_t more);
 size_t ring_room(const struct ring *r);
 
 /*
- * Room for at most `want` bytes in one piece, growing the memory if need be: write to *ret_space and ring_commit. *ret_n
- * is 0 when the ring is full. EXHAUSTED when out of memory.
+ * Room for at most `want` bytes in one piece, growing the memory if need be: write to *ret_space
+ * and ring_commit. *ret_n is 0 when the ring is full. EXHAUSTED when out of memory.
  */
 int ring_reserve(struct ring *r, size_t want, uint8_t **ret_space, size_t *ret_n, struct err *err);
 /* Makes n bytes of the reserved space output that came at time_ns. */
 void ring_commit(struct ring *r, size_t n, int64_t time_ns);
 
 /*
- * The bytes at `offset`, at most max of them and all of one time. Returns whether there are any. The offset must lie
- * between start and end.
+ * The bytes at `offset`, at most max of them and all of one time. Returns whether there are any.
+ * The offset must lie between start and end.
  */
 bool ring_read(const struct ring *r, uint64_t offset, size_t max, struct ring_span *ret_span);
 
-/* Forgets the bytes before `offset`; one before start is ignored, one beyond end is taken as end. */
+/* Forgets the bytes before `offset`; one before start is ignored, one beyond end is taken as end.
+ */
 void ring_ack(struct ring *r, uint64_t offset);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The error travels through a pipe, which holds it whole until the child was reaped; then it is read without waiting. */
+/* The error travels through a pipe, which holds it whole until the child was reaped; then it is
+ * read without waiting. */
 #include "agent/process/task.h"
 
 #include <errno.h>

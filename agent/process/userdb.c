@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The texts are walked line by line and never copied: a field is a pointer and a length. A line that is not well-formed
- * is skipped, as libc does; the first match wins. Numbers are decimal and must fit; -1 is no id.
+ * The texts are walked line by line and never copied: a field is a pointer and a length. A line
+ * that is not well-formed is skipped, as libc does; the first match wins. Numbers are decimal and
+ * must fit; -1 is no id.
  */
 #include "agent/process/userdb.h"
 
@@ -27,7 +28,8 @@ struct field {
     size_t len;
 };
 
-/* Splits the line at *cursor by colons and moves on. Returns the number of fields, or -1 at the end of the text. */
+/* Splits the line at *cursor by colons and moves on. Returns the number of fields, or -1 at the end
+ * of the text. */
 static int next_line(const char **cursor, struct field fields[MAX_FIELDS])
 {
     const char *line = *cursor;
@@ -138,8 +140,7 @@ int userdb_add_group(struct user *user, gid_t gid, struct err *err)
     return 0;
 }
 
-static int add_memberships(const char *group, struct field name, struct user *user,
-                           struct err *err)
+static int add_memberships(const char *group, struct field name, struct user *user, struct err *err)
 {
     struct field f[MAX_FIELDS];
     int n;
@@ -214,7 +215,8 @@ int userdb_read(int root_fd, const char *name, char **ret_text, struct err *err)
 {
     char path[32];
     (void)snprintf(path, sizeof(path), "etc/%s", name);
-    /* O_NONBLOCK: a fifo must not hold us. Nothing outside the root is reached, not even through /proc's links. */
+    /* O_NONBLOCK: a fifo must not hold us. Nothing outside the root is reached, not even through
+     * /proc's links. */
     struct open_how how = {
         .flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY,
         .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS,
@@ -241,7 +243,8 @@ int userdb_read(int root_fd, const char *name, char **ret_text, struct err *err)
         return err_no_memory(err);
     if (fd_read_full(fd, text, size, &n, err) < 0)
         return err_prefix(err, "read /%s", path);
-    /* A NUL ends the text for everybody who reads it as a string: the bytes behind one are not looked at. */
+    /* A NUL ends the text for everybody who reads it as a string: the bytes behind one are not
+     * looked at. */
     text[n] = '\0';
     *ret_text = steal_ptr(&text);
     return 0;

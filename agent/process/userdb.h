@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Who a container's process runs as: numbers, or names looked up in the image's own passwd(5) and group(5) texts, which are
- * hostile. Pure functions over texts, and one that reads the two files below a root without following links out of it,
- * without waiting, and without reading more than a limit. For the child between fork and exec.
+ * Who a container's process runs as: numbers, or names looked up in the image's own passwd(5) and
+ * group(5) texts, which are hostile. Pure functions over texts, and one that reads the two files
+ * below a root without following links out of it, without waiting, and without reading more than a
+ * limit. For the child between fork and exec.
  */
 #pragma once
 
@@ -25,10 +26,10 @@ struct user {
 };
 
 /*
- * Resolves "user", "uid", "user:group", "uid:gid" and their mixtures (OCI image-spec 1.1, config "User"). passwd and group
- * are the files' texts, NULL when missing. A number need not be in them; a name must: NOT_FOUND. Without ":group" the
- * primary group is the passwd entry's (0 without one), and the groups that list the user are added. extra groups are
- * added behind, without doubles.
+ * Resolves "user", "uid", "user:group", "uid:gid" and their mixtures (OCI image-spec 1.1, config
+ * "User"). passwd and group are the files' texts, NULL when missing. A number need not be in them;
+ * a name must: NOT_FOUND. Without ":group" the primary group is the passwd entry's (0 without one),
+ * and the groups that list the user are added. extra groups are added behind, without doubles.
  */
 int userdb_resolve(const char *spec, const char *passwd, const char *group, struct user *ret_user,
                    struct err *err);
@@ -40,7 +41,7 @@ void userdb_home(const char *passwd, uid_t uid, char ret_home[USERDB_MAX_HOME]);
 int userdb_add_group(struct user *user, gid_t gid, struct err *err);
 
 /*
- * Reads etc/passwd or etc/group (`name` says which) below the directory root_fd. *ret_text is a heap string, or NULL when
- * there is no such file. INVALID when it is no regular file or too large.
+ * Reads etc/passwd or etc/group (`name` says which) below the directory root_fd. *ret_text is a
+ * heap string, or NULL when there is no such file. INVALID when it is no regular file or too large.
  */
 int userdb_read(int root_fd, const char *name, char **ret_text, struct err *err);

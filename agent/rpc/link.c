@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One byte at a time. The greeting's first character occurs nowhere else in it (the nonce is hexadecimal in lower case),
- * so a mismatch restarts at that character or at nothing: no table of prefixes is needed.
+ * One byte at a time. The greeting's first character occurs nowhere else in it (the nonce is
+ * hexadecimal in lower case), so a mismatch restarts at that character or at nothing: no table of
+ * prefixes is needed.
  */
 #include "agent/rpc/link.h"
 
@@ -54,7 +55,8 @@ enum link_event link_feed(struct link *link, const uint8_t *bytes, size_t n, siz
             return LINK_SESSION;
         }
         if (!is_next(link, byte)) {
-            /* After a greeting nothing but greetings and HTTP/2 may come: someone else is talking. */
+            /* After a greeting nothing but greetings and HTTP/2 may come: someone else is talking.
+             */
             link->state = LINK_SCANNING;
             link->matched = byte == (uint8_t)LINK_GREETING[0] ? 1 : 0;
             continue;

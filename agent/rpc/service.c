@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A call that cannot be answered at once becomes a `pending`: it holds a reference to a process, watches it, and each time
- * anything has changed asks its step function whether the answer is due. Steps are plain predicates over the process's
- * fields, so no order of events has to be thought through twice. When the caller gives up, calls that only wait end;
- * those that have begun something go on, and the daemon finds out by List.
+ * A call that cannot be answered at once becomes a `pending`: it holds a reference to a process,
+ * watches it, and each time anything has changed asks its step function whether the answer is due.
+ * Steps are plain predicates over the process's fields, so no order of events has to be thought
+ * through twice. When the caller gives up, calls that only wait end; those that have begun
+ * something go on, and the daemon finds out by List.
  */
 #include "agent/rpc/service.h"
 
@@ -39,11 +40,14 @@ struct pending {
     struct rpc_call *call;
     struct process *process;
     bool (*step)(struct pending *p); /* true: the call has been ended */
-    uint64_t offset; /* ReadOutput: the next byte to send. WriteStdin: the first offset not taken at the start */
+    uint64_t offset; /* ReadOutput: the next byte to send. WriteStdin: the first offset not taken at
+                        the start */
     unsigned stream;
 };
 
-/* ---- pending calls ------------------------------------------------------------------------------------------------------ */
+/* ---- pending calls
+ * ------------------------------------------------------------------------------------------------------
+ */
 
 static void pending_free(struct pending *p)
 {
@@ -103,7 +107,8 @@ static bool fail_with(struct pending *p, const struct err *failure)
     return true;
 }
 
-/* ---- Hello, ConfigurePod, Shutdown ---------------------------------------------------------------------------------------- */
+/* ---- Hello, ConfigurePod, Shutdown
+ * ---------------------------------------------------------------------------------------- */
 
 static void handle_hello(struct rpc_call *call, void *arg)
 {
@@ -192,7 +197,8 @@ static void handle_shutdown(struct rpc_call *call, void *arg)
     s->config.on_shutdown(s->config.arg);
 }
 
-/* ---- containers and processes ------------------------------------------------------------------------------------------ */
+/* ---- containers and processes
+ * ------------------------------------------------------------------------------------------ */
 
 struct failed_create {
     struct rpc_call *call;
@@ -209,8 +215,7 @@ static void on_failed_create_removed(void *arg)
 /* What could not be made is removed before the daemon hears of it, so that the id is free again. */
 static bool fail_create(struct pending *p)
 {
-    const Casemate__Agent__V1__CreateContainerRequest *r =
-        (const void *)rpc_call_request(p->call);
+    const Casemate__Agent__V1__CreateContainerRequest *r = (const void *)rpc_call_request(p->call);
     struct failed_create *f = calloc(1, sizeof(*f));
     struct err err;
     if (f == NULL)
@@ -321,8 +326,7 @@ static void handle_exec(struct rpc_call *call, void *arg)
     const Casemate__Agent__V1__ExecRequest *r = (const void *)rpc_call_request(call);
     struct process *process;
     struct err err;
-    if (validate_exec(r, &err) < 0 ||
-        container_exec(s->config.containers, r, &process, &err) < 0) {
+    if (validate_exec(r, &err) < 0 || container_exec(s->config.containers, r, &process, &err) < 0) {
         rpc_call_fail(call, &err);
         return;
     }
@@ -344,8 +348,8 @@ static void handle_signal(struct rpc_call *call, void *arg)
     if (r->all && r->exec_id[0] == '\0') {
         if (container_signal_all(s->config.containers, r->container_id, (int)r->signal, &err) < 0)
             goto fail;
-    } else if (containers_find(s->config.containers, r->container_id, r->exec_id, &process,
-                               &err) < 0 ||
+    } else if (containers_find(s->config.containers, r->container_id, r->exec_id, &process, &err) <
+                   0 ||
                process_signal(process, (int)r->signal, &err) < 0) {
         goto fail;
     }
@@ -416,8 +420,7 @@ static void handle_update_resources(struct rpc_call *call, void *arg)
     struct service *s = arg;
     const Casemate__Agent__V1__UpdateResourcesRequest *r = (const void *)rpc_call_request(call);
     struct err err;
-    if (validate_ids(r->container_id, "", &err) < 0 ||
-        validate_resources(r->resources, &err) < 0 ||
+    if (validate_ids(r->container_id, "", &err) < 0 || validate_resources(r->resources, &err) < 0 ||
         container_update(s->config.containers, r->container_id, r->resources, &err) < 0) {
         rpc_call_fail(call, &err);
         return;
@@ -427,7 +430,9 @@ static void handle_update_resources(struct rpc_call *call, void *arg)
     rpc_call_reply(call, &reply.base);
 }
 
-/* ---- List ---------------------------------------------------------------------------------------------------------------- */
+/* ---- List
+ * ----------------------------------------------------------------------------------------------------------------
+ */
 
 struct listing {
     struct rpc_call *call;
@@ -506,7 +511,9 @@ static void handle_list(struct rpc_call *call, void *arg)
     rpc_call_reply(call, &reply.base);
 }
 
-/* ---- output -------------------------------------------------------------------------------------------------------------- */
+/* ---- output
+ * --------------------------------------------------------------------------------------------------------------
+ */
 
 static bool send_chunk(struct pending *p, const struct ring_span *span, bool eof)
 {
@@ -531,8 +538,7 @@ static bool step_read(struct pending *p)
         rpc_call_finish(p->call, RPC_OUT_OF_RANGE, "no output is kept at this offset");
         return true;
     }
-    while (rpc_call_queued(p->call) < READ_QUEUE &&
-           ring_read(ring, p->offset, READ_CHUNK, &span)) {
+    while (rpc_call_queued(p->call) < READ_QUEUE && ring_read(ring, p->offset, READ_CHUNK, &span)) {
         if (!send_chunk(p, &span, false))
             return false; /* nobody listens: on_cancel follows */
         p->offset += span.len;
@@ -602,7 +608,9 @@ static void handle_ack_output(struct rpc_call *call, void *arg)
     rpc_call_reply(call, &reply.base);
 }
 
-/* ---- stdin and terminal ------------------------------------------------------------------------------------------------ */
+/* ---- stdin and terminal
+ * ------------------------------------------------------------------------------------------------
+ */
 
 static bool step_write(struct pending *p)
 {
@@ -652,7 +660,9 @@ static void handle_resize_tty(struct rpc_call *call, void *arg)
     rpc_call_reply(call, &reply.base);
 }
 
-/* ---- the table ----------------------------------------------------------------------------------------------------------- */
+/* ---- the table
+ * -----------------------------------------------------------------------------------------------------------
+ */
 
 static const struct rpc_method methods[] = {
     {.name = "Hello", .handler = handle_hello},
@@ -672,8 +682,7 @@ static const struct rpc_method methods[] = {
     {.name = "Shutdown", .handler = handle_shutdown},
 };
 
-int service_new(const struct service_config *config, struct service **ret_service,
-                struct err *err)
+int service_new(const struct service_config *config, struct service **ret_service, struct err *err)
 {
     struct service *s = calloc(1, sizeof(*s));
     if (s == NULL)

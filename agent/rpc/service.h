@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The methods of proto/agent on the agent's rooms: checks a request, calls, and answers now or when what was asked has
- * happened. What each call promises is in proto/agent/PROTOCOL.md. One thread.
+ * The methods of proto/agent on the agent's rooms: checks a request, calls, and answers now or when
+ * what was asked has happened. What each call promises is in proto/agent/PROTOCOL.md. One thread.
  */
 #pragma once
 
@@ -22,8 +22,7 @@ struct service_config {
 };
 
 /* The configuration's objects must outlive the service. */
-int service_new(const struct service_config *config, struct service **ret_service,
-                struct err *err);
+int service_new(const struct service_config *config, struct service **ret_service, struct err *err);
 /* After the rpc server was freed. NULL is fine. */
 void service_free(struct service *service);
 

@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The port is one open file for ever; sessions come and go on it. Between sessions this file reads it, a few bytes at
- * a time (link_wants), so that next to nothing of a session is read before it begins; for a session the rpc server gets a
- * duplicate descriptor and this file does not touch the port until that is closed.
+ * The port is one open file for ever; sessions come and go on it. Between sessions this file reads
+ * it, a few bytes at a time (link_wants), so that next to nothing of a session is read before it
+ * begins; for a session the rpc server gets a duplicate descriptor and this file does not touch the
+ * port until that is closed.
  *
- * While no host is connected the port is permanently readable with a hang-up. It is therefore watched edge-triggered: the
- * driver wakes its waiters when a host connects and when bytes come, and there is no other reason to look. The rpc server
- * watches level-triggered and meets a hang-up as end of file, which ends the session.
+ * While no host is connected the port is permanently readable with a hang-up. It is therefore
+ * watched edge-triggered: the driver wakes its waiters when a host connects and when bytes come,
+ * and there is no other reason to look. The rpc server watches level-triggered and meets a hang-up
+ * as end of file, which ends the session.
  *
- * A host that reconnects so fast that the hang-up is never seen talks into the old session: its greeting is no HTTP/2
- * frame, the session fails, and scanning finds the next greeting. See PROTOCOL.md for how the host makes sure of that.
+ * A host that reconnects so fast that the hang-up is never seen talks into the old session: its
+ * greeting is no HTTP/2 frame, the session fails, and scanning finds the next greeting. See
+ * PROTOCOL.md for how the host makes sure of that.
  */
 #include "agent/rpc/transport.h"
 
@@ -41,7 +44,9 @@ struct transport_port {
     size_t unsent; /* bytes of link.answer still to be written, from its end */
 };
 
-/* ---- virtio-serial ----------------------------------------------------------------------------------------------------- */
+/* ---- virtio-serial
+ * -----------------------------------------------------------------------------------------------------
+ */
 
 static void on_port(void *arg, uint32_t events);
 
@@ -70,19 +75,20 @@ static void begin_session(struct transport_port *port, const uint8_t *first, siz
     port->source = NULL;
     if (copy < 0)
         (void)err_set_errno(&err, errno, "duplicate the port");
-    if (copy < 0 || rpc_server_add_connection_after(port->server, copy, first, n,
-                                                    on_session_closed, port, &err) < 0) {
+    if (copy < 0 || rpc_server_add_connection_after(port->server, copy, first, n, on_session_closed,
+                                                    port, &err) < 0) {
         log_event(LOG_ERROR, NULL, &err, "cannot serve the host");
         on_session_closed(port);
     }
 }
 
-/* Writes what is left of the answer. What does not fit now is tried again when the port has room. */
+/* Writes what is left of the answer. What does not fit now is tried again when the port has room.
+ */
 static void send_answer(struct transport_port *port)
 {
     while (port->unsent > 0) {
-        ssize_t n = write(port->fd, port->link.answer + LINK_ANSWER_SIZE - port->unsent,
-                          port->unsent);
+        ssize_t n =
+            write(port->fd, port->link.answer + LINK_ANSWER_SIZE - port->unsent, port->unsent);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
@@ -167,8 +173,7 @@ int transport_open_port(int *ret_fd, struct err *err)
         cleanup_free char *name = NULL;
         struct err ignored;
         (void)snprintf(path, sizeof(path), "%.255s/name", e->d_name);
-        if (e->d_name[0] == '.' ||
-            fd_read_file(dirfd(dir), path, 256, &name, NULL, &ignored) < 0)
+        if (e->d_name[0] == '.' || fd_read_file(dirfd(dir), path, 256, &name, NULL, &ignored) < 0)
             continue;
         name[strcspn(name, "\n")] = '\0';
         if (strcmp(name, TRANSPORT_PORT_NAME) != 0)
@@ -186,7 +191,9 @@ int transport_open_port(int *ret_fd, struct err *err)
     return rc;
 }
 
-/* ---- vsock -------------------------------------------------------------------------------------------------------------- */
+/* ---- vsock
+ * --------------------------------------------------------------------------------------------------------------
+ */
 
 struct transport_vsock {
     struct rpc_server *server;
@@ -225,8 +232,7 @@ int transport_serve_vsock(struct loop *loop, struct rpc_server *server,
         .svm_cid = VMADDR_CID_ANY,
         .svm_port = TRANSPORT_VSOCK_PORT,
     };
-    if (bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0 ||
-        listen(fd, VSOCK_BACKLOG) < 0)
+    if (bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0 || listen(fd, VSOCK_BACKLOG) < 0)
         return err_set_errno(err, errno, "listen on vsock port %u", TRANSPORT_VSOCK_PORT);
     struct transport_vsock *vsock = calloc(1, sizeof(*vsock));
     if (vsock == NULL)

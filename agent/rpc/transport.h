@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * How the host reaches the agent: the virtio-serial port named org.casemate.agent.0, and vsock port 1024 of the VM where
- * there is vsock. Each gives gRPC connections to one server. Only the host is heard: on vsock a peer of any other CID
- * (a container of this VM) is turned away. One thread.
+ * How the host reaches the agent: the virtio-serial port named org.casemate.agent.0, and vsock port
+ * 1024 of the VM where there is vsock. Each gives gRPC connections to one server. Only the host is
+ * heard: on vsock a peer of any other CID (a container of this VM) is turned away. One thread.
  */
 #pragma once
 
@@ -18,13 +18,15 @@ struct transport_vsock;
 #define TRANSPORT_PORT_NAME  "org.casemate.agent.0"
 #define TRANSPORT_VSOCK_PORT 1024u
 
-/* Serves sessions on a port's descriptor (taken, also on failure), one after the other, for ever. */
+/* Serves sessions on a port's descriptor (taken, also on failure), one after the other, for ever.
+ */
 int transport_serve_port(struct loop *loop, struct rpc_server *server, int fd,
                          struct transport_port **ret_port, struct err *err);
 /* Closes the port. The session on it, if any, is the server's. NULL is fine. */
 void transport_port_free(struct transport_port *port);
 
-/* Opens the VM's port, if it is there (it may take a moment to appear, or not exist). NOT_FOUND otherwise. */
+/* Opens the VM's port, if it is there (it may take a moment to appear, or not exist). NOT_FOUND
+ * otherwise. */
 int transport_open_port(int *ret_fd, struct err *err);
 
 /* Listens on vsock. UNSUPPORTED where the guest has none. */

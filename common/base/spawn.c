@@ -245,6 +245,9 @@ void spawn_kill(struct spawn_child *child)
     int status;
     if (child->pidfd < 0)
         return;
+    /* What it started too, if it leads a group: its pid is not free before it is reaped, so the
+     * group is its own. */
+    (void)kill(-child->pid, SIGKILL);
     (void)syscall(SYS_pidfd_send_signal, child->pidfd, SIGKILL, NULL, 0);
     (void)spawn_wait(child, CLOCK_NO_DEADLINE, &status, NULL);
     close_fd(&child->pidfd);

@@ -61,7 +61,8 @@ int spawn_start(const struct spawn_spec *spec, struct spawn_child *ret_child, st
 int spawn_wait(const struct spawn_child *child, int64_t deadline_ms, int *ret_status,
                struct err *err);
 
-/* Kills (SIGKILL) and reaps a child of which nothing more is wanted, and closes its pidfd. */
+/* Kills (SIGKILL) and reaps a child of which nothing more is wanted, with its process group if it
+ * leads one (new_session), and closes its pidfd. */
 void spawn_kill(struct spawn_child *child);
 
 /*

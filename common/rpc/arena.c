@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A chain of blocks, each a malloc of its own, filled from the front. Blocks double from 2 KiB to 256 KiB, so that a
- * small request costs one malloc and a large one few. An allocation larger than what a block has left starts a new
- * block; one larger than a quarter of the block size gets a block of its own and the current one stays in use.
+ * A chain of blocks, each a malloc of its own, filled from the front. Blocks double from 2 KiB to
+ * 256 KiB, so that a small request costs one malloc and a large one few. An allocation larger than
+ * what a block has left starts a new block; one larger than a quarter of the block size gets a
+ * block of its own and the current one stays in use.
  *
- * The limit counts what was handed out, because that is what a peer drives: two bytes on the wire (an empty repeated
- * message) become a struct of a hundred. protobuf-c's temporary tables count as well and are not given back.
+ * The limit counts what was handed out, because that is what a peer drives: two bytes on the wire
+ * (an empty repeated message) become a struct of a hundred. protobuf-c's temporary tables count as
+ * well and are not given back.
  */
 #include "common/rpc/arena.h"
 
@@ -122,8 +124,8 @@ void *rpc_arena_alloc(struct rpc_arena *arena, size_t size)
         return NULL;
     }
     size_t rounded = size == 0 ? ALIGN : (size + ALIGN - 1) & ~(size_t)(ALIGN - 1);
-    void *p = rounded > arena->next_size / 4 ? alloc_large(arena, rounded)
-                                             : alloc_small(arena, rounded);
+    void *p =
+        rounded > arena->next_size / 4 ? alloc_large(arena, rounded) : alloc_small(arena, rounded);
     if (p == NULL)
         arena->refused = true;
     else

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Memory that is released all at once, with a ceiling: the home of decoded messages. Ownership: everything allocated
- * from an arena goes with it. One thread at a time. Sizes in bytes.
+ * Memory that is released all at once, with a ceiling: the home of decoded messages. Ownership:
+ * everything allocated from an arena goes with it. One thread at a time. Sizes in bytes.
  */
 #pragma once
 

@@ -1,16 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A call lives between two parties. The handler, on any thread, owns it from its dispatch until it ends it; the loop
- * has it from the request's headers until the answer is handed to the stream or nobody wants it any more. Each has one
- * reference, and a posted mail has one; whoever is last frees. The handler leaves what it wants to say in the fields under the
- * lock and posts the call's mail; the loop takes it from there. The handler never touches the stream or the connection, which
+ * A call lives between two parties. The handler, on any thread, owns it from its dispatch until it
+ * ends it; the loop has it from the request's headers until the answer is handed to the stream or
+ * nobody wants it any more. Each has one reference, and a posted mail has one; whoever is last
+ * frees. The handler leaves what it wants to say in the fields under the lock and posts the call's
+ * mail; the loop takes it from there. The handler never touches the stream or the connection, which
  * therefore may go at any time.
  *
- * Callbacks (cancel, message, drain) run on the loop without the lock, with in_callback set. A handler that takes a
- * callback back or ends the call from another thread waits until the callback that runs has returned, so that it may free what the callback
- * uses; from inside the callback it does not wait for itself.
+ * Callbacks (cancel, message, drain) run on the loop without the lock, with in_callback set. A
+ * handler that takes a callback back or ends the call from another thread waits until the callback
+ * that runs has returned, so that it may free what the callback uses; from inside the callback it
+ * does not wait for itself.
  *
- * When the server is gone the mailbox is closed: what is posted is dropped, and with it the loop's part.
+ * When the server is gone the mailbox is closed: what is posted is dropped, and with it the loop's
+ * part.
  */
 #include "common/rpc/call.h"
 
@@ -24,7 +27,8 @@
 #include "common/rpc/check.h"
 #include "common/rpc/mem.h"
 
-#define QUEUE_MESSAGES 2 /* a handler that ignores back-pressure may queue so many largest messages */
+#define QUEUE_MESSAGES                                                                             \
+    2 /* a handler that ignores back-pressure may queue so many largest messages */
 
 static void lock(struct rpc_call *call)
 {
@@ -226,8 +230,8 @@ void rpc_call_run(void *arg)
     if (!call->method->client_streaming) {
         ProtobufCMessage *request;
         struct err err;
-        int r = rpc_decode(call->shape->input, call->raw.data, call->raw.len, call->arena,
-                           &request, &err);
+        int r = rpc_decode(call->shape->input, call->raw.data, call->raw.len, call->arena, &request,
+                           &err);
         free(steal_ptr(&call->raw.data));
         if (r < 0) {
             rpc_call_fail(call, &err);
@@ -366,7 +370,8 @@ size_t rpc_call_queued(const struct rpc_call *call)
     return queued;
 }
 
-/* Ends the call for the handler, with a last message or without (chunk may be NULL; it is taken). */
+/* Ends the call for the handler, with a last message or without (chunk may be NULL; it is taken).
+ */
 static void end(struct rpc_call *call, struct rpc_chunk *chunk, enum rpc_status status,
                 const char *text)
 {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The seam between server.c, which routes and owns connections, and call.c, which is one call of the serving end and
- * everything that crosses threads about it. Not for use outside this room. Functions here belong to the loop's thread.
+ * The seam between server.c, which routes and owns connections, and call.c, which is one call of
+ * the serving end and everything that crosses threads about it. Not for use outside this room.
+ * Functions here belong to the loop's thread.
  */
 #pragma once
 
@@ -70,13 +71,15 @@ int rpc_call_new(const struct rpc_service *service, const struct rpc_method *met
 void rpc_call_ref(struct rpc_call *call);
 void rpc_call_unref(struct rpc_call *call);
 
-/* Decodes the request and calls the handler, which has a reference of its own from the caller; any thread. */
+/* Decodes the request and calls the handler, which has a reference of its own from the caller; any
+ * thread. */
 void rpc_call_run(void *call);
 
 /* Nobody waits for the answer any more: tells the handler. */
 void rpc_call_cancel(struct rpc_call *call);
 
-/* One more request of a client-streaming call (raw is taken); with raw NULL, their end. -1: cannot be decoded. */
+/* One more request of a client-streaming call (raw is taken); with raw NULL, their end. -1: cannot
+ * be decoded. */
 int rpc_call_deliver(struct rpc_call *call, struct rpc_bytes *raw, struct err *err);
 /* Whether the handler is not ready to be given messages yet. */
 bool rpc_call_holds(struct rpc_call *call);

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The check runs over the encoded bytes, before protobuf-c sees them: a decoded C string no longer shows that there was a
- * NUL in it, and a message that is nested too deep must not be decoded in the first place, since protobuf-c recurses.
- * The walk follows the descriptor: what a field number means decides whether its bytes are a string, a message or
- * anything else; unknown fields are skipped, as proto3 demands. Groups are refused (protobuf-c refuses them too).
+ * The check runs over the encoded bytes, before protobuf-c sees them: a decoded C string no longer
+ * shows that there was a NUL in it, and a message that is nested too deep must not be decoded in
+ * the first place, since protobuf-c recurses. The walk follows the descriptor: what a field number
+ * means decides whether its bytes are a string, a message or anything else; unknown fields are
+ * skipped, as proto3 demands. Groups are refused (protobuf-c refuses them too).
  *
- * Memory is bounded by the arena, see arena.c. protobuf-c returns NULL both for bad input and for a failed allocation;
- * the arena remembers which it was.
+ * Memory is bounded by the arena, see arena.c. protobuf-c returns NULL both for bad input and for a
+ * failed allocation; the arena remembers which it was.
  */
 #include "common/rpc/check.h"
 
@@ -85,7 +86,7 @@ static int check_fields(const ProtobufCMessageDescriptor *d, struct reader r, in
             ok = read_varint(&r, &value) && value <= (uint64_t)(r.end - r.p);
             if (!ok)
                 break;
-            struct reader inner = { r.p, r.p + value };
+            struct reader inner = {r.p, r.p + value};
             r.p += value;
             const ProtobufCFieldDescriptor *f =
                 protobuf_c_message_descriptor_get_field(d, (unsigned)(tag >> 3));
@@ -109,7 +110,7 @@ int rpc_check_wire(const ProtobufCMessageDescriptor *descriptor, const uint8_t *
     static const uint8_t nothing[1];
     if (n == 0)
         bytes = nothing;
-    return check_fields(descriptor, (struct reader){ bytes, bytes + n }, 1, err);
+    return check_fields(descriptor, (struct reader){bytes, bytes + n}, 1, err);
 }
 
 int rpc_decode(const ProtobufCMessageDescriptor *descriptor, const uint8_t *bytes, size_t n,

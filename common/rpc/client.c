@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The connection of the calling end, on the loop's thread; other threads reach it by the mailbox. Calls are put into the
- * list by their caller, under the lock and only while the client is open, so that the connection's end finds every call
- * that was accepted, sent or not, and ends each exactly once: whoever takes a call out of the list ends it.
+ * The connection of the calling end, on the loop's thread; other threads reach it by the mailbox.
+ * Calls are put into the list by their caller, under the lock and only while the client is open, so
+ * that the connection's end finds every call that was accepted, sent or not, and ends each exactly
+ * once: whoever takes a call out of the list ends it.
  *
- * A peer that says GOAWAY takes no new calls; those in flight go on, and with the last of them the connection ends.
+ * A peer that says GOAWAY takes no new calls; those in flight go on, and with the last of them the
+ * connection ends.
  */
 #include "common/rpc/client.h"
 
@@ -31,7 +33,7 @@ struct rpc_client_waiter {
 
 #define WAITER_INIT                                                                                \
     {                                                                                              \
-        .lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER                         \
+        .lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER                        \
     }
 
 static void waiter_wait(struct rpc_client_waiter *w)
@@ -346,10 +348,10 @@ static int attach(struct rpc_client *client, int fd, struct err *err)
     };
     struct rpc_conn_config config = {
         .loop = client->config.loop,
-        .session = { .limits = client->config.limits,
-                     .authority = client->config.authority,
-                     .ops = &ops,
-                     .arg = client },
+        .session = {.limits = client->config.limits,
+                    .authority = client->config.authority,
+                    .ops = &ops,
+                    .arg = client},
         .on_closed = on_conn_closed,
     };
     if (rpc_mailbox_new(client->config.loop, after_mail, client, &client->mailbox, err) < 0) {

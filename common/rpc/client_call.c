@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * As in call.c, two parties: the caller has the handle, on any thread, and the loop has the call while it is in the
- * client's list. What the caller says is left under the lock and posted; what the peer says comes by callbacks on the
- * loop, called without the lock and with in_callback set, so that rpc_client_cancel can wait for the one that runs.
+ * As in call.c, two parties: the caller has the handle, on any thread, and the loop has the call
+ * while it is in the client's list. What the caller says is left under the lock and posted; what
+ * the peer says comes by callbacks on the loop, called without the lock and with in_callback set,
+ * so that rpc_client_cancel can wait for the one that runs.
  *
- * A handle without `keep` is given up by on_end; every other handle by rpc_client_cancel. `released` says that it was.
+ * A handle without `keep` is given up by on_end; every other handle by rpc_client_cancel.
+ * `released` says that it was.
  *
- * The blocking call is a kept call with a condition variable. Its reply is decoded on the caller's thread, not on the loop's.
+ * The blocking call is a kept call with a condition variable. Its reply is decoded on the caller's
+ * thread, not on the loop's.
  */
 #include "common/rpc/client_call.h"
 
@@ -100,7 +103,7 @@ static void end_callback(struct rpc_client_call *call)
 struct rpc_client_news rpc_client_call_take(struct rpc_client_call *call)
 {
     lock(call);
-    struct rpc_client_news news = { call->out, call->last, call->released };
+    struct rpc_client_news news = {call->out, call->last, call->released};
     call->out = NULL;
     call->out_last = &call->out;
     unlock(call);
@@ -291,7 +294,7 @@ int rpc_client_start(struct rpc_client *client, const struct rpc_target *target,
                      const struct rpc_call_handlers *handlers, struct rpc_client_call **ret_call,
                      struct err *err)
 {
-    struct rpc_client_call model = { .handlers = *handlers, .deadline_ms = deadline_ms };
+    struct rpc_client_call model = {.handlers = *handlers, .deadline_ms = deadline_ms};
     return start_call(client, target, request, &model, ret_call, err);
 }
 
@@ -365,7 +368,7 @@ static int take_reply(struct waiting *w, const ProtobufCMessageDescriptor *descr
             err->code = ERR_PROTOCOL;
         return err_prefix(err, "reply");
     }
-    *ret_reply = (struct rpc_reply){ .message = message, .arena = arena };
+    *ret_reply = (struct rpc_reply){.message = message, .arena = arena};
     return 0;
 }
 
@@ -373,9 +376,9 @@ int rpc_client_call(struct rpc_client *client, const struct rpc_target *target,
                     const ProtobufCMessage *request, int64_t deadline_ms,
                     struct rpc_reply *ret_reply, struct err *err)
 {
-    struct waiting w = { .lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER };
+    struct waiting w = {.lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER};
     struct rpc_client_call model = {
-        .handlers = { .on_end = waiting_end, .arg = &w, .keep = true },
+        .handlers = {.on_end = waiting_end, .arg = &w, .keep = true},
         .on_raw = waiting_raw,
         .deadline_ms = deadline_ms,
     };
@@ -396,5 +399,5 @@ int rpc_client_call(struct rpc_client *client, const struct rpc_target *target,
 void rpc_reply_fini(struct rpc_reply *reply)
 {
     rpc_arena_free(reply->arena);
-    *reply = (struct rpc_reply){ 0 };
+    *reply = (struct rpc_reply){0};
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The seam between client.c, which has the connection, and client_call.c, which is one call of the calling end and
- * everything that crosses threads about it. Not for use outside this room.
+ * The seam between client.c, which has the connection, and client_call.c, which is one call of the
+ * calling end and everything that crosses threads about it. Not for use outside this room.
  */
 #pragma once
 
@@ -17,7 +17,8 @@ struct rpc_client_call {
     struct rpc_mailbox *mailbox;
     const ProtobufCMethodDescriptor *shape;
     struct rpc_call_handlers handlers;
-    void (*on_raw)(void *arg, struct rpc_bytes *message); /* instead of on_message: takes the data */
+    void (*on_raw)(void *arg,
+                   struct rpc_bytes *message); /* instead of on_message: takes the data */
     int64_t deadline_ms;
     size_t max_message;
     char path[RPC_MAX_PATH];
@@ -49,7 +50,7 @@ LIST_HEAD(rpc_client_call_list, rpc_client_call);
 struct rpc_client {
     struct rpc_client_config config;
     struct rpc_mailbox *mailbox;
-    struct rpc_mail mail; /* posted when one of want_* was set */
+    struct rpc_mail mail;  /* posted when one of want_* was set */
     struct rpc_conn *conn; /* loop */
     bool destroyed;        /* loop: on its way out */
 
@@ -61,7 +62,8 @@ struct rpc_client {
     struct rpc_client_waiter *want_free;
 };
 
-/* Puts a call into the client's list, which has a reference then, and posts it; *ret_call is written first. Any thread. */
+/* Puts a call into the client's list, which has a reference then, and posts it; *ret_call is
+ * written first. Any thread. */
 int rpc_client_call_add(struct rpc_client *client, struct rpc_client_call *call,
                         struct rpc_client_call **ret_call, struct err *err);
 /* What a call's mail does. Loop. */

@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Bytes between a descriptor and a session. Everything that calls into the session runs between enter() and leave();
- * what must not happen inside the session's callbacks (freeing it, writing) waits for the outermost leave(), which
- * writes, ends the connection if that was decided meanwhile, and sets the timer anew.
+ * Bytes between a descriptor and a session. Everything that calls into the session runs between
+ * enter() and leave(); what must not happen inside the session's callbacks (freeing it, writing)
+ * waits for the outermost leave(), which writes, ends the connection if that was decided meanwhile,
+ * and sets the timer anew.
  *
- * Reading takes a few buffers per event and then lets other descriptors have their turn. Output is pulled from the
- * session only while less than OUT_LOW bytes wait for the descriptor, so that the session, which knows about windows and
- * queues, and not this buffer, is where data waits.
+ * Reading takes a few buffers per event and then lets other descriptors have their turn. Output is
+ * pulled from the session only while less than OUT_LOW bytes wait for the descriptor, so that the
+ * session, which knows about windows and queues, and not this buffer, is where data waits.
  *
- * One timer serves two purposes: the earliest deadline of the session's streams, and keepalive: after keepalive_ms of
- * silence a PING; without any byte within keepalive_timeout_ms of it the connection is dead.
+ * One timer serves two purposes: the earliest deadline of the session's streams, and keepalive:
+ * after keepalive_ms of silence a PING; without any byte within keepalive_timeout_ms of it the
+ * connection is dead.
  *
  * When a write fails the peer may still have sent its last words: reading goes on to its end.
  */
@@ -43,7 +45,7 @@ struct rpc_conn {
     uint32_t events;
     struct buf out;
     struct buf first; /* read before us; fed in the first round */
-    unsigned depth;    /* enter() without leave() */
+    unsigned depth;   /* enter() without leave() */
     bool write_failed;
     bool closing; /* on_closed is due or done */
     bool closed;
@@ -93,7 +95,8 @@ static void push(struct rpc_conn *conn)
     for (;;) {
         if (pull(conn, &err) < 0) {
             rpc_conn_close(conn, &err);
-            /* What is already in `out`, such as a GOAWAY, is still offered to the descriptor once. */
+            /* What is already in `out`, such as a GOAWAY, is still offered to the descriptor once.
+             */
             if (conn->out.len > 0 && !conn->write_failed)
                 (void)write_some(conn);
             return;
@@ -120,8 +123,7 @@ static void end(struct rpc_conn *conn)
     loop_source_free(steal_ptr(&conn->source));
     loop_source_free(steal_ptr(&conn->timer));
     close_fd(&conn->fd);
-    conn->config.on_closed(conn->config.session.arg,
-                           conn->has_close_err ? &conn->close_err : NULL);
+    conn->config.on_closed(conn->config.session.arg, conn->has_close_err ? &conn->close_err : NULL);
 }
 
 static void set_timer(struct rpc_conn *conn)
@@ -254,8 +256,8 @@ static int attach(struct rpc_conn *conn, struct err *err)
     if (rpc_session_new(&conn->config.session, &conn->session, err) < 0)
         return -1;
     conn->events = EPOLLIN | EPOLLOUT; /* there is a SETTINGS frame to send */
-    if (loop_add_fd(conn->config.loop, conn->fd, conn->events, on_ready, conn, &conn->source,
-                    err) < 0)
+    if (loop_add_fd(conn->config.loop, conn->fd, conn->events, on_ready, conn, &conn->source, err) <
+        0)
         return -1;
     if (loop_add_timer(conn->config.loop, on_timer, conn, &conn->timer, err) < 0)
         return -1;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A session on a descriptor and a loop: reads, writes, timers, keepalive, the end of the connection. Belongs to the
- * loop's thread.
+ * A session on a descriptor and a loop: reads, writes, timers, keepalive, the end of the
+ * connection. Belongs to the loop's thread.
  */
 #pragma once
 
@@ -12,12 +12,13 @@ struct rpc_conn;
 
 struct rpc_conn_config {
     struct loop *loop;
-    struct rpc_session_config session; /* its on_pong must ignore tokens that its owner did not send */
+    struct rpc_session_config
+        session;       /* its on_pong must ignore tokens that its owner did not send */
     const void *first; /* bytes of the stream that were read already; copied, at most 64 KiB */
     size_t n_first;
     /*
-     * Once, when the connection has ended; err says why, NULL: both sides were done. The owner frees the conn, here or
-     * later. Never from inside another callback.
+     * Once, when the connection has ended; err says why, NULL: both sides were done. The owner
+     * frees the conn, here or later. Never from inside another callback.
      */
     void (*on_closed)(void *arg, const struct err *err);
 };
@@ -31,7 +32,8 @@ void rpc_conn_free(struct rpc_conn *conn);
 /* NULL once the connection has ended. */
 struct rpc_session *rpc_conn_session(struct rpc_conn *conn);
 
-/* Writes what the session has to say. May call back, on_closed too, unless called from inside a callback. */
+/* Writes what the session has to say. May call back, on_closed too, unless called from inside a
+ * callback. */
 void rpc_conn_flush(struct rpc_conn *conn);
 
 /* Ends the connection: on_closed, now, or when the callback in progress has returned. */

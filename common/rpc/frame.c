@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The decoder believes a length only as far as bytes follow: a message's memory starts at 64 KiB at most and doubles as
- * it fills, so that a peer pays for what it makes us allocate. What all decoders of a connection hold together is
- * bounded by the budget.
+ * The decoder believes a length only as far as bytes follow: a message's memory starts at 64 KiB at
+ * most and doubles as it fills, so that a peer pays for what it makes us allocate. What all
+ * decoders of a connection hold together is bounded by the budget.
  */
 #include "common/rpc/frame.h"
 
@@ -90,7 +90,7 @@ int rpc_frame_feed(struct rpc_frame *frame, const uint8_t *bytes, size_t n, size
     *ret_used = used;
     if (frame->head_len < RPC_FRAME_HEAD || frame->have < frame->len)
         return 0;
-    *ret_message = (struct rpc_bytes){ .data = frame->data, .len = frame->len };
+    *ret_message = (struct rpc_bytes){.data = frame->data, .len = frame->len};
     restart(frame);
     return 1;
 }

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A list under a mutex and an eventfd that is written when the list stops being empty. loop_post would do the same with
- * an allocation, and an answer that cannot be handed to the loop for want of memory would leave its call open for ever.
+ * A list under a mutex and an eventfd that is written when the list stops being empty. loop_post
+ * would do the same with an allocation, and an answer that cannot be handed to the loop for want of
+ * memory would leave its call open for ever.
  *
- * Lock order: a poster may hold its object's lock while posting; item functions are called without the mailbox's lock.
+ * Lock order: a poster may hold its object's lock while posting; item functions are called without
+ * the mailbox's lock.
  */
 #include "common/rpc/mailbox.h"
 

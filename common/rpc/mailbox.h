@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Work for a loop's thread that cannot fail to be handed over: items are members of the objects they are about, so that
- * posting allocates nothing. An item that is posted again before it was taken is taken once. Thread-safe but for the
- * functions marked "loop".
+ * Work for a loop's thread that cannot fail to be handed over: items are members of the objects
+ * they are about, so that posting allocates nothing. An item that is posted again before it was
+ * taken is taken once. Thread-safe but for the functions marked "loop".
  */
 #pragma once
 
@@ -32,8 +32,8 @@ struct rpc_mailbox *rpc_mailbox_ref(struct rpc_mailbox *mailbox);
 void rpc_mailbox_unref(struct rpc_mailbox *mailbox);
 
 /*
- * Has mail->fn called soon. With QUEUED the item stays in use until then; ALREADY: it was posted and not yet taken;
- * CLOSED: it never will be.
+ * Has mail->fn called soon. With QUEUED the item stays in use until then; ALREADY: it was posted
+ * and not yet taken; CLOSED: it never will be.
  */
 enum rpc_post rpc_mailbox_post(struct rpc_mailbox *mailbox, struct rpc_mail *mail);
 

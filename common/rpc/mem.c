@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One counter. It is 0 in production, where an allocation costs one relaxed load more than malloc's own.
+ * One counter. It is 0 in production, where an allocation costs one relaxed load more than malloc's
+ * own.
  */
 #include "common/rpc/mem.h"
 
@@ -78,6 +79,6 @@ static void *ng_realloc(void *p, size_t n, void *arg)
 
 nghttp2_mem *rpc_mem_nghttp2(void)
 {
-    static nghttp2_mem mem = { NULL, ng_malloc, ng_free, ng_calloc, ng_realloc };
+    static nghttp2_mem mem = {NULL, ng_malloc, ng_free, ng_calloc, ng_realloc};
     return &mem;
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The allocator of this room, so that tests can make the n-th allocation fail and walk every out-of-memory path of the
- * decoders and of nghttp2. Otherwise malloc and friends; memory is released with free(3). Thread-safe.
+ * The allocator of this room, so that tests can make the n-th allocation fail and walk every
+ * out-of-memory path of the decoders and of nghttp2. Otherwise malloc and friends; memory is
+ * released with free(3). Thread-safe.
  */
 #pragma once
 
@@ -20,5 +21,6 @@ char *rpc_strndup(const char *text, size_t n);
 /* The same for nghttp2. */
 nghttp2_mem *rpc_mem_nghttp2(void);
 
-/* For tests: the n-th allocation from now on (1: the next) and all later ones fail; 0: none does. */
+/* For tests: the n-th allocation from now on (1: the next) and all later ones fail; 0: none does.
+ */
 void rpc_mem_fail_from(long n);

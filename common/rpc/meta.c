@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Everything here reads a peer's bytes, so each function is total: any input gives an answer and nothing is allocated.
+ * Everything here reads a peer's bytes, so each function is total: any input gives an answer and
+ * nothing is allocated.
  */
 #include "common/rpc/meta.h"
 
@@ -49,7 +50,7 @@ void rpc_timeout_format(int64_t timeout_ms, char ret_text[RPC_TIMEOUT_SIZE])
     static const struct {
         int64_t ms;
         char unit;
-    } units[] = { { 1, 'm' }, { 1000, 'S' }, { 60000, 'M' }, { 3600000, 'H' } };
+    } units[] = {{1, 'm'}, {1000, 'S'}, {60000, 'M'}, {3600000, 'H'}};
     const int64_t most = 99999999;
 
     if (timeout_ms < 0)

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * gRPC over HTTP/2 on any stream descriptor: what both ends share. Knows nothing of CRI or of the agent. Messages are
- * protobuf-c structs; a decoded message lives in the arena of its call and goes with it. Decoding checks every string
- * for UTF-8 and NULs. Sizes in bytes, times in milliseconds, deadlines absolute (common/base/clock.h).
- * Source of the format: gRPC "PROTOCOL-HTTP2", HTTP/2 RFC 9113.
+ * gRPC over HTTP/2 on any stream descriptor: what both ends share. Knows nothing of CRI or of the
+ * agent. Messages are protobuf-c structs; a decoded message lives in the arena of its call and goes
+ * with it. Decoding checks every string for UTF-8 and NULs. Sizes in bytes, times in milliseconds,
+ * deadlines absolute (common/base/clock.h). Source of the format: gRPC "PROTOCOL-HTTP2", HTTP/2 RFC
+ * 9113.
  */
 #pragma once
 
@@ -37,7 +38,8 @@ enum rpc_status {
     RPC_UNAUTHENTICATED = 16,
 };
 
-/* The status that says the same as an error code; RPC_UNKNOWN for ERR_SYSTEM, RPC_INTERNAL for ERR_PROTOCOL. */
+/* The status that says the same as an error code; RPC_UNKNOWN for ERR_SYSTEM, RPC_INTERNAL for
+ * ERR_PROTOCOL. */
 enum rpc_status rpc_status_from_err(enum err_code code);
 /* The inverse, for a peer's status; any number that is no status is ERR_PROTOCOL. */
 enum err_code rpc_status_to_err(uint32_t status);
@@ -46,9 +48,9 @@ const char *rpc_status_name(uint32_t status);
 
 /* Limits and habits of one connection; zero-initialised means the defaults. */
 struct rpc_limits {
-    uint32_t max_message_bytes;    /* in either direction; default RPC_DEFAULT_MAX_MESSAGE */
-    uint32_t max_streams;          /* concurrent calls per connection; default 256 */
-    uint32_t stream_window_bytes;  /* receive window per call; default 1 MiB */
-    int64_t keepalive_ms;          /* PING after so much silence; default 0: never */
-    int64_t keepalive_timeout_ms;  /* no answer within: connection closed; default 20 s */
+    uint32_t max_message_bytes;   /* in either direction; default RPC_DEFAULT_MAX_MESSAGE */
+    uint32_t max_streams;         /* concurrent calls per connection; default 256 */
+    uint32_t stream_window_bytes; /* receive window per call; default 1 MiB */
+    int64_t keepalive_ms;         /* PING after so much silence; default 0: never */
+    int64_t keepalive_timeout_ms; /* no answer within: connection closed; default 20 s */
 };

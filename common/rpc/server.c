@@ -2,18 +2,21 @@
 /*
  * Connections, routing and the end of the server. The loop's thread does everything in here.
  *
- * A request's headers are checked and routed as soon as they are complete; a unary call waits for its message and the
- * client's end of stream before it is dispatched, a client-streaming one is dispatched at once. Dispatch hands a
- * reference to the handler, by the executor or directly. Answers come back by the mailbox (rpc_server_on_mail); after
- * each batch of them every connection is flushed once.
+ * A request's headers are checked and routed as soon as they are complete; a unary call waits for
+ * its message and the client's end of stream before it is dispatched, a client-streaming one is
+ * dispatched at once. Dispatch hands a reference to the handler, by the executor or directly.
+ * Answers come back by the mailbox (rpc_server_on_mail); after each batch of them every connection
+ * is flushed once.
  *
- * A call that its client gave up, or whose deadline passed, loses its stream at once, and the handler is told; the call stays in the
- * connection's list until the handler has ended it, because handlers that still run are what costs: beyond twice the
- * stream limit of them new calls are refused.
+ * A call that its client gave up, or whose deadline passed, loses its stream at once, and the
+ * handler is told; the call stays in the connection's list until the handler has ended it, because
+ * handlers that still run are what costs: beyond twice the stream limit of them new calls are
+ * refused.
  *
- * Shutdown: (1) GOAWAY with the highest stream id, which asks clients to go elsewhere, and a PING; (2) when the PING
- * is answered, everything sent before the client knew has arrived: GOAWAY with the last stream taken; (3) when a
- * connection's streams have ended it is closed; (4) without connections the server is drained. The deadline cuts it short.
+ * Shutdown: (1) GOAWAY with the highest stream id, which asks clients to go elsewhere, and a PING;
+ * (2) when the PING is answered, everything sent before the client knew has arrived: GOAWAY with
+ * the last stream taken; (3) when a connection's streams have ended it is closed; (4) without
+ * connections the server is drained. The deadline cuts it short.
  */
 #include "common/rpc/server.h"
 
@@ -415,10 +418,7 @@ int rpc_server_add_connection_after(struct rpc_server *server, int fd, const voi
         return err_no_memory(err);
     struct rpc_conn_config config = {
         .loop = server->config.loop,
-        .session = { .server = true,
-                     .limits = server->config.limits,
-                     .ops = &ops,
-                     .arg = sc },
+        .session = {.server = true, .limits = server->config.limits, .ops = &ops, .arg = sc},
         .first = first,
         .n_first = n,
         .on_closed = on_conn_closed,
@@ -450,7 +450,8 @@ static void on_accept(void *arg, uint32_t events)
         if (fd < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
             return;
         if (fd < 0) {
-            /* The client stays in the backlog, and the descriptor readable: pause instead of spinning. */
+            /* The client stays in the backlog, and the descriptor readable: pause instead of
+             * spinning. */
             (void)err_set_errno(&err, errno, "accept");
             log_event(LOG_WARN, NULL, &err, "an rpc client has to wait");
             (void)loop_set_events(server->listen_source, 0, &err);
@@ -477,8 +478,8 @@ int rpc_server_listen(struct rpc_server *server, int listen_fd, struct err *err)
         return err_set(err, ERR_BAD_STATE, "the rpc server listens already");
     if (fd_set_nonblock(fd, err) < 0)
         return -1;
-    if (server->accept_timer == NULL &&
-        loop_add_timer(server->config.loop, on_accept_again, server, &server->accept_timer, err) < 0)
+    if (server->accept_timer == NULL && loop_add_timer(server->config.loop, on_accept_again, server,
+                                                       &server->accept_timer, err) < 0)
         return -1;
     if (loop_add_fd(server->config.loop, fd, EPOLLIN, on_accept, server, &server->listen_source,
                     err) < 0)
@@ -543,7 +544,7 @@ void rpc_server_shutdown(struct rpc_server *server, int64_t deadline_ms,
     server->on_drained_arg = arg;
     stop_listening(server);
     struct server_conn *sc;
-    LIST_FOREACH(sc, &server->conns, link)
+    LIST_FOREACH (sc, &server->conns, link)
         begin_shutdown(sc);
     if (server->n_conns == 0)
         loop_arm(server->drain_timer, 0);

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * nghttp2 behind plain buffers. Its callbacks are turned into those of rpc_session_ops, and its errors into two kinds:
- * the ones that concern a stream end that stream, the others (out of memory, a broken peer) are noted in `fatal` and end
- * the session at the next feed or pull.
+ * nghttp2 behind plain buffers. Its callbacks are turned into those of rpc_session_ops, and its
+ * errors into two kinds: the ones that concern a stream end that stream, the others (out of memory,
+ * a broken peer) are noted in `fatal` and end the session at the next feed or pull.
  *
- * Abuse. Windows, header sizes, stream counts, CONTINUATION floods, unacknowledged SETTINGS and PING floods are limited by
- * nghttp2. What it does not count is work that a peer makes us begin and throw away: streams reset right after they were
- * opened (by the peer, or by us because the peer broke a rule on purpose) and empty DATA frames. Each costs one token; there are
- * ABUSE_BURST of them, and ABUSE_PER_SECOND come back. Without a token the connection is closed.
+ * Abuse. Windows, header sizes, stream counts, CONTINUATION floods, unacknowledged SETTINGS and
+ * PING floods are limited by nghttp2. What it does not count is work that a peer makes us begin and
+ * throw away: streams reset right after they were opened (by the peer, or by us because the peer
+ * broke a rule on purpose) and empty DATA frames. Each costs one token; there are ABUSE_BURST of
+ * them, and ABUSE_PER_SECOND come back. Without a token the connection is closed.
  */
 #include "common/rpc/stream.h"
 
@@ -68,8 +69,8 @@ static void abuse(struct rpc_session *session)
         return;
     }
     if (!session->flooded)
-        rpc_session_note(session, nghttp2_session_terminate_session(session->ng,
-                                                                    NGHTTP2_ENHANCE_YOUR_CALM));
+        rpc_session_note(session,
+                         nghttp2_session_terminate_session(session->ng, NGHTTP2_ENHANCE_YOUR_CALM));
     session->flooded = true;
 }
 
@@ -164,7 +165,7 @@ static int on_header(nghttp2_session *ng, const nghttp2_frame *frame, const uint
         s->head.too_large = true;
     if (s->head.too_large)
         return 0;
-    struct field f = { name, value, name_len, value_len };
+    struct field f = {name, value, name_len, value_len};
     if (!session->server)
         response_field(&s->head, &f);
     else if (frame->headers.cat == NGHTTP2_HCAT_REQUEST)
@@ -254,8 +255,8 @@ static int on_frame_send(nghttp2_session *ng, const nghttp2_frame *frame, void *
     struct rpc_stream *s = find(ng, frame->hd.stream_id);
     if (s != NULL && !s->remote_ended && !s->cancelled) {
         s->cancelled = true;
-        rpc_session_note(session, nghttp2_submit_rst_stream(ng, NGHTTP2_FLAG_NONE, s->id,
-                                                            NGHTTP2_NO_ERROR));
+        rpc_session_note(session,
+                         nghttp2_submit_rst_stream(ng, NGHTTP2_FLAG_NONE, s->id, NGHTTP2_NO_ERROR));
     }
     return 0;
 }
@@ -267,15 +268,13 @@ static int submit_settings(struct rpc_session *session)
     const struct rpc_limits *l = &session->limits;
     nghttp2_settings_entry iv[4];
     size_t n = 0;
-    iv[n++] = (nghttp2_settings_entry){ NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE,
-                                        l->stream_window_bytes };
     iv[n++] =
-        (nghttp2_settings_entry){ NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, RPC_MAX_METADATA };
+        (nghttp2_settings_entry){NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, l->stream_window_bytes};
+    iv[n++] = (nghttp2_settings_entry){NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, RPC_MAX_METADATA};
     if (session->server)
-        iv[n++] = (nghttp2_settings_entry){ NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS,
-                                            l->max_streams };
+        iv[n++] = (nghttp2_settings_entry){NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, l->max_streams};
     else
-        iv[n++] = (nghttp2_settings_entry){ NGHTTP2_SETTINGS_ENABLE_PUSH, 0 };
+        iv[n++] = (nghttp2_settings_entry){NGHTTP2_SETTINGS_ENABLE_PUSH, 0};
     int rv = nghttp2_submit_settings(session->ng, NGHTTP2_FLAG_NONE, iv, n);
     if (rv == 0)
         rv = nghttp2_session_set_local_window_size(session->ng, NGHTTP2_FLAG_NONE, 0,
@@ -303,10 +302,10 @@ static int open_ng(struct rpc_session *session)
         nghttp2_option_set_max_settings(option, 16);
         nghttp2_option_set_max_continuations(option, MAX_CONTINUATION);
         nghttp2_option_set_stream_reset_rate_limit(option, ABUSE_BURST, ABUSE_PER_SECOND);
-        rv = session->server ? nghttp2_session_server_new3(&session->ng, cb, session, option,
-                                                           rpc_mem_nghttp2())
-                             : nghttp2_session_client_new3(&session->ng, cb, session, option,
-                                                           rpc_mem_nghttp2());
+        rv =
+            session->server
+                ? nghttp2_session_server_new3(&session->ng, cb, session, option, rpc_mem_nghttp2())
+                : nghttp2_session_client_new3(&session->ng, cb, session, option, rpc_mem_nghttp2());
     }
     nghttp2_option_del(option);
     nghttp2_session_callbacks_del(cb);
@@ -406,7 +405,7 @@ int64_t rpc_session_next_deadline(const struct rpc_session *session)
 {
     int64_t earliest = CLOCK_NO_DEADLINE;
     const struct rpc_stream *s;
-    TAILQ_FOREACH(s, &session->streams, link)
+    TAILQ_FOREACH (s, &session->streams, link)
         earliest = clock_earlier(earliest, s->deadline_ms);
     return earliest;
 }
@@ -458,8 +457,7 @@ int rpc_reset_err(uint32_t code, struct err *err)
 }
 
 int rpc_session_request(struct rpc_session *session, const char *path, int64_t deadline_ms,
-                        int64_t now_ms, void *user, struct rpc_stream **ret_stream,
-                        struct err *err)
+                        int64_t now_ms, void *user, struct rpc_stream **ret_stream, struct err *err)
 {
     char timeout[RPC_TIMEOUT_SIZE];
     nghttp2_nv nv[8] = {

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One HTTP/2 connection carrying gRPC calls, over byte buffers: no descriptor, no clock but what the caller passes.
- * Only this module and stream.c know nghttp2. A stream belongs to its session; its user is told of everything by the session's
- * ops until it detaches. One thread at a time. Callbacks come from rpc_session_feed, rpc_session_pull, rpc_session_expire
- * and rpc_stream_resume; inside them everything may be called but these four and rpc_session_free.
+ * One HTTP/2 connection carrying gRPC calls, over byte buffers: no descriptor, no clock but what
+ * the caller passes. Only this module and stream.c know nghttp2. A stream belongs to its session;
+ * its user is told of everything by the session's ops until it detaches. One thread at a time.
+ * Callbacks come from rpc_session_feed, rpc_session_pull, rpc_session_expire and rpc_stream_resume;
+ * inside them everything may be called but these four and rpc_session_free.
  */
 #pragma once
 
@@ -14,9 +15,10 @@
 #include "common/rpc/frame.h"
 #include "common/rpc/rpc.h"
 
-#define RPC_MAX_PATH      512        /* bytes of :path, NUL included */
-#define RPC_MAX_METADATA  (16u << 10) /* bytes of one header block, 32 added per field as HTTP/2 counts */
-#define RPC_MAX_STATUS_TEXT 1024     /* bytes of a decoded grpc-message, NUL included */
+#define RPC_MAX_PATH 512 /* bytes of :path, NUL included */
+#define RPC_MAX_METADATA                                                                           \
+    (16u << 10) /* bytes of one header block, 32 added per field as HTTP/2 counts */
+#define RPC_MAX_STATUS_TEXT 1024 /* bytes of a decoded grpc-message, NUL included */
 
 struct rpc_session;
 struct rpc_stream;
@@ -26,10 +28,10 @@ struct rpc_head {
     char *path; /* ":path", NULL if there is none or it is too long */
     bool post;
     bool grpc_content;
-    bool encoded;     /* grpc-encoding other than identity */
+    bool encoded; /* grpc-encoding other than identity */
     bool bad_timeout;
     int64_t timeout_ms; /* -1: none */
-    bool too_large; /* the header block is over RPC_MAX_METADATA */
+    bool too_large;     /* the header block is over RPC_MAX_METADATA */
 
     uint32_t http_status; /* 0: none yet */
     bool has_status;
@@ -37,19 +39,24 @@ struct rpc_head {
     char *message; /* grpc-message, decoded; may be NULL */
 };
 
-/* arg is the session's, user the stream's. No function is called for a stream that has no user but on_request. */
+/* arg is the session's, user the stream's. No function is called for a stream that has no user but
+ * on_request. */
 struct rpc_session_ops {
     /* Server: a request's headers are complete. Sets a user, or answers the stream without one. */
     void (*on_request)(void *arg, struct rpc_stream *stream);
-    /* Whether messages are to be kept back (the peer is then held back by its window) until rpc_stream_resume. */
+    /* Whether messages are to be kept back (the peer is then held back by its window) until
+     * rpc_stream_resume. */
     bool (*hold)(void *user);
     /* One message; its data is the callee's. */
     void (*on_message)(void *user, struct rpc_bytes *message);
-    /* The peer's last message has been delivered and it sends no more (client: with its status, see rpc_stream_head). */
+    /* The peer's last message has been delivered and it sends no more (client: with its status, see
+     * rpc_stream_head). */
     void (*on_end)(void *user);
-    /* What the peer sent cannot be decoded, or is over a limit; nothing of it is delivered any more. */
+    /* What the peer sent cannot be decoded, or is over a limit; nothing of it is delivered any
+     * more. */
     void (*on_bad)(void *user, const struct err *err);
-    /* The stream ended before both sides were done; code is HTTP/2's (RFC 9113 7). The last call for a user. */
+    /* The stream ended before both sides were done; code is HTTP/2's (RFC 9113 7). The last call
+     * for a user. */
     void (*on_reset)(void *user, uint32_t code);
     /* n bytes of the stream's queue have gone out. */
     void (*on_sent)(void *user, size_t n);
@@ -77,10 +84,12 @@ int rpc_session_new(const struct rpc_session_config *config, struct rpc_session 
 /* Frees its streams too, without callbacks. NULL is fine. */
 void rpc_session_free(struct rpc_session *session);
 
-/* Bytes from the peer. Failure means that the connection is beyond use (pull what is left, then close). */
+/* Bytes from the peer. Failure means that the connection is beyond use (pull what is left, then
+ * close). */
 int rpc_session_feed(struct rpc_session *session, const uint8_t *bytes, size_t n, int64_t now_ms,
                      struct err *err);
-/* The next bytes for the peer, valid until the next call of any function here; *ret_n 0: nothing now. */
+/* The next bytes for the peer, valid until the next call of any function here; *ret_n 0: nothing
+ * now. */
 int rpc_session_pull(struct rpc_session *session, const uint8_t **ret_bytes, size_t *ret_n,
                      struct err *err);
 /* Whether neither side has anything to say any more: close the connection. */
@@ -90,7 +99,8 @@ bool rpc_session_done(struct rpc_session *session);
 size_t rpc_session_streams(const struct rpc_session *session);
 /* The earliest deadline of an open stream, CLOCK_NO_DEADLINE if there is none. */
 int64_t rpc_session_next_deadline(const struct rpc_session *session);
-/* Calls on_expired for each stream whose deadline is not after now_ms; resets the ones that have no user. */
+/* Calls on_expired for each stream whose deadline is not after now_ms; resets the ones that have no
+ * user. */
 void rpc_session_expire(struct rpc_session *session, int64_t now_ms);
 
 /* Sends a PING that is answered with on_pong(token). */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The two tables between gRPC's status codes and our error codes. They are not inverse to each other everywhere: several
- * statuses say the same to a caller (ABORTED and FAILED_PRECONDITION: not in this state).
+ * The two tables between gRPC's status codes and our error codes. They are not inverse to each
+ * other everywhere: several statuses say the same to a caller (ABORTED and FAILED_PRECONDITION: not
+ * in this state).
  */
 #include "common/rpc/rpc.h"
 
@@ -44,23 +45,23 @@ static const struct {
     const char *name;
     enum err_code code;
 } statuses[] = {
-    [RPC_OK] = { "OK", ERR_NONE },
-    [RPC_CANCELLED] = { "CANCELLED", ERR_CANCELLED },
-    [RPC_UNKNOWN] = { "UNKNOWN", ERR_SYSTEM },
-    [RPC_INVALID_ARGUMENT] = { "INVALID_ARGUMENT", ERR_INVALID },
-    [RPC_DEADLINE_EXCEEDED] = { "DEADLINE_EXCEEDED", ERR_DEADLINE },
-    [RPC_NOT_FOUND] = { "NOT_FOUND", ERR_NOT_FOUND },
-    [RPC_ALREADY_EXISTS] = { "ALREADY_EXISTS", ERR_EXISTS },
-    [RPC_PERMISSION_DENIED] = { "PERMISSION_DENIED", ERR_DENIED },
-    [RPC_RESOURCE_EXHAUSTED] = { "RESOURCE_EXHAUSTED", ERR_EXHAUSTED },
-    [RPC_FAILED_PRECONDITION] = { "FAILED_PRECONDITION", ERR_BAD_STATE },
-    [RPC_ABORTED] = { "ABORTED", ERR_BAD_STATE },
-    [RPC_OUT_OF_RANGE] = { "OUT_OF_RANGE", ERR_INVALID },
-    [RPC_UNIMPLEMENTED] = { "UNIMPLEMENTED", ERR_UNSUPPORTED },
-    [RPC_INTERNAL] = { "INTERNAL", ERR_PROTOCOL },
-    [RPC_UNAVAILABLE] = { "UNAVAILABLE", ERR_UNAVAILABLE },
-    [RPC_DATA_LOSS] = { "DATA_LOSS", ERR_PROTOCOL },
-    [RPC_UNAUTHENTICATED] = { "UNAUTHENTICATED", ERR_DENIED },
+    [RPC_OK] = {"OK", ERR_NONE},
+    [RPC_CANCELLED] = {"CANCELLED", ERR_CANCELLED},
+    [RPC_UNKNOWN] = {"UNKNOWN", ERR_SYSTEM},
+    [RPC_INVALID_ARGUMENT] = {"INVALID_ARGUMENT", ERR_INVALID},
+    [RPC_DEADLINE_EXCEEDED] = {"DEADLINE_EXCEEDED", ERR_DEADLINE},
+    [RPC_NOT_FOUND] = {"NOT_FOUND", ERR_NOT_FOUND},
+    [RPC_ALREADY_EXISTS] = {"ALREADY_EXISTS", ERR_EXISTS},
+    [RPC_PERMISSION_DENIED] = {"PERMISSION_DENIED", ERR_DENIED},
+    [RPC_RESOURCE_EXHAUSTED] = {"RESOURCE_EXHAUSTED", ERR_EXHAUSTED},
+    [RPC_FAILED_PRECONDITION] = {"FAILED_PRECONDITION", ERR_BAD_STATE},
+    [RPC_ABORTED] = {"ABORTED", ERR_BAD_STATE},
+    [RPC_OUT_OF_RANGE] = {"OUT_OF_RANGE", ERR_INVALID},
+    [RPC_UNIMPLEMENTED] = {"UNIMPLEMENTED", ERR_UNSUPPORTED},
+    [RPC_INTERNAL] = {"INTERNAL", ERR_PROTOCOL},
+    [RPC_UNAVAILABLE] = {"UNAVAILABLE", ERR_UNAVAILABLE},
+    [RPC_DATA_LOSS] = {"DATA_LOSS", ERR_PROTOCOL},
+    [RPC_UNAUTHENTICATED] = {"UNAUTHENTICATED", ERR_DENIED},
 };
 
 enum err_code rpc_status_to_err(uint32_t status)

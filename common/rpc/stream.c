@@ -2,14 +2,14 @@
 /*
  * One call on the wire.
  *
- * Receiving: body bytes go through the frame decoder and each message to the user, and only then are they reported to
- * nghttp2 as consumed, which reopens the peer's window. While the user holds, bytes are kept in `held` unconsumed, so that the
- * peer can send one window more and no further. The connection's own window is reopened at once: one held stream must
- * not stop the others.
+ * Receiving: body bytes go through the frame decoder and each message to the user, and only then
+ * are they reported to nghttp2 as consumed, which reopens the peer's window. While the user holds,
+ * bytes are kept in `held` unconsumed, so that the peer can send one window more and no further.
+ * The connection's own window is reopened at once: one held stream must not stop the others.
  *
- * Sending: encoded messages wait in `queue`; nghttp2 fetches from it as the peer's windows and the socket allow. When
- * the queue is empty the stream is deferred until more is queued. At the end of a reply the trailers are submitted from inside
- * the fetch, so that they follow the last byte.
+ * Sending: encoded messages wait in `queue`; nghttp2 fetches from it as the peer's windows and the
+ * socket allow. When the queue is empty the stream is deferred until more is queued. At the end of
+ * a reply the trailers are submitted from inside the fetch, so that they follow the last byte.
  *
  * A stream is freed when nghttp2 has closed it and its user has detached, in either order.
  */
@@ -142,7 +142,8 @@ void rpc_stream_resume(struct rpc_stream *s)
 {
     s->busy++;
     if (s->held.len > 0) {
-        /* Taken out while callbacks run: they may detach, and new bytes do not come before we return. */
+        /* Taken out while callbacks run: they may detach, and new bytes do not come before we
+         * return. */
         struct buf held = s->held;
         buf_init(&s->held, held.max);
         size_t used = deliver(s, buf_bytes(&held), held.len);
@@ -170,7 +171,8 @@ void rpc_stream_closed(struct rpc_stream *s, uint32_t code)
     s->session->n_open--;
     drop_queue(s);
     s->busy++;
-    /* A client whose peer has said all there is to say still gets what is held back, and then its end. */
+    /* A client whose peer has said all there is to say still gets what is held back, and then its
+     * end. */
     bool complete = !s->session->server && s->remote_ended && !s->bad;
     if (s->user != NULL && !complete) {
         void *user = s->user;
@@ -188,7 +190,7 @@ static void submit_trailers(struct rpc_stream *s)
     char number[12];
     char text[RPC_MAX_STATUS_TEXT * 3];
     (void)snprintf(number, sizeof(number), "%u", (unsigned)s->status);
-    nghttp2_nv nv[2] = { rpc_nv("grpc-status", number) };
+    nghttp2_nv nv[2] = {rpc_nv("grpc-status", number)};
     size_t n = 1;
     if (s->text != NULL && s->text[0] != '\0') {
         rpc_percent_encode(s->text, text, sizeof(text));
@@ -242,7 +244,7 @@ static ssize_t read_queue(nghttp2_session *ng, int32_t id, uint8_t *to, size_t r
 
 nghttp2_data_provider rpc_stream_provider(struct rpc_stream *s)
 {
-    return (nghttp2_data_provider){ .source.ptr = s, .read_callback = read_queue };
+    return (nghttp2_data_provider){.source.ptr = s, .read_callback = read_queue};
 }
 
 static void wake(struct rpc_stream *s)
@@ -255,7 +257,7 @@ static void wake(struct rpc_stream *s)
 
 static void respond(struct rpc_stream *s)
 {
-    nghttp2_nv nv[] = { rpc_nv(":status", "200"), rpc_nv("content-type", "application/grpc") };
+    nghttp2_nv nv[] = {rpc_nv(":status", "200"), rpc_nv("content-type", "application/grpc")};
     nghttp2_data_provider provider = rpc_stream_provider(s);
     s->responded = true;
     rpc_session_note(s->session, nghttp2_submit_response(s->session->ng, s->id, nv,
@@ -291,8 +293,8 @@ static void respond_trailers_only(struct rpc_stream *s)
     char number[12];
     char text[RPC_MAX_STATUS_TEXT * 3];
     (void)snprintf(number, sizeof(number), "%u", (unsigned)s->status);
-    nghttp2_nv nv[5] = { rpc_nv(":status", "200"), rpc_nv("content-type", "application/grpc"),
-                         rpc_nv("grpc-status", number) };
+    nghttp2_nv nv[5] = {rpc_nv(":status", "200"), rpc_nv("content-type", "application/grpc"),
+                        rpc_nv("grpc-status", number)};
     size_t n = 3;
     if (s->text != NULL && s->text[0] != '\0') {
         rpc_percent_encode(s->text, text, sizeof(text));
@@ -328,7 +330,7 @@ void rpc_stream_abort(struct rpc_stream *s, enum rpc_status status, const char *
 
 void rpc_stream_refuse(struct rpc_stream *s, const char *http_status)
 {
-    nghttp2_nv nv[] = { rpc_nv(":status", http_status) };
+    nghttp2_nv nv[] = {rpc_nv(":status", http_status)};
     s->responded = true;
     s->local_end = true;
     rpc_session_note(s->session, nghttp2_submit_response(s->session->ng, s->id, nv, 1, NULL));

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What session.c and stream.c share, and nobody else includes: the structs behind session.h. session.c speaks for the
- * connection and receives nghttp2's callbacks; stream.c holds one call's queue, decoder and end.
+ * What session.c and stream.c share, and nobody else includes: the structs behind session.h.
+ * session.c speaks for the connection and receives nghttp2's callbacks; stream.c holds one call's
+ * queue, decoder and end.
  */
 #pragma once
 
@@ -73,7 +74,8 @@ void rpc_stream_closed(struct rpc_stream *s, uint32_t code);
 /* nghttp2's source of a stream's DATA. */
 nghttp2_data_provider rpc_stream_provider(struct rpc_stream *s);
 
-/* Notes the result of an nghttp2 call: an error that the session does not survive stays in session->fatal. */
+/* Notes the result of an nghttp2 call: an error that the session does not survive stays in
+ * session->fatal. */
 void rpc_session_note(struct rpc_session *session, int rv);
 
 /* A header field of constant text. */

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation. One rpc_client per VM. A blocking call is rpc_client_call plus a check of the
- * reply; the checks are here and nowhere else, so that the rest of the host may believe what it gets.
- * The agent is the tenant's in the worst case: a reply that is well-formed protobuf can still carry a
- * negative length of life, a foreign id or an offset that goes backwards.
+ * Theory of operation. One rpc_client per VM. A blocking call is rpc_client_call plus a check of
+ * the reply; the checks are here and nowhere else, so that the rest of the host may believe what it
+ * gets. The agent is the tenant's in the worst case: a reply that is well-formed protobuf can still
+ * carry a negative length of life, a foreign id or an offset that goes backwards.
  *
- * A guest_call is a callback call with an owner: it lives until guest_call_free, whether the rpc has
- * ended (call->rpc is NULL then) or not. A callback may free its own call; `in_callback` keeps the
- * memory until the outermost frame has returned.
+ * A guest_call is a callback call with an owner: it lives until guest_call_free, whether the rpc
+ * has ended (call->rpc is NULL then) or not. A callback may free its own call; `in_callback` keeps
+ * the memory until the outermost frame has returned.
  */
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -20,7 +20,7 @@
 #include "host/guest/guest.h"
 
 /* Largest piece of output that an agent may put into one message. */
-#define MAX_CHUNK (4u << 20)
+#define MAX_CHUNK  (4u << 20)
 #define MAX_SIGNAL 64
 
 struct guest {
@@ -200,7 +200,8 @@ const struct guest_info *guest_get_info(const struct guest *guest)
     return &guest->info;
 }
 
-int guest_configure_pod(struct guest *guest, const Casemate__Agent__V1__ConfigurePodRequest *request,
+int guest_configure_pod(struct guest *guest,
+                        const Casemate__Agent__V1__ConfigurePodRequest *request,
                         int64_t deadline_ms, char ret_boot_id[GUEST_TEXT_SIZE], struct err *err)
 {
     struct rpc_reply raw = {0};
@@ -305,7 +306,8 @@ int guest_wait(struct guest *guest, const struct guest_process *process, int64_t
     request.exec_id = unconst(process->exec_id);
     if (call(guest, "Wait", &request, deadline_ms, &raw, err) != 0)
         return -1;
-    result = take_exit(((const Casemate__Agent__V1__WaitReply *)raw.message)->status, ret_exit, err);
+    result =
+        take_exit(((const Casemate__Agent__V1__WaitReply *)raw.message)->status, ret_exit, err);
     rpc_reply_fini(&raw);
     return result;
 }
@@ -601,8 +603,9 @@ void guest_call_pause(struct guest_call *c, bool paused)
         rpc_client_pause(c->rpc, paused);
 }
 
-int guest_ack_output(struct guest *guest, const struct guest_process *process, uint64_t stdout_offset,
-                     uint64_t stderr_offset, void (*fn)(void *arg, const struct err *err), void *arg,
+int guest_ack_output(struct guest *guest, const struct guest_process *process,
+                     uint64_t stdout_offset, uint64_t stderr_offset,
+                     void (*fn)(void *arg, const struct err *err), void *arg,
                      struct guest_call **ret_call, struct err *err)
 {
     Casemate__Agent__V1__AckOutputRequest request;

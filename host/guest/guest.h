@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The agent of one VM as seen from the host: blocking calls for workers, and calls with callbacks for
- * the loop (exits, output, acknowledgements). Only this file knows how the agent's gRPC is called; its
- * messages (proto/agent) are used as they are. Everything an agent says is checked against what was
- * asked and against fixed limits; what fails that is ERR_PROTOCOL. A guest is shared by reference.
- * Deadlines absolute monotonic ms, times ns of the guest's realtime clock, sizes bytes.
+ * The agent of one VM as seen from the host: blocking calls for workers, and calls with callbacks
+ * for the loop (exits, output, acknowledgements). Only this file knows how the agent's gRPC is
+ * called; its messages (proto/agent) are used as they are. Everything an agent says is checked
+ * against what was asked and against fixed limits; what fails that is ERR_PROTOCOL. A guest is
+ * shared by reference. Deadlines absolute monotonic ms, times ns of the guest's realtime clock,
+ * sizes bytes.
  */
 #pragma once
 
@@ -69,8 +70,10 @@ const struct guest_info *guest_get_info(const struct guest *guest);
 
 /* ---- blocking calls, from any thread but the loop's. The agent's own error otherwise. ---- */
 
-/* ret_boot_id: what Hello will say from now on, also over other connections; "" from an agent that does not tell. */
-int guest_configure_pod(struct guest *guest, const Casemate__Agent__V1__ConfigurePodRequest *request,
+/* ret_boot_id: what Hello will say from now on, also over other connections; "" from an agent that
+ * does not tell. */
+int guest_configure_pod(struct guest *guest,
+                        const Casemate__Agent__V1__ConfigurePodRequest *request,
                         int64_t deadline_ms, char ret_boot_id[GUEST_TEXT_SIZE], struct err *err);
 
 int guest_create_container(struct guest *guest,
@@ -177,6 +180,7 @@ int guest_read_output(struct guest *guest, const struct guest_output *output,
 void guest_call_pause(struct guest_call *call, bool paused);
 
 /* The bytes before these offsets are safe here. fn is called once, err NULL when it was done. */
-int guest_ack_output(struct guest *guest, const struct guest_process *process, uint64_t stdout_offset,
-                     uint64_t stderr_offset, void (*fn)(void *arg, const struct err *err), void *arg,
+int guest_ack_output(struct guest *guest, const struct guest_process *process,
+                     uint64_t stdout_offset, uint64_t stderr_offset,
+                     void (*fn)(void *arg, const struct err *err), void *arg,
                      struct guest_call **ret_call, struct err *err);

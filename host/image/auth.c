@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The challenge parser walks the header once: scheme, then name=value pairs, values plain or quoted with backslash
- * escapes. Unknown parameters are skipped, a value that does not fit is an error rather than cut short, because half a
- * realm is another realm.
+ * The challenge parser walks the header once: scheme, then name=value pairs, values plain or quoted
+ * with backslash escapes. Unknown parameters are skipped, a value that does not fit is an error
+ * rather than cut short, because half a realm is another realm.
  */
 #include "host/image/auth.h"
 
@@ -22,7 +22,8 @@ static const char *skip_blanks(const char *p)
     return p;
 }
 
-/* One value, plain or quoted, into out. The place behind it, or NULL when it is malformed or too long. */
+/* One value, plain or quoted, into out. The place behind it, or NULL when it is malformed or too
+ * long. */
 static const char *take_value(const char *p, char *out, size_t size)
 {
     size_t n = 0;
@@ -217,12 +218,14 @@ int auth_from_config(const char *json, size_t n, const char *host,
             continue;
         const char *pair = json_string_value(json_object_get(entry, "auth"));
         if ((pair != NULL && decode_pair(pair, &c, err) < 0) ||
-            copy_text(json_string_value(json_object_get(entry, "username")), &c.username, err) < 0 ||
-            copy_text(json_string_value(json_object_get(entry, "password")), &c.password, err) < 0 ||
-            copy_text(json_string_value(json_object_get(entry, "identitytoken")),
-                      &c.identity_token, err) < 0 ||
-            copy_text(json_string_value(json_object_get(entry, "registrytoken")),
-                      &c.registry_token, err) < 0)
+            copy_text(json_string_value(json_object_get(entry, "username")), &c.username, err) <
+                0 ||
+            copy_text(json_string_value(json_object_get(entry, "password")), &c.password, err) <
+                0 ||
+            copy_text(json_string_value(json_object_get(entry, "identitytoken")), &c.identity_token,
+                      err) < 0 ||
+            copy_text(json_string_value(json_object_get(entry, "registrytoken")), &c.registry_token,
+                      err) < 0)
             rc = -1;
     }
     json_decref(root);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Registry authentication without the network: the WWW-Authenticate challenge, the answer of a token service,
- * credentials in their several forms. Pure functions over caller's memory. Credentials are never logged, never part of an
- * error, and wiped when a struct that holds them is released.
+ * Registry authentication without the network: the WWW-Authenticate challenge, the answer of a
+ * token service, credentials in their several forms. Pure functions over caller's memory.
+ * Credentials are never logged, never part of an error, and wiped when a struct that holds them is
+ * released.
  */
 #pragma once
 
@@ -23,7 +24,8 @@ struct auth_challenge {
     char scope[1024];
 };
 
-/* Parses one WWW-Authenticate value; other schemes than Basic and Bearer give AUTH_NONE. PROTOCOL when malformed. */
+/* Parses one WWW-Authenticate value; other schemes than Basic and Bearer give AUTH_NONE. PROTOCOL
+ * when malformed. */
 int auth_parse_challenge(const char *value, struct auth_challenge *ret_challenge, struct err *err);
 
 /* The token in a token service's JSON; heap, free with auth_wipe_free. PROTOCOL. */
@@ -37,11 +39,13 @@ struct auth_credentials {
     char *registry_token;
 };
 
-/* Copies and decodes CRI credentials for a host; those of another server_address are left out. INVALID. */
+/* Copies and decodes CRI credentials for a host; those of another server_address are left out.
+ * INVALID. */
 int auth_from_cri(const struct image_auth *auth, const char *host,
                   struct auth_credentials *ret_credentials, struct err *err);
 
-/* Reads the entry for a host out of a docker config.json's text. No entry: all NULL. PROTOCOL when malformed. */
+/* Reads the entry for a host out of a docker config.json's text. No entry: all NULL. PROTOCOL when
+ * malformed. */
 int auth_from_config(const char *json, size_t n, const char *host,
                      struct auth_credentials *ret_credentials, struct err *err);
 
@@ -49,7 +53,8 @@ int auth_from_config(const char *json, size_t n, const char *host,
 void auth_credentials_fini(struct auth_credentials *c);
 #define cleanup_credentials CLEANUP(auth_credentials_fini)
 
-/* "Basic …" for an Authorization header; heap, free with auth_wipe_free. NULL when out of memory. */
+/* "Basic …" for an Authorization header; heap, free with auth_wipe_free. NULL when out of memory.
+ */
 char *auth_basic_value(const char *username, const char *password);
 
 /* Wipes and frees a secret string. NULL is fine. */

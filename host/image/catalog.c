@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Images and names. An image's record is one JSON object: config (the registry's text), tags, digests, removed. Its
- * layers follow from the config. A name moves from one image to another in one transaction; the memory is changed after
- * the transaction, from objects that were made before it, so that nothing can fail in between.
+ * Images and names. An image's record is one JSON object: config (the registry's text), tags,
+ * digests, removed. Its layers follow from the config. A name moves from one image to another in
+ * one transaction; the memory is changed after the transaction, from objects that were made before
+ * it, so that nothing can fail in between.
  *
- * An image that is removed while containers use it keeps its record, marked removed and without names, until the
- * last of them releases it: after a restart the owner of the containers can find it again.
+ * An image that is removed while containers use it keeps its record, marked removed and without
+ * names, until the last of them releases it: after a restart the owner of the containers can find
+ * it again.
  */
 #include "host/image/catalog.h"
 
@@ -103,10 +105,11 @@ static int describe_layers(struct catalog *c, const struct image_entry *e,
         if (l == NULL || l->state != LAYER_PRESENT)
             rc = err_set(err, ERR_NOT_FOUND, "layer %s is missing", e->diff_ids[i]);
         else
-            layers[n++] = (struct image_layer){.diff_id = e->diff_ids[i],
-                                               .path = content_layer_path(c->content, e->diff_ids[i]),
-                                               .size_bytes = l->size,
-                                               .fs_type = "squashfs"};
+            layers[n++] =
+                (struct image_layer){.diff_id = e->diff_ids[i],
+                                     .path = content_layer_path(c->content, e->diff_ids[i]),
+                                     .size_bytes = l->size,
+                                     .fs_type = "squashfs"};
     }
     (void)pthread_mutex_unlock(&c->lock);
     *ret_layers = layers;
@@ -495,7 +498,8 @@ static struct image_entry *find(struct catalog *c, const char *name_or_id)
     return e;
 }
 
-int catalog_get(struct catalog *c, const char *name_or_id, struct image **ret_image, struct err *err)
+int catalog_get(struct catalog *c, const char *name_or_id, struct image **ret_image,
+                struct err *err)
 {
     if (name_or_id == NULL || name_or_id[0] == '\0')
         return err_set(err, ERR_INVALID, "image name is empty");
@@ -523,8 +527,8 @@ int catalog_list(struct catalog *c, struct image_list *ret_list, struct err *err
     list.items = calloc(HASH_COUNT(c->images) + 1, sizeof(struct image *));
     if (list.items != NULL)
         HASH_ITER(hh, c->images, e, next)
-            if (!e->removed)
-                list.items[list.n++] = image_ref(e->image);
+    if (!e->removed)
+        list.items[list.n++] = image_ref(e->image);
     (void)pthread_mutex_unlock(&c->lock);
     if (list.items == NULL)
         return err_no_memory(err);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Which images and layers there are: records in the store, the same in memory, who uses what, and which layer is being
- * fetched right now. Two locks: `commit` is held over changes of records and files and may wait for the disk; `lock`
- * guards memory and never does. Order: commit, then lock. Thread-safe.
+ * Which images and layers there are: records in the store, the same in memory, who uses what, and
+ * which layer is being fetched right now. Two locks: `commit` is held over changes of records and
+ * files and may wait for the disk; `lock` guards memory and never does. Order: commit, then lock.
+ * Thread-safe.
  */
 #pragma once
 
@@ -19,7 +20,8 @@
 struct catalog;
 struct store;
 
-/* Loads the records; drops damaged ones with a log line. `pinned`: normalised references, borrowed for the catalog's life. */
+/* Loads the records; drops damaged ones with a log line. `pinned`: normalised references, borrowed
+ * for the catalog's life. */
 int catalog_open(struct store *store, struct content *content, const char *const *pinned,
                  size_t n_pinned, struct catalog **ret_catalog, struct err *err);
 /* NULL is fine. */
@@ -33,12 +35,13 @@ enum catalog_lease {
 };
 
 /*
- * Keeps a layer from being collected until catalog_unlease. Waits while somebody else fetches it. On failure nothing is
- * leased.
+ * Keeps a layer from being collected until catalog_unlease. Waits while somebody else fetches it.
+ * On failure nothing is leased.
  */
 int catalog_lease_layer(struct catalog *c, const char *diff_id, const struct http_limits *limits,
                         enum catalog_lease *ret_lease, struct err *err);
-/* Makes the layer's record, after its file is in place. A failure leaves the fetch to be ended with catalog_layer_failed. */
+/* Makes the layer's record, after its file is in place. A failure leaves the fetch to be ended with
+ * catalog_layer_failed. */
 int catalog_layer_done(struct catalog *c, const char *diff_id, uint64_t size, uint32_t flags,
                        struct err *err);
 /* The caller could not bring it; someone who waits will try. */
@@ -62,7 +65,8 @@ struct catalog_image {
 int catalog_commit(struct catalog *c, const struct catalog_image *image, struct err *err);
 
 /* See image_get. */
-int catalog_get(struct catalog *c, const char *name_or_id, struct image **ret_image, struct err *err);
+int catalog_get(struct catalog *c, const char *name_or_id, struct image **ret_image,
+                struct err *err);
 int catalog_list(struct catalog *c, struct image_list *ret_list, struct err *err);
 int catalog_remove(struct catalog *c, const char *name_or_id, struct err *err);
 int catalog_use(struct catalog *c, const char *id, const char *user, struct err *err);

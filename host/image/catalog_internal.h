@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the catalog's two halves share: catalog.c holds images and names, catalog_layers.c holds layers. For no other
- * file. All fields of the entries are guarded by `lock` unless a comment says otherwise.
+ * What the catalog's two halves share: catalog.c holds images and names, catalog_layers.c holds
+ * layers. For no other file. All fields of the entries are guarded by `lock` unless a comment says
+ * otherwise.
  */
 #pragma once
 
@@ -36,7 +37,7 @@ struct user_entry {
 
 struct image_entry {
     char id[DIGEST_TEXT_SIZE];
-    struct image *image; /* replaced, never changed */
+    struct image *image;                /* replaced, never changed */
     char (*diff_ids)[DIGEST_TEXT_SIZE]; /* all layers of the config; constant */
     size_t n_diff_ids;
     bool removed; /* not listed any more, kept for its users */

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Layers. A record is written after the file got its name, and deleted before the file goes, so that a record without a
- * file can only come from damage, and a file without a record is garbage.
+ * Layers. A record is written after the file got its name, and deleted before the file goes, so
+ * that a record without a file can only come from damage, and a file without a record is garbage.
  *
- * A layer is needed by images (counted per occurrence) and by leases of running operations. Whoever takes the last need
- * away deletes it, in state LAYER_BUSY, so that nobody finds it half deleted: a pull that wants it meanwhile waits and
- * then fetches it anew.
+ * A layer is needed by images (counted per occurrence) and by leases of running operations. Whoever
+ * takes the last need away deletes it, in state LAYER_BUSY, so that nobody finds it half deleted: a
+ * pull that wants it meanwhile waits and then fetches it anew.
  */
 #include <errno.h>
 #include <jansson.h>
@@ -139,7 +139,8 @@ void catalog_drop_layer(struct catalog *c, const char *diff_id)
         return;
     if (store_delete(c->store, RECORD_LAYER, diff_id, &err) < 0 ||
         content_remove_layer(c->content, diff_id, &err) < 0)
-        log_event(LOG_WARN, NULL, &err, "layer %s is not deleted now, the next start will", diff_id);
+        log_event(LOG_WARN, NULL, &err, "layer %s is not deleted now, the next start will",
+                  diff_id);
     set_state(c, diff_id, LAYER_ABSENT, 0, 0);
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The list was made by tracing conversions of gzip, zstd and plain layers with all compressors (strace -f), and holds
- * nothing that names a file, a process or a socket. What is in it and why:
+ * The list was made by tracing conversions of gzip, zstd and plain layers with all compressors
+ * (strace -f), and holds nothing that names a file, a process or a socket. What is in it and why:
  *
  *   read                      the blob
  *   write                     the result
@@ -11,8 +11,8 @@
  *   futex sched_yield clock_gettime rseq set_robust_list   the compression threads
  *   rt_sigprocmask rt_sigreturn gettid getpid exit exit_group   ends of threads and of the process
  *
- * openat and friends answer EACCES instead of killing, because C libraries look for optional files (time zones, character
- * sets) and cope without them.
+ * openat and friends answer EACCES instead of killing, because C libraries look for optional files
+ * (time zones, character sets) and cope without them.
  */
 #include "host/image/confine.h"
 
@@ -26,13 +26,27 @@
 #include "common/base/cleanup.h"
 
 static const int ALLOWED[] = {
-    SCMP_SYS(read),           SCMP_SYS(write),           SCMP_SYS(pread64),
-    SCMP_SYS(pwrite64),       SCMP_SYS(ftruncate),       SCMP_SYS(mmap),
-    SCMP_SYS(munmap),         SCMP_SYS(mremap),          SCMP_SYS(brk),
-    SCMP_SYS(mprotect),       SCMP_SYS(madvise),         SCMP_SYS(futex),
-    SCMP_SYS(sched_yield),    SCMP_SYS(clock_gettime),   SCMP_SYS(rseq),
-    SCMP_SYS(set_robust_list), SCMP_SYS(rt_sigprocmask), SCMP_SYS(rt_sigreturn),
-    SCMP_SYS(gettid),         SCMP_SYS(getpid),          SCMP_SYS(exit),
+    SCMP_SYS(read),
+    SCMP_SYS(write),
+    SCMP_SYS(pread64),
+    SCMP_SYS(pwrite64),
+    SCMP_SYS(ftruncate),
+    SCMP_SYS(mmap),
+    SCMP_SYS(munmap),
+    SCMP_SYS(mremap),
+    SCMP_SYS(brk),
+    SCMP_SYS(mprotect),
+    SCMP_SYS(madvise),
+    SCMP_SYS(futex),
+    SCMP_SYS(sched_yield),
+    SCMP_SYS(clock_gettime),
+    SCMP_SYS(rseq),
+    SCMP_SYS(set_robust_list),
+    SCMP_SYS(rt_sigprocmask),
+    SCMP_SYS(rt_sigreturn),
+    SCMP_SYS(gettid),
+    SCMP_SYS(getpid),
+    SCMP_SYS(exit),
     SCMP_SYS(exit_group),
 };
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A layer becomes visible by rename(2) after fsync(2) of its content, and the rename is made durable by fsync of the
- * folder, so that a file with a layer's name is always whole. Everything is relative to descriptors of the two folders.
+ * A layer becomes visible by rename(2) after fsync(2) of its content, and the rename is made
+ * durable by fsync of the folder, so that a file with a layer's name is always whole. Everything is
+ * relative to descriptors of the two folders.
  */
 #include "host/image/content.h"
 
@@ -84,7 +85,8 @@ char *content_layer_path(const struct content *c, const char *diff_id)
     return text_printf("%s/layers/%s", c->root, name);
 }
 
-int content_ingest(struct content *c, char ret_name[CONTENT_NAME_SIZE], int *ret_fd, struct err *err)
+int content_ingest(struct content *c, char ret_name[CONTENT_NAME_SIZE], int *ret_fd,
+                   struct err *err)
 {
     text_random_hex(16, ret_name);
     int fd = openat(c->ingest_fd, ret_name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
@@ -199,8 +201,9 @@ static int visit_layer(void *arg, const char *name, struct err *err)
     return fd_remove_tree(w->content->layers_fd, name, err);
 }
 
-int content_each_layer(struct content *c, int (*fn)(void *arg, const char *diff_id, struct err *err),
-                       void *arg, struct err *err)
+int content_each_layer(struct content *c,
+                       int (*fn)(void *arg, const char *diff_id, struct err *err), void *arg,
+                       struct err *err)
 {
     struct layer_walk w = {.content = c, .fn = fn, .arg = arg};
     return each_name(c->layers_fd, visit_layer, &w, err);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The folder of the image service: layers/<64 hex digits of the diff id>.squashfs, whole and read-only, and ingest/ for
- * what is being written. Only this file knows the names. Thread-safe: nothing here changes after content_open.
+ * The folder of the image service: layers/<64 hex digits of the diff id>.squashfs, whole and
+ * read-only, and ingest/ for what is being written. Only this file knows the names. Thread-safe:
+ * nothing here changes after content_open.
  */
 #pragma once
 
@@ -32,7 +33,8 @@ const char *content_root(const struct content *c);
 char *content_layer_path(const struct content *c, const char *diff_id);
 
 /* A fresh file in ingest/, open for reading and writing. */
-int content_ingest(struct content *c, char ret_name[CONTENT_NAME_SIZE], int *ret_fd, struct err *err);
+int content_ingest(struct content *c, char ret_name[CONTENT_NAME_SIZE], int *ret_fd,
+                   struct err *err);
 /* Deletes a file in ingest/; a missing one is fine. */
 void content_discard(struct content *c, const char *name);
 /* Makes fd's file durable and gives it its place as the layer; replaces one that is there. */
@@ -49,9 +51,11 @@ int content_remove_layer(struct content *c, const char *diff_id, struct err *err
 
 /* Deletes everything in ingest/. */
 int content_clean_ingest(struct content *c, struct err *err);
-/* Calls fn with the diff id of each layer file; names that are none are deleted. Non-zero of fn ends it (err filled). */
-int content_each_layer(struct content *c, int (*fn)(void *arg, const char *diff_id, struct err *err),
-                       void *arg, struct err *err);
+/* Calls fn with the diff id of each layer file; names that are none are deleted. Non-zero of fn
+ * ends it (err filled). */
+int content_each_layer(struct content *c,
+                       int (*fn)(void *arg, const char *diff_id, struct err *err), void *arg,
+                       struct err *err);
 
 /* What the folder occupies: allocated bytes and inodes, itself included. */
 int content_usage(struct content *c, uint64_t *ret_bytes, uint64_t *ret_inodes, struct err *err);

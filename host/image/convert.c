@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * blob -> input (decompress, hash) -> libarchive (tar headers) -> tree (names) and squash (contents) -> image.
+ * blob -> input (decompress, hash) -> libarchive (tar headers) -> tree (names) and squash
+ * (contents) -> image.
  *
- * libarchive pulls: its read callback asks input for the next bytes, so that the whole conversion is one loop over
- * entries with bounded memory but for the tree. An error of a callback is kept in `struct conversion` and wins over
- * libarchive's own wording of the consequence. What tar may say and an image cannot: ACLs and flags are dropped, as are
- * attributes that squashfs has no name space for; trusted.overlay.* is dropped because it would speak to the guest's
- * overlay in place of a whiteout entry.
+ * libarchive pulls: its read callback asks input for the next bytes, so that the whole conversion
+ * is one loop over entries with bounded memory but for the tree. An error of a callback is kept in
+ * `struct conversion` and wins over libarchive's own wording of the consequence. What tar may say
+ * and an image cannot: ACLs and flags are dropped, as are attributes that squashfs has no name
+ * space for; trusted.overlay.* is dropped because it would speak to the guest's overlay in place of
+ * a whiteout entry.
  */
 #include "host/image/convert.h"
 
@@ -96,8 +98,8 @@ static int copy_xattrs(struct conversion *c, struct archive_entry *e, struct tre
         if (tree_add_xattr(inode, name, value, size, c->err) < 0)
             return -1;
     }
-    if (archive_entry_acl_count(e, ARCHIVE_ENTRY_ACL_TYPE_ACCESS |
-                                       ARCHIVE_ENTRY_ACL_TYPE_DEFAULT) > 0)
+    if (archive_entry_acl_count(e, ARCHIVE_ENTRY_ACL_TYPE_ACCESS | ARCHIVE_ENTRY_ACL_TYPE_DEFAULT) >
+        0)
         c->xattrs_dropped++;
     return 0;
 }
@@ -203,7 +205,8 @@ static int convert_entries(struct conversion *c)
         int rc = archive_read_next_header(c->archive, &e);
         if (rc == ARCHIVE_EOF)
             return 0;
-        /* ARCHIVE_WARN: the entry is usable, a name did not fit the character set or a field was odd */
+        /* ARCHIVE_WARN: the entry is usable, a name did not fit the character set or a field was
+         * odd */
         if (rc != ARCHIVE_OK && rc != ARCHIVE_WARN)
             return archive_failure(c);
         if (convert_entry(c, e) < 0)
@@ -252,8 +255,7 @@ int convert_layer(int in_fd, int out_fd, const struct convert_options *options,
 {
     struct err local = {0};
     struct convert_result result = {.magic = CONVERT_MAGIC};
-    struct input_limits limits = {.max_bytes = options->max_bytes,
-                                  .max_ratio = options->max_ratio};
+    struct input_limits limits = {.max_bytes = options->max_bytes, .max_ratio = options->max_ratio};
     struct squash_options out = {.compression = options->compression,
                                  .max_bytes = options->max_bytes,
                                  .workers = options->workers};

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * casemate-convert: one layer blob on descriptor 0, its squashfs image to descriptor 3, a struct convert_result on
- * descriptor 1. The daemon starts it with an identity of its own, no new privileges, empty network, mount and IPC
- * namespaces and limits on memory and file size; the program adds a limit on processor time, starts its threads, and
- * then, before the first byte of input, gives up every system call that the conversion does not need.
+ * casemate-convert: one layer blob on descriptor 0, its squashfs image to descriptor 3, a struct
+ * convert_result on descriptor 1. The daemon starts it with an identity of its own, no new
+ * privileges, empty network, mount and IPC namespaces and limits on memory and file size; the
+ * program adds a limit on processor time, starts its threads, and then, before the first byte of
+ * input, gives up every system call that the conversion does not need.
  */
 #include <getopt.h>
 #include <locale.h>
@@ -65,9 +66,12 @@ static int parse_option(int option, const char *value, struct args *args, struct
 static int parse_args(int argc, char **argv, struct args *args, struct err *err)
 {
     static const struct option options[] = {
-        {"compression", required_argument, NULL, 'c'}, {"max-bytes", required_argument, NULL, 'b'},
-        {"max-ratio", required_argument, NULL, 'r'},   {"max-entries", required_argument, NULL, 'e'},
-        {"cpu-seconds", required_argument, NULL, 't'}, {"workers", required_argument, NULL, 'w'},
+        {"compression", required_argument, NULL, 'c'},
+        {"max-bytes", required_argument, NULL, 'b'},
+        {"max-ratio", required_argument, NULL, 'r'},
+        {"max-entries", required_argument, NULL, 'e'},
+        {"cpu-seconds", required_argument, NULL, 't'},
+        {"workers", required_argument, NULL, 'w'},
         {0},
     };
     int option;
@@ -92,7 +96,8 @@ int main(int argc, char **argv)
     };
     (void)close(CONVERT_FD_SELF); /* the program file, through which the daemon started it */
     (void)mallopt(M_ARENA_MAX, 2);
-    /* libarchive converts pax names from UTF-8 to the locale's character set: both are to be the same */
+    /* libarchive converts pax names from UTF-8 to the locale's character set: both are to be the
+     * same */
     (void)setlocale(LC_CTYPE, "C.UTF-8");
     int rc = parse_args(argc, argv, &args, &err);
     if (rc == 0)

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Input goes through a socket pair rather than a pipe: send(2) can be told not to raise SIGPIPE when the child is gone.
- * The result is read when the input has been sent, or as soon as sending fails, which is how a child that gives up in the
- * middle gets to say why. It is at most one struct; anything else, or nothing, means that the child crashed or was killed
- * by its filter or limits.
+ * Input goes through a socket pair rather than a pipe: send(2) can be told not to raise SIGPIPE
+ * when the child is gone. The result is read when the input has been sent, or as soon as sending
+ * fails, which is how a child that gives up in the middle gets to say why. It is at most one
+ * struct; anything else, or nothing, means that the child crashed or was killed by its filter or
+ * limits.
  *
- * The program is started through a descriptor (/proc/self/fd), because the identity that it runs with need not be able to
- * reach its path: a checkout in somebody's home folder is closed to others.
+ * The program is started through a descriptor (/proc/self/fd), because the identity that it runs
+ * with need not be able to reach its path: a checkout in somebody's home folder is closed to
+ * others.
  */
 #include "host/image/converter.h"
 
@@ -57,11 +59,20 @@ static void fill_arguments(const struct converter_spec *spec, struct arguments *
     number_argument(a->entries, spec->max_entries);
     number_argument(a->workers, spec->workers);
     number_argument(a->cpu, CPU_LIMIT_S);
-    const char *const argv[] = {"casemate-convert", "--compression",
+    const char *const argv[] = {"casemate-convert",
+                                "--compression",
                                 image_compression_name(spec->compression),
-                                "--max-bytes", a->bytes, "--max-ratio", a->ratio,
-                                "--max-entries", a->entries, "--workers", a->workers,
-                                "--cpu-seconds", a->cpu, NULL};
+                                "--max-bytes",
+                                a->bytes,
+                                "--max-ratio",
+                                a->ratio,
+                                "--max-entries",
+                                a->entries,
+                                "--workers",
+                                a->workers,
+                                "--cpu-seconds",
+                                a->cpu,
+                                NULL};
     memcpy(a->argv, argv, sizeof(argv));
 }
 

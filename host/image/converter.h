@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The daemon's end of casemate-convert: starts it confined, feeds it a blob, takes its verdict. The child is not trusted:
- * what it answers is checked, what it writes goes to the one file it was given. Belongs to one thread, which must live
- * until converter_free (the child dies with it).
+ * The daemon's end of casemate-convert: starts it confined, feeds it a blob, takes its verdict. The
+ * child is not trusted: what it answers is checked, what it writes goes to the one file it was
+ * given. Belongs to one thread, which must live until converter_free (the child dies with it).
  */
 #pragma once
 
@@ -26,7 +26,7 @@ struct converter_spec {
     uint64_t max_entries;
     uint64_t memory_bytes;
     unsigned workers;
-    int out_fd; /* stays the caller's */
+    int out_fd;                /* stays the caller's */
     struct http_limits limits; /* deadline and cancellation of the operation */
 };
 

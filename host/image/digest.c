@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * libcrypto's EVP interface, because it picks the CPU's SHA instructions: a layer is hashed twice (blob and diff id),
- * and the portable code would be the slowest stage of a pull. EVP can only fail for lack of memory or of the algorithm;
- * both show in hasher_new, so that the update path needs no error handling.
+ * libcrypto's EVP interface, because it picks the CPU's SHA instructions: a layer is hashed twice
+ * (blob and diff id), and the portable code would be the slowest stage of a pull. EVP can only fail
+ * for lack of memory or of the algorithm; both show in hasher_new, so that the update path needs no
+ * error handling.
  */
 #include "host/image/digest.h"
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Content digests: SHA-256, written "sha256:<64 lowercase hexadecimal digits>" (OCI image-spec 1.1, descriptor.md). The
- * other algorithm of the specification, sha512, is refused where it appears. A hasher belongs to one thread.
+ * Content digests: SHA-256, written "sha256:<64 lowercase hexadecimal digits>" (OCI image-spec 1.1,
+ * descriptor.md). The other algorithm of the specification, sha512, is refused where it appears. A
+ * hasher belongs to one thread.
  */
 #pragma once
 

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * An easy handle inside a multi handle of its own: curl_easy_perform would notice a cancellation only about once a
- * second, the loop here asks ten times a second. The body callback writes into a pipe that may be full, so it can block
- * for a while; the deadline is then the callback's business.
+ * An easy handle inside a multi handle of its own: curl_easy_perform would notice a cancellation
+ * only about once a second, the loop here asks ten times a second. The body callback writes into a
+ * pipe that may be full, so it can block for a while; the deadline is then the callback's business.
  *
- * TLS setup is per exchange because one client talks to several peers (registry, token service, blob storage), and
- * only the registry's own entry may relax or change what is trusted.
+ * TLS setup is per exchange because one client talks to several peers (registry, token service,
+ * blob storage), and only the registry's own entry may relax or change what is trusted.
  */
 #include "host/image/http.h"
 
@@ -51,8 +51,7 @@ int http_global_init(struct err *err)
 int http_client_new(struct http_client **ret_client, struct err *err)
 {
     cleanup_http_client struct http_client *c = calloc(1, sizeof(*c));
-    if (c == NULL || (c->multi = curl_multi_init()) == NULL ||
-        (c->easy = curl_easy_init()) == NULL)
+    if (c == NULL || (c->multi = curl_multi_init()) == NULL || (c->easy = curl_easy_init()) == NULL)
         return err_no_memory(err);
     *ret_client = steal_ptr(&c);
     return 0;
@@ -69,7 +68,8 @@ void http_client_free(struct http_client *c)
 
 /* ---- headers ---- */
 
-/* Copies the value if the line is the header `name`. Values that do not fit are left out: nothing needs half of one. */
+/* Copies the value if the line is the header `name`. Values that do not fit are left out: nothing
+ * needs half of one. */
 static bool take_header(const char *line, size_t n, const char *name, char *out, size_t out_size)
 {
     size_t name_len = strlen(name);
@@ -183,8 +183,8 @@ static CURLcode set_up(struct http_client *c, struct exchange *x, const struct h
         SET(CURLOPT_CAINFO, q->tls->ca_file);
     if (q->tls != NULL && q->tls->client_cert_file != NULL) {
         SET(CURLOPT_SSLCERT, q->tls->client_cert_file);
-        SET(CURLOPT_SSLKEY, q->tls->client_key_file != NULL ? q->tls->client_key_file
-                                                             : q->tls->client_cert_file);
+        SET(CURLOPT_SSLKEY,
+            q->tls->client_key_file != NULL ? q->tls->client_key_file : q->tls->client_cert_file);
     }
 #undef SET
     return rc;

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Import: what a pull does, with a layout instead of a registry. index.json names manifests or indexes; each that fits
- * this machine becomes an image. An archive of `docker save` without an index has manifest.json instead: there a layer is
- * named by a file, not by a digest, and only its diff id is checked. Images are committed one after another; a failure
- * leaves those before it in place, whole.
+ * Import: what a pull does, with a layout instead of a registry. index.json names manifests or
+ * indexes; each that fits this machine becomes an image. An archive of `docker save` without an
+ * index has manifest.json instead: there a layer is named by a file, not by a digest, and only its
+ * diff id is checked. Images are committed one after another; a failure leaves those before it in
+ * place, whole.
  */
 #include <stdio.h>
 #include <string.h>
@@ -155,7 +156,8 @@ static int add_id(struct import *im, const char *id, struct err *err)
     return 0;
 }
 
-/* Fetches the layers of a candidate whose config is read, and commits it under a name, if there is one. */
+/* Fetches the layers of a candidate whose config is read, and commits it under a name, if there is
+ * one. */
 static int bring(struct candidate *c, const struct ref *ref, struct err *err)
 {
     struct import *im = c->import;
@@ -168,20 +170,19 @@ static int bring(struct candidate *c, const struct ref *ref, struct err *err)
         ref_format(ref, name);
     if (ref != NULL && c->manifest_digest[0] != '\0')
         ref_format_digest(ref, c->manifest_digest, digest_name);
-    struct layers_spec spec = {
-        .svc = im->svc,
-        .diff_ids = (const char(*)[DIGEST_TEXT_SIZE])c->diff_ids,
-        .blobs = c->manifest.layers,
-        .n = c->manifest.n_layers,
-        .get_blob = get_blob,
-        .source = c,
-        .reference = name,
-        .limits = {.deadline_ms = im->spec->deadline_ms,
-                   .stall_s = im->svc->config.limits.stall_s,
-                   .cancelled = im->spec->cancelled,
-                   .arg = im->spec->arg},
-        .progress = im->spec->progress,
-        .progress_arg = im->spec->arg};
+    struct layers_spec spec = {.svc = im->svc,
+                               .diff_ids = (const char(*)[DIGEST_TEXT_SIZE])c->diff_ids,
+                               .blobs = c->manifest.layers,
+                               .n = c->manifest.n_layers,
+                               .get_blob = get_blob,
+                               .source = c,
+                               .reference = name,
+                               .limits = {.deadline_ms = im->spec->deadline_ms,
+                                          .stall_s = im->svc->config.limits.stall_s,
+                                          .cancelled = im->spec->cancelled,
+                                          .arg = im->spec->arg},
+                               .progress = im->spec->progress,
+                               .progress_arg = im->spec->arg};
     struct catalog_image image = {.id = c->id,
                                   .config_json = c->config,
                                   .tags = tags,
@@ -208,8 +209,8 @@ static int read_diff_ids(struct candidate *c, size_t config_len, struct err *err
 }
 
 /*
- * The name an entry gets: the caller's, else the annotation if it is a whole name. A bare word there is only a tag by the
- * specification, and of what repository, nobody knows.
+ * The name an entry gets: the caller's, else the annotation if it is a whole name. A bare word
+ * there is only a tag by the specification, and of what repository, nobody knows.
  */
 static bool choose_name(const struct import *im, const char *annotation, struct ref *ret_ref)
 {
@@ -330,7 +331,8 @@ static int import_archive(struct import *im, struct err *err)
     size_t n = 0;
     json_error_t why;
     if (layout_read(im->layout, "manifest.json", MANIFEST_MAX_BYTES, &text, &n, err) < 0)
-        return err_set(err, ERR_INVALID, "neither index.json nor manifest.json is in it: not an image");
+        return err_set(err, ERR_INVALID,
+                       "neither index.json nor manifest.json is in it: not an image");
     json_t *root = json_loadb(text, n, 0, &why);
     int rc = 0;
     if (!json_is_array(root) || json_array_size(root) == 0 || json_array_size(root) > MAX_IMAGES)

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A pull parser: input_next reads compressed bytes until at least one decompressed byte exists. The media type is not
- * consulted, because registries serve mislabelled layers and the first bytes do not lie: 1f 8b is gzip, 28 b5 2f fd (or a
- * skippable frame, 5? 2a 4d 18) is zstd, anything else is taken as a tar and fails later if it is none. Both formats may
- * be a concatenation of members (pigz, estargz, zstd:chunked do that), and a member may decompress to nothing.
+ * A pull parser: input_next reads compressed bytes until at least one decompressed byte exists. The
+ * media type is not consulted, because registries serve mislabelled layers and the first bytes do
+ * not lie: 1f 8b is gzip, 28 b5 2f fd (or a skippable frame, 5? 2a 4d 18) is zstd, anything else is
+ * taken as a tar and fails later if it is none. Both formats may be a concatenation of members
+ * (pigz, estargz, zstd:chunked do that), and a member may decompress to nothing.
  */
 #include "host/image/input.h"
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The byte stream of a layer: reads a blob from a descriptor, recognises gzip, zstd or neither by its first bytes,
- * decompresses, hashes what comes out (the diff id) and enforces the bomb limits. Runs in the confined converter. One
- * thread.
+ * The byte stream of a layer: reads a blob from a descriptor, recognises gzip, zstd or neither by
+ * its first bytes, decompresses, hashes what comes out (the diff id) and enforces the bomb limits.
+ * Runs in the confined converter. One thread.
  */
 #pragma once
 
@@ -23,16 +23,15 @@ struct input_limits {
 #define INPUT_RATIO_FLOOR (64ull << 20)
 
 /* A stream over fd, which stays the caller's. */
-int input_new(int fd, const struct input_limits *limits, struct input **ret_input,
-              struct err *err);
+int input_new(int fd, const struct input_limits *limits, struct input **ret_input, struct err *err);
 /* NULL is fine. */
 void input_free(struct input *in);
 DEFINE_CLEANUP(input, struct input, input_free)
 #define cleanup_input CLEANUP(input_cleanup_)
 
 /*
- * The next decompressed bytes, valid until the next call; *ret_n is 0 at the end. PROTOCOL for damaged or truncated data,
- * EXHAUSTED for a limit.
+ * The next decompressed bytes, valid until the next call; *ret_n is 0 at the end. PROTOCOL for
+ * damaged or truncated data, EXHAUSTED for a limit.
  */
 int input_next(struct input *in, const void **ret_bytes, size_t *ret_n, struct err *err);
 

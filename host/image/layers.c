@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Worker threads take the next layer from the top of a counter until none is left or one has failed. Each has an HTTP
- * client and, per layer, a converter: sink = hash (in the source) and forward, nothing else. The first failure is the
- * job's error; the others see it as a cancellation within 100 ms.
+ * Worker threads take the next layer from the top of a counter until none is left or one has
+ * failed. Each has an HTTP client and, per layer, a converter: sink = hash (in the source) and
+ * forward, nothing else. The first failure is the job's error; the others see it as a cancellation
+ * within 100 ms.
  *
- * The file gets its name before its record exists, and the record before the lease can end: a crash in between leaves a
- * file that the next start deletes.
+ * The file gets its name before its record exists, and the record before the lease can end: a crash
+ * in between leaves a file that the next start deletes.
  */
 #include "host/image/layers.h"
 
@@ -25,7 +26,7 @@ struct layers_job {
     struct layers_spec spec;
     struct http_limits limits; /* the spec's, and "another layer failed" */
     pthread_mutex_t lock;
-    size_t next;      /* guarded by lock, like all below */
+    size_t next; /* guarded by lock, like all below */
     bool failed;
     struct err err;
     struct image_progress progress;
@@ -103,7 +104,8 @@ static int convert(struct layers_job *job, size_t i, int out_fd, struct http_cli
 }
 
 /* Brings a layer that is leased to be fetched. */
-static int fetch_layer(struct layers_job *job, size_t i, struct http_client *client, struct err *err)
+static int fetch_layer(struct layers_job *job, size_t i, struct http_client *client,
+                       struct err *err)
 {
     struct image_service *svc = job->spec.svc;
     const char *diff_id = job->spec.diff_ids[i];
@@ -127,7 +129,8 @@ static int fetch_layer(struct layers_job *job, size_t i, struct http_client *cli
     return 0;
 }
 
-static int bring_layer(struct layers_job *job, size_t i, struct http_client *client, struct err *err)
+static int bring_layer(struct layers_job *job, size_t i, struct http_client *client,
+                       struct err *err)
 {
     enum catalog_lease lease;
     struct catalog *catalog = job->spec.svc->catalog;

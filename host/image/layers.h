@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Brings all layers of an image onto the disk, several at a time, each through its own converter, whatever the source: a
- * registry or a layout. Identical layers in flight share one transfer, layers that are there are not fetched. A job
- * belongs to the thread that runs it; its sources are called from several.
+ * Brings all layers of an image onto the disk, several at a time, each through its own converter,
+ * whatever the source: a registry or a layout. Identical layers in flight share one transfer,
+ * layers that are there are not fetched. A job belongs to the thread that runs it; its sources are
+ * called from several.
  */
 #pragma once
 
@@ -11,7 +12,8 @@
 #include "host/image/manifest.h"
 #include "host/image/service.h"
 
-/* Where blobs come from. Called by several threads at once; the sink gets the bytes in order, verified at the end. */
+/* Where blobs come from. Called by several threads at once; the sink gets the bytes in order,
+ * verified at the end. */
 typedef int (*layers_source_fn)(void *source, struct http_client *client,
                                 const struct descriptor *blob, http_body_fn sink, void *arg,
                                 struct err *err);
@@ -32,8 +34,8 @@ struct layers_spec {
 };
 
 /*
- * Fetches what is missing and keeps everything leased until layers_free. On failure nothing is leased and what was
- * brought for this image alone is gone again.
+ * Fetches what is missing and keeps everything leased until layers_free. On failure nothing is
+ * leased and what was brought for this image alone is gone again.
  */
 int layers_run(const struct layers_spec *spec, struct layers_job **ret_job, struct err *err);
 /* Ends the leases: call it after the image was committed. NULL is fine. */

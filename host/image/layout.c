@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The names of a layout are short (blobs/sha256/<64 digits> is 77 bytes), so that they fit the plain ustar header and the
- * tar reader here needs no extensions: it notes name, offset and size of each plain file and skips the rest. Symlinks
- * count too, because old `docker save` archives use them for layers that occur twice; one is followed once. This is done by
- * the daemon itself, hence the restraint: fixed fields, no decompression, bounded count.
+ * The names of a layout are short (blobs/sha256/<64 digits> is 77 bytes), so that they fit the
+ * plain ustar header and the tar reader here needs no extensions: it notes name, offset and size of
+ * each plain file and skips the rest. Symlinks count too, because old `docker save` archives use
+ * them for layers that occur twice; one is followed once. This is done by the daemon itself, hence
+ * the restraint: fixed fields, no decompression, bounded count.
  */
 #include "host/image/layout.h"
 
@@ -160,7 +161,8 @@ static int index_tar(struct layout *l, struct err *err)
         if (n != BLOCK)
             return err_set_errno(err, n < 0 ? errno : EIO, "read the archive");
         if (offset == 0 && (memcmp(block, gzip, 2) == 0 || memcmp(block, zstd, 4) == 0))
-            return err_set(err, ERR_UNSUPPORTED, "archive is compressed: unpack it with gunzip or unzstd first");
+            return err_set(err, ERR_UNSUPPORTED,
+                           "archive is compressed: unpack it with gunzip or unzstd first");
         if (is_zero_block(block))
             break;
         if (index_entry(l, block, total, &offset, err) < 0)
@@ -233,7 +235,8 @@ static const struct tar_file *find_entry(const struct layout *l, const char *nam
     return NULL;
 }
 
-/* What a link points to: its target relative to the root, or with one "../" as docker writes them. */
+/* What a link points to: its target relative to the root, or with one "../" as docker writes them.
+ */
 static const struct tar_file *follow_link(const struct layout *l, const struct tar_file *f)
 {
     const char *target = f->link;
@@ -260,8 +263,7 @@ static int find_in_tar(struct layout *l, const char *name, struct layout_file *r
 
 int layout_find(struct layout *l, const char *name, struct layout_file *ret_file, struct err *err)
 {
-    return l->is_tar ? find_in_tar(l, name, ret_file, err)
-                     : find_in_folder(l, name, ret_file, err);
+    return l->is_tar ? find_in_tar(l, name, ret_file, err) : find_in_folder(l, name, ret_file, err);
 }
 
 int layout_read(struct layout *l, const char *name, size_t max, char **ret_text, size_t *ret_n,

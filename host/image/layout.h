@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Reads an OCI image layout (OCI image-spec 1.1, image-layout.md) or a `docker save` archive, from a folder or from an
- * uncompressed tar, without unpacking it. Only plain files are seen; nothing outside the folder is reached. Constant after
- * layout_open, so that several threads may read.
+ * Reads an OCI image layout (OCI image-spec 1.1, image-layout.md) or a `docker save` archive, from
+ * a folder or from an uncompressed tar, without unpacking it. Only plain files are seen; nothing
+ * outside the folder is reached. Constant after layout_open, so that several threads may read.
  */
 #pragma once
 
@@ -35,5 +35,6 @@ int layout_find(struct layout *l, const char *name, struct layout_file *ret_file
 int layout_read(struct layout *l, const char *name, size_t max, char **ret_text, size_t *ret_n,
                 struct err *err);
 
-/* Indexes an uncompressed tar of `size` bytes behind fd; for layout_open and the fuzzer. fd becomes the layout's. */
+/* Indexes an uncompressed tar of `size` bytes behind fd; for layout_open and the fuzzer. fd becomes
+ * the layout's. */
 int layout_open_tar(int fd, struct layout **ret_layout, struct err *err);

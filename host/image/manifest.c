@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Documents are told apart by their content ("manifests" or "config" + "layers"), because the Content-Type of a registry
- * is sometimes wrong; a document that has both is refused, since two readers could disagree on what it means.
+ * Documents are told apart by their content ("manifests" or "config" + "layers"), because the
+ * Content-Type of a registry is sometimes wrong; a document that has both is refused, since two
+ * readers could disagree on what it means.
  *
- * Platform choice in an index: os linux and this machine's architecture, the plainest variant first ("" or the baseline
- * one), as an image for a later variant may use instructions that the guest's CPU lacks. Entries without a platform are a
- * last resort: the config says later whether they fit.
+ * Platform choice in an index: os linux and this machine's architecture, the plainest variant first
+ * ("" or the baseline one), as an image for a later variant may use instructions that the guest's
+ * CPU lacks. Entries without a platform are a last resort: the config says later whether they fit.
  */
 #include "host/image/manifest.h"
 
@@ -229,8 +230,8 @@ static int check_platform(const json_t *config, struct err *err)
     if (strcmp(os, "linux") == 0 && strcmp(architecture, ARCHITECTURE) == 0)
         return 0;
     return err_set(err, ERR_UNSUPPORTED, "image is for %.40s/%.40s, this machine runs linux/%s",
-                   os[0] == '\0' ? "unknown" : os, architecture[0] == '\0' ? "unknown" : architecture,
-                   ARCHITECTURE);
+                   os[0] == '\0' ? "unknown" : os,
+                   architecture[0] == '\0' ? "unknown" : architecture, ARCHITECTURE);
 }
 
 int manifest_parse_diff_ids(const char *config, size_t n, char (**ret_ids)[DIGEST_TEXT_SIZE],

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The JSON documents of an image: index (or Docker manifest list), manifest (OCI or Docker schema 2), config. They come
- * from a registry and are hostile: bounded in size and count, every digest checked for its form. Pure functions.
+ * The JSON documents of an image: index (or Docker manifest list), manifest (OCI or Docker schema
+ * 2), config. They come from a registry and are hostile: bounded in size and count, every digest
+ * checked for its form. Pure functions.
  */
 #pragma once
 
@@ -47,18 +48,20 @@ struct manifest_doc {
 const char *manifest_architecture(void);
 
 /*
- * Parses an index or a manifest; of an index picks the entry for linux on this machine. PROTOCOL: malformed;
- * UNSUPPORTED: no entry fits, or an old schema; EXHAUSTED: too many layers.
+ * Parses an index or a manifest; of an index picks the entry for linux on this machine. PROTOCOL:
+ * malformed; UNSUPPORTED: no entry fits, or an old schema; EXHAUSTED: too many layers.
  */
 int manifest_parse(const char *json, size_t n, struct manifest_doc *ret_doc, struct err *err);
 /* Frees the layers; a zeroed struct is fine. */
 void manifest_fini(struct manifest *m);
 #define cleanup_manifest CLEANUP(manifest_fini)
 
-/* All entries of an index that fit this machine and are images, best first; for import. free() the array. */
+/* All entries of an index that fit this machine and are images, best first; for import. free() the
+ * array. */
 int manifest_parse_layout_index(const char *json, size_t n, struct descriptor **ret_items,
                                 char ***ret_names, size_t *ret_n, struct err *err);
 
-/* The diff ids of a config: *ret_n strings of DIGEST_TEXT_SIZE; free() the array. Checks os and architecture too. */
+/* The diff ids of a config: *ret_n strings of DIGEST_TEXT_SIZE; free() the array. Checks os and
+ * architecture too. */
 int manifest_parse_diff_ids(const char *config, size_t n, char (**ret_ids)[DIGEST_TEXT_SIZE],
                             size_t *ret_n, struct err *err);

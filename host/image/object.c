@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The parsed config lives as long as the image and most strings are borrowed from it; what is not in the config is
- * duplicated. A null where a list or an object may stand means "empty" (Docker writes them); any other type is refused
- * instead of ignored: a command that is silently dropped runs the wrong program.
+ * The parsed config lives as long as the image and most strings are borrowed from it; what is not
+ * in the config is duplicated. A null where a list or an object may stand means "empty" (Docker
+ * writes them); any other type is refused instead of ignored: a command that is silently dropped
+ * runs the wrong program.
  */
 #include "host/image/object.h"
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Makes `struct image` out of a config document, names and layers, and counts its owners. Within this room only; others
- * use image_ref and image_unref. Immutable once made, so that readers need no lock.
+ * Makes `struct image` out of a config document, names and layers, and counts its owners. Within
+ * this room only; others use image_ref and image_unref. Immutable once made, so that readers need
+ * no lock.
  */
 #pragma once
 

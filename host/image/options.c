@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Names of the compressors, shared by the daemon's configuration and the converter's command line. */
+/* Names of the compressors, shared by the daemon's configuration and the converter's command line.
+ */
 #include <string.h>
 
 #include "host/image/image.h"

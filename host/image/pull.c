@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A pull, top to bottom: reference, manifest (through indexes), config, layers, commit. Nothing is visible before the
- * commit, and what was fetched for it goes with the last lease when there is none.
+ * A pull, top to bottom: reference, manifest (through indexes), config, layers, commit. Nothing is
+ * visible before the commit, and what was fetched for it goes with the last lease when there is
+ * none.
  */
 #include <fcntl.h>
 #include <stdio.h>
@@ -116,10 +117,12 @@ static int fetch_config(struct pull *p, struct err *err)
     cleanup_buf struct buf body = BUF_INIT(MANIFEST_MAX_BYTES);
     size_t n = 0;
     if (p->manifest.config.size > MANIFEST_MAX_BYTES)
-        return err_set(err, ERR_PROTOCOL, "image config is larger than %u bytes", MANIFEST_MAX_BYTES);
+        return err_set(err, ERR_PROTOCOL, "image config is larger than %u bytes",
+                       MANIFEST_MAX_BYTES);
     if (registry_get_blob(p->registry, p->client, &p->manifest.config, collect, &body, err) < 0)
         return err_prefix(err, "image config");
-    if (manifest_parse_diff_ids((const char *)buf_bytes(&body), body.len, &p->diff_ids, &n, err) < 0)
+    if (manifest_parse_diff_ids((const char *)buf_bytes(&body), body.len, &p->diff_ids, &n, err) <
+        0)
         return -1;
     if (n != p->manifest.n_layers)
         return err_set(err, ERR_PROTOCOL, "manifest has %zu layers, image config has %zu",

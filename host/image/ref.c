@@ -4,11 +4,11 @@
  *
  *   reference := [domain "/"] path [":" tag] ["@" digest]
  *   domain    := component *("." component) [":" digits]  |  "[" hex-and-colons "]" [":" digits]
- *   path      := part *("/" part),  part := alnum+ *(separator alnum+),  separator := "_" | "__" | "." | "-"+
- *   tag       := [A-Za-z0-9_] [A-Za-z0-9_.-]{0,127}
+ *   path      := part *("/" part),  part := alnum+ *(separator alnum+),  separator := "_" | "__" |
+ * "." | "-"+ tag       := [A-Za-z0-9_] [A-Za-z0-9_.-]{0,127}
  *
- * Whether the first component is a domain is decided before the grammar: it has a dot, a colon or an upper-case letter,
- * or is "localhost"; else the domain is docker.io.
+ * Whether the first component is a domain is decided before the grammar: it has a dot, a colon or
+ * an upper-case letter, or is "localhost"; else the domain is docker.io.
  */
 #include "host/image/ref.h"
 
@@ -173,8 +173,7 @@ static int parse_name(const char *text, size_t n, struct ref *r, struct err *err
     if (!path_is_valid(path, path_len))
         return err_set(err, ERR_INVALID, "invalid repository name");
     if (strlen(library) + path_len > REF_MAX_NAME)
-        return err_set(err, ERR_INVALID, "repository name longer than %d characters",
-                       REF_MAX_NAME);
+        return err_set(err, ERR_INVALID, "repository name longer than %d characters", REF_MAX_NAME);
     (void)snprintf(r->path, sizeof(r->path), "%s%.*s", library, (int)path_len, path);
     return 0;
 }

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Endpoints are the configured mirrors in order, then the origin. A manifest is asked of each in turn until one has it;
- * blobs start at the endpoint that had the manifest and go on to the others from the byte where the last one broke: a
- * blob is named by its digest, so it does not matter whose bytes these are.
+ * Endpoints are the configured mirrors in order, then the origin. A manifest is asked of each in
+ * turn until one has it; blobs start at the endpoint that had the manifest and go on to the others
+ * from the byte where the last one broke: a blob is named by its digest, so it does not matter
+ * whose bytes these are.
  *
- * Authorization goes to the origin of the endpoint (scheme, host, port) and nowhere else: redirects are followed by hand,
- * and leave it out when they lead elsewhere. A step from https to http is refused. Credentials of a pull are
- * for the registry that the reference names, never for a mirror; a mirror's come from the node's config.json.
+ * Authorization goes to the origin of the endpoint (scheme, host, port) and nowhere else: redirects
+ * are followed by hand, and leave it out when they lead elsewhere. A step from https to http is
+ * refused. Credentials of a pull are for the registry that the reference names, never for a mirror;
+ * a mirror's come from the node's config.json.
  */
 #include "host/image/registry.h"
 
@@ -177,8 +179,8 @@ static int authorization_line(struct registry *r, const struct endpoint *e, char
 
 /* GET url, following redirects by hand. */
 static int follow(struct registry *r, struct http_client *client, const struct endpoint *e,
-                  const struct request *q, char *url, char *auth_line,
-                  struct http_response *resp, struct err *err)
+                  const struct request *q, char *url, char *auth_line, struct http_response *resp,
+                  struct err *err)
 {
     char range[64] = "";
     if (q->offset > 0)
@@ -204,7 +206,8 @@ static int follow(struct registry *r, struct http_client *client, const struct e
         if (resp->status < 301 || resp->status > 308 || resp->status == 304)
             return home || resp->status != 401
                        ? 0
-                       : err_set(err, ERR_DENIED, "the storage that %s redirects to refused", e->base);
+                       : err_set(err, ERR_DENIED, "the storage that %s redirects to refused",
+                                 e->base);
         if (resp->location[0] == '\0')
             return err_set(err, ERR_PROTOCOL, "redirect to nowhere");
         if (text_has_prefix(url, "https://") && !text_has_prefix(resp->location, "https://"))
@@ -233,7 +236,8 @@ static int authenticate(struct registry *r, struct http_client *client, struct e
     return 0;
 }
 
-/* One request to one endpoint, logging in when it asks for it. 0: *resp is the answer, whatever its status. */
+/* One request to one endpoint, logging in when it asks for it. 0: *resp is the answer, whatever its
+ * status. */
 static int ask(struct registry *r, struct http_client *client, struct endpoint *e,
                const struct request *q, struct http_response *resp, struct err *err)
 {
@@ -267,7 +271,8 @@ static int status_error(const struct http_response *resp, struct err *err)
     else if (resp->status == 429 || resp->status == 408 || resp->status >= 500)
         code = ERR_UNAVAILABLE;
     token_error_text(resp->body, resp->body_len, text, sizeof(text));
-    return err_set(err, code, "HTTP status %d%s%s", resp->status, text[0] == '\0' ? "" : ": ", text);
+    return err_set(err, code, "HTTP status %d%s%s", resp->status, text[0] == '\0' ? "" : ": ",
+                   text);
 }
 
 /* Waits before a retry; fails when the pull is over meanwhile. */
@@ -275,8 +280,8 @@ static int back_off(struct registry *r, unsigned attempt, unsigned retry_after_s
 {
     int64_t wait_ms = (int64_t)BACKOFF_MS << attempt;
     if (retry_after_s > 0)
-        wait_ms = 1000 * (int64_t)(retry_after_s < MAX_RETRY_AFTER_S ? retry_after_s
-                                                                     : MAX_RETRY_AFTER_S);
+        wait_ms =
+            1000 * (int64_t)(retry_after_s < MAX_RETRY_AFTER_S ? retry_after_s : MAX_RETRY_AFTER_S);
     int64_t until = clock_earlier(clock_deadline(wait_ms), r->limits.deadline_ms);
     while (clock_poll_timeout(until) != 0) {
         if (r->limits.cancelled != NULL && r->limits.cancelled(r->limits.arg))
@@ -435,9 +440,9 @@ static int get_rest(struct registry *r, struct http_client *client, struct endpo
 }
 
 /*
- * Whether another request makes sense, after waiting; counts tries without much progress, so that a peer that stalls
- * again and again does not keep a pull for ever. A peer that cannot be reached is not tried twice in a row, the next
- * endpoint is.
+ * Whether another request makes sense, after waiting; counts tries without much progress, so that a
+ * peer that stalls again and again does not keep a pull for ever. A peer that cannot be reached is
+ * not tried twice in a row, the next endpoint is.
  */
 static bool try_again(struct registry *r, const struct http_response *resp, unsigned *tries,
                       bool progress, struct err *err)

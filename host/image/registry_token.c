@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Bearer wins over Basic when both are offered. Credentials travel to the token service only if it is spoken to at least
- * as safely as the registry: an https registry cannot send them to an http realm. Redirects of a token service are
- * not followed; nobody needs them, and they would carry credentials along.
+ * Bearer wins over Basic when both are offered. Credentials travel to the token service only if it
+ * is spoken to at least as safely as the registry: an https registry cannot send them to an http
+ * realm. Redirects of a token service are not followed; nobody needs them, and they would carry
+ * credentials along.
  */
 #include "host/image/registry_token.h"
 
@@ -66,8 +67,8 @@ static int make_url(const struct token_spec *spec, const struct auth_challenge *
     return buf_take_string(&b, ret_url, err);
 }
 
-static int make_form(const struct token_spec *spec, const struct auth_challenge *c,
-                     char **ret_form, struct err *err)
+static int make_form(const struct token_spec *spec, const struct auth_challenge *c, char **ret_form,
+                     struct err *err)
 {
     struct buf b = BUF_INIT(MAX_FORM);
     int rc = buf_printf(&b, err, "grant_type=refresh_token&client_id=casemate");
@@ -138,8 +139,10 @@ static int obtain_bearer(struct http_client *client, const struct token_spec *sp
     if (rc == 0 && resp->status != 200) {
         char text[256];
         token_error_text(resp->body, resp->body_len, text, sizeof(text));
-        enum err_code code = resp->status == 429 || resp->status >= 500 ? ERR_UNAVAILABLE : ERR_DENIED;
-        rc = err_set(err, code, "HTTP status %d%s%s", resp->status, text[0] == '\0' ? "" : ": ", text);
+        enum err_code code =
+            resp->status == 429 || resp->status >= 500 ? ERR_UNAVAILABLE : ERR_DENIED;
+        rc = err_set(err, code, "HTTP status %d%s%s", resp->status, text[0] == '\0' ? "" : ": ",
+                     text);
     }
     if (rc == 0)
         rc = auth_parse_token((const char *)buf_bytes(&answer), answer.len, &token, err);

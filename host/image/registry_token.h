@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The answer to a 401: a Basic value out of credentials, or a token from the service that the challenge names (Docker
- * registry token specification; refresh tokens by its OAuth2 form). Stateless; the caller caches.
+ * The answer to a 401: a Basic value out of credentials, or a token from the service that the
+ * challenge names (Docker registry token specification; refresh tokens by its OAuth2 form).
+ * Stateless; the caller caches.
  */
 #pragma once
 
@@ -17,7 +18,8 @@ struct token_spec {
     const struct http_limits *limits;
 };
 
-/* An Authorization value for the challenges of a 401; heap, free with auth_wipe_free. DENIED when there is none. */
+/* An Authorization value for the challenges of a 401; heap, free with auth_wipe_free. DENIED when
+ * there is none. */
 int token_obtain(struct http_client *client, const struct token_spec *spec,
                  const struct http_response *resp, char **ret_value, struct err *err);
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Opening and closing of the service, its configuration, and the thin functions that only pass on to the catalog. Pulls
- * are in pull.c, imports in import.c, the way of a layer onto the disk in layers.c.
+ * Opening and closing of the service, its configuration, and the thin functions that only pass on
+ * to the catalog. Pulls are in pull.c, imports in import.c, the way of a layer onto the disk in
+ * layers.c.
  */
 #include "host/image/service.h"
 
@@ -71,7 +72,8 @@ static void free_registry(struct image_registry *r)
     free_string(&r->client_key_file);
 }
 
-static int copy_registries(const struct image_config *from, struct image_config *to, struct err *err)
+static int copy_registries(const struct image_config *from, struct image_config *to,
+                           struct err *err)
 {
     struct image_registry *copies = calloc(from->n_registries + 1, sizeof(*copies));
     if (copies == NULL)
@@ -131,8 +133,7 @@ static int copy_config(const struct image_config *from, struct image_service *sv
     to->limits = from->limits;
     fill_limits(&to->limits);
     if (copy_string(from->converter, &to->converter, err) < 0 ||
-        copy_string(from->auth_file, &to->auth_file, err) < 0 ||
-        copy_registries(from, to, err) < 0)
+        copy_string(from->auth_file, &to->auth_file, err) < 0 || copy_registries(from, to, err) < 0)
         return -1;
     return copy_pinned(from, svc, err);
 }
@@ -145,8 +146,7 @@ int image_service_open(const struct image_config *config, struct store *store,
     struct image_service *svc = calloc(1, sizeof(*svc));
     if (svc == NULL)
         return err_no_memory(err);
-    if (copy_config(config, svc, err) < 0 ||
-        content_open(config->root, &svc->content, err) < 0 ||
+    if (copy_config(config, svc, err) < 0 || content_open(config->root, &svc->content, err) < 0 ||
         catalog_open(store, svc->content, (const char *const *)svc->pinned, svc->config.n_pinned,
                      &svc->catalog, err) < 0) {
         image_service_free(svc);

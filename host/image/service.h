@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The inside of the image service, for the files of this room only: the parts that a pull and an import share.
- * Everything here is constant after image_service_open; the parts lock for themselves.
+ * The inside of the image service, for the files of this room only: the parts that a pull and an
+ * import share. Everything here is constant after image_service_open; the parts lock for
+ * themselves.
  */
 #pragma once
 

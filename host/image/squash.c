@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Order of the image: super block, data and fragment blocks (as the contents stream by), inode table, directory table,
- * fragment table, export table, ids, attributes. The inode table is written in two passes over the tree: first
- * everything that is no directory, so that a hard link never needs the location of an inode that is not written yet, then
- * the directories, children before parents. Inode numbers are given out in a pass before both, because a directory's
- * inode names its parent's number.
+ * Order of the image: super block, data and fragment blocks (as the contents stream by), inode
+ * table, directory table, fragment table, export table, ids, attributes. The inode table is written
+ * in two passes over the tree: first everything that is no directory, so that a hard link never
+ * needs the location of an inode that is not written yet, then the directories, children before
+ * parents. Inode numbers are given out in a pass before both, because a directory's inode names its
+ * parent's number.
  *
- * Overlay marks of the tree become attributes here: trusted.overlay.opaque, and an empty trusted.overlay.origin on
- * directories with whiteouts, without which a whiteout that has nothing below shows as a device. Attributes of the
- * same kind that came with the tar are dropped by the caller. trusted.casemate.* marks what the layers below must
- * complete (see docs/images.md).
+ * Overlay marks of the tree become attributes here: trusted.overlay.opaque, and an empty
+ * trusted.overlay.origin on directories with whiteouts, without which a whiteout that has nothing
+ * below shows as a device. Attributes of the same kind that came with the tar are dropped by the
+ * caller. trusted.casemate.* marks what the layers below must complete (see docs/images.md).
  */
 #include "host/image/squash.h"
 
@@ -37,7 +38,8 @@ enum { BACKLOG_PER_WORKER = 8, PADDING = 4096 };
 
 #define NO_XATTR 0xFFFFFFFFu
 
-/* sqfs_file_t over the inherited descriptor; remembers why it failed, libsquashfs only says "I/O". */
+/* sqfs_file_t over the inherited descriptor; remembers why it failed, libsquashfs only says "I/O".
+ */
 struct out_file {
     sqfs_file_t base;
     int fd;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Writes a squashfs image to an inherited descriptor: file contents as they stream by, then, from the finished tree, the
- * inodes, the directories and the tables. Only this file knows libsquashfs. Runs in the confined converter; a writer
- * belongs to one thread, the compression threads it starts are its own.
+ * Writes a squashfs image to an inherited descriptor: file contents as they stream by, then, from
+ * the finished tree, the inodes, the directories and the tables. Only this file knows libsquashfs.
+ * Runs in the confined converter; a writer belongs to one thread, the compression threads it starts
+ * are its own.
  */
 #pragma once
 
@@ -22,7 +23,8 @@ struct squash_options {
     unsigned workers;   /* compression threads */
 };
 
-/* A writer onto out_fd (empty, read-write, stays the caller's). Starts its threads here, before any input is read. */
+/* A writer onto out_fd (empty, read-write, stays the caller's). Starts its threads here, before any
+ * input is read. */
 int squash_new(int out_fd, const struct squash_options *options, struct squash **ret_squash,
                struct err *err);
 /* NULL is fine. Free it before the tree whose files it wrote. */

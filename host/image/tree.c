@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Tar gives entries in any order and squashfs wants children before parents, so that the names and metadata of a layer
- * are collected first. A directory's children form a red-black tree (tsearch): sorted for the writer and, unlike a hash
- * table, without a worst case that a hostile archive could choose.
+ * Tar gives entries in any order and squashfs wants children before parents, so that the names and
+ * metadata of a layer are collected first. A directory's children form a red-black tree (tsearch):
+ * sorted for the writer and, unlike a hash table, without a worst case that a hostile archive could
+ * choose.
  *
- * Names. A path is cleaned lexically ("a/./b", "a//b", "a/../b"; a leading "/" is dropped); what would climb above the
- * root is refused. A symlink of this layer in the middle of a path is followed within the root, as tar and containerd do
- * (images with "lib -> usr/lib" depend on it).
+ * Names. A path is cleaned lexically ("a/./b", "a//b", "a/../b"; a leading "/" is dropped); what
+ * would climb above the root is refused. A symlink of this layer in the middle of a path is
+ * followed within the root, as tar and containerd do (images with "lib -> usr/lib" depend on it).
  *
- * Overlay semantics. A whiteout speaks of the lower layers only, whichever of it and its namesake comes first (OCI
- * image-spec 1.1, layer.md): whiteout + directory is an opaque directory, whiteout + file is the file. A directory that
- * takes the place of something else in the same layer is opaque too, because applied in order the other thing had
- * removed the lower directory.
+ * Overlay semantics. A whiteout speaks of the lower layers only, whichever of it and its namesake
+ * comes first (OCI image-spec 1.1, layer.md): whiteout + directory is an opaque directory, whiteout
+ * + file is the file. A directory that takes the place of something else in the same layer is
+ * opaque too, because applied in order the other thing had removed the lower directory.
  */
 #include "host/image/tree.h"
 
@@ -292,7 +293,8 @@ static int enter_child(struct tree *t, struct tree_node *dir, const char *name, 
     return 0;
 }
 
-/* The directory at path (cleaned, n bytes of t->path); NULL when it is missing and not to be created. */
+/* The directory at path (cleaned, n bytes of t->path); NULL when it is missing and not to be
+ * created. */
 static int walk_to(struct tree *t, size_t n, bool create, struct tree_node **ret_dir,
                    struct err *err)
 {
@@ -334,8 +336,8 @@ static int walk_to(struct tree *t, size_t n, bool create, struct tree_node **ret
             continue;
         }
         if (!S_ISDIR(child->inode->mode))
-            return err_set(err, ERR_PROTOCOL, "entry '%.200s' lies below something that is no directory",
-                           t->path);
+            return err_set(err, ERR_PROTOCOL,
+                           "entry '%.200s' lies below something that is no directory", t->path);
         cur = child;
         p = rest;
     }
@@ -420,7 +422,8 @@ int tree_put(struct tree *t, const char *path, struct tree_inode *inode, struct 
     return put_node(t, dir, name, inode, err);
 }
 
-/* The inode that a hard link's target means: of this layer, or a mark that it is to be found below. */
+/* The inode that a hard link's target means: of this layer, or a mark that it is to be found below.
+ */
 static struct tree_inode *link_target(struct tree *t, const char *target, struct err *err)
 {
     size_t dir_len;

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A pod's network: a network namespace of its own, the CNI chain run on it, and for each interface that the chain made
- * there a tap device wired to it, to be handed to the pod's VM. Only this room knows CNI, netlink and the namespace files.
- * What was attached is on disk before it is acted on, so that it can be taken back after a restart or a reboot. Threads:
- * every function is thread-safe and may block until its deadline; calls for different pods run in parallel, calls for one
- * pod one after another. Deadlines as in common/base/clock.h. Addresses are in network byte order.
+ * A pod's network: a network namespace of its own, the CNI chain run on it, and for each interface
+ * that the chain made there a tap device wired to it, to be handed to the pod's VM. Only this room
+ * knows CNI, netlink and the namespace files. What was attached is on disk before it is acted on,
+ * so that it can be taken back after a restart or a reboot. Threads: every function is thread-safe
+ * and may block until its deadline; calls for different pods run in parallel, calls for one pod one
+ * after another. Deadlines as in common/base/clock.h. Addresses are in network byte order.
  */
 #pragma once
 
@@ -27,12 +28,15 @@ struct net_config {
     /* Where plugins are looked for, in order; none: /opt/cni/bin, /usr/libexec/cni, /usr/lib/cni */
     const char *const *bin_dirs;
     size_t n_bin_dirs;
-    const char *state_dir;     /* durable, the room's own: what is attached; made if missing (0700) */
-    const char *run_dir;       /* lost at a reboot, the room's own: namespace files; made if missing (0700) */
-    const char *conf_template; /* configuration with {{.PodCIDR}} for net_set_pod_cidr; NULL: none */
-    bool loopback_only;        /* while there is no configuration, pods run with loopback alone */
+    const char *state_dir; /* durable, the room's own: what is attached; made if missing (0700) */
+    const char
+        *run_dir; /* lost at a reboot, the room's own: namespace files; made if missing (0700) */
+    const char
+        *conf_template; /* configuration with {{.PodCIDR}} for net_set_pod_cidr; NULL: none */
+    bool loopback_only; /* while there is no configuration, pods run with loopback alone */
     int64_t plugin_timeout_ms; /* of one run of one plugin; 0: 60 s */
-    int64_t retry_ms;          /* first pause before a failed removal is repeated; 0: 2 s; doubles up to 5 min */
+    int64_t
+        retry_ms; /* first pause before a failed removal is repeated; 0: 2 s; doubles up to 5 min */
 };
 
 /* Makes the folders; starts the thread that repeats failed removals. config is copied. */
@@ -44,29 +48,31 @@ DEFINE_CLEANUP(net, struct net, net_free)
 
 struct net_status {
     bool ready;
-    bool loopback_only;             /* ready without any network */
-    char network[128];              /* name of the configuration that the next pod gets; "" if none */
-    char reason[NET_ERROR_SIZE];    /* why not ready; for people */
+    bool loopback_only;          /* ready without any network */
+    char network[128];           /* name of the configuration that the next pod gets; "" if none */
+    char reason[NET_ERROR_SIZE]; /* why not ready; for people */
 };
 /*
- * Whether the next pod would get a network. Looks at the configuration folder again when it has changed; asks the plugins
- * (STATUS, CNI 1.1) at most every few seconds.
+ * Whether the next pod would get a network. Looks at the configuration folder again when it has
+ * changed; asks the plugins (STATUS, CNI 1.1) at most every few seconds.
  */
 void net_get_status(struct net *net, int64_t deadline_ms, struct net_status *ret_status);
 
 /*
- * The node's pod CIDRs, comma separated ("10.1.2.0/24,fd00:1::/64"), as UpdateRuntimeConfig brings them: writes the
- * configuration that the template makes of them, unless the operator has one of his own. INVALID when a CIDR is none.
- * Without a template: nothing happens.
+ * The node's pod CIDRs, comma separated ("10.1.2.0/24,fd00:1::/64"), as UpdateRuntimeConfig brings
+ * them: writes the configuration that the template makes of them, unless the operator has one of
+ * his own. INVALID when a CIDR is none. Without a template: nothing happens.
  */
 int net_set_pod_cidr(struct net *net, const char *cidrs, struct err *err);
 
-/* ---- attaching ------------------------------------------------------------------------------------------------------ */
+/* ---- attaching
+ * ------------------------------------------------------------------------------------------------------
+ */
 
 struct net_port {
     const char *protocol; /* "tcp", "udp", "sctp" */
     uint16_t container_port;
-    uint16_t host_port; /* 0: no mapping */
+    uint16_t host_port;  /* 0: no mapping */
     const char *host_ip; /* NULL or "": all */
 };
 
@@ -83,7 +89,8 @@ struct net_pod {
     const char *uid;
     const struct net_port *ports;
     size_t n_ports;
-    /* kubernetes.io/ingress-bandwidth and egress-bandwidth are understood; all are passed on to plugins that ask */
+    /* kubernetes.io/ingress-bandwidth and egress-bandwidth are understood; all are passed on to
+     * plugins that ask */
     const struct net_pair *annotations;
     size_t n_annotations;
     const char *const *dns_servers;
@@ -126,7 +133,8 @@ struct net_iface {
     char name[NET_IFNAME_SIZE]; /* "eth0" first */
     uint8_t mac[NET_MAC_SIZE];
     uint32_t mtu;
-    int tap_fd;   /* with IFF_VNET_HDR; the tap lives as long as a descriptor of it; -1 after net_reopen */
+    int tap_fd;   /* with IFF_VNET_HDR; the tap lives as long as a descriptor of it; -1 after
+                     net_reopen */
     int vhost_fd; /* /dev/vhost-net; -1: this host has none */
     struct net_addr *addrs;
     size_t n_addrs;
@@ -136,7 +144,8 @@ struct net_iface {
     size_t n_neighbours;
 };
 
-/* A kernel setting of the namespace that the chain asked for (the tuning plugin), to be made in the guest. */
+/* A kernel setting of the namespace that the chain asked for (the tuning plugin), to be made in the
+ * guest. */
 struct net_sysctl {
     char *name;
     char *value;
@@ -155,7 +164,8 @@ struct net_attachment {
     char *network; /* name of the configuration; "" with loopback alone */
     struct net_iface *ifaces;
     size_t n_ifaces;
-    char (*ips)[NET_ADDR_TEXT]; /* the pod's addresses, primary one first, as PodSandboxStatus shows them */
+    char (*ips)[NET_ADDR_TEXT]; /* the pod's addresses, primary one first, as PodSandboxStatus shows
+                                   them */
     size_t n_ips;
     struct net_dns dns; /* as the plugins say; what the pod's own dns_config says goes before it */
     struct net_sysctl *sysctls;
@@ -169,32 +179,36 @@ void net_attachment_fini(struct net_attachment *attachment);
 #define cleanup_net_attachment CLEANUP(net_attachment_fini)
 
 /*
- * Makes the pod's namespace, runs the chain (ADD) and wires the taps. EXISTS when the pod has a network already.
- * UNAVAILABLE when there is no configuration and loopback_only is off. When a plugin refuses, hangs or talks nonsense the
- * error has its own words, and what it had done is taken back (DEL); what cannot be is repeated in the background.
+ * Makes the pod's namespace, runs the chain (ADD) and wires the taps. EXISTS when the pod has a
+ * network already. UNAVAILABLE when there is no configuration and loopback_only is off. When a
+ * plugin refuses, hangs or talks nonsense the error has its own words, and what it had done is
+ * taken back (DEL); what cannot be is repeated in the background.
  */
 int net_attach(struct net *net, const struct net_pod *pod, int64_t deadline_ms,
                struct net_attachment *ret_attachment, struct err *err);
 
 /*
- * The attachment of a pod whose VM lives on after a restart of the daemon: everything but the descriptors, which QEMU
- * holds. NOT_FOUND when there is none.
+ * The attachment of a pod whose VM lives on after a restart of the daemon: everything but the
+ * descriptors, which QEMU holds. NOT_FOUND when there is none.
  */
 int net_reopen(struct net *net, const char *pod_id, struct net_attachment *ret_attachment,
                struct err *err);
 
 /*
- * Runs the chain's removal (DEL) and removes the namespace. Success when there is nothing (any more). After a failure the
- * caller may repeat it, and the room does so by itself until it succeeds. The VM should be gone, or its network unused.
+ * Runs the chain's removal (DEL) and removes the namespace. Success when there is nothing (any
+ * more). After a failure the caller may repeat it, and the room does so by itself until it
+ * succeeds. The VM should be gone, or its network unused.
  */
 int net_detach(struct net *net, const char *pod_id, int64_t deadline_ms, struct err *err);
 
-/* Asks the plugins whether the pod's network is as they made it (CHECK, CNI 0.4.0). BAD_STATE with their words if not. */
+/* Asks the plugins whether the pod's network is as they made it (CHECK, CNI 0.4.0). BAD_STATE with
+ * their words if not. */
 int net_check(struct net *net, const char *pod_id, int64_t deadline_ms, struct err *err);
 
 /*
- * At start-up: detaches what belongs to none of the n pods (in the background when it does not succeed at once), removes
- * namespaces that nobody knows, and lets plugins collect garbage (GC, CNI 1.1). Never fails: what stays is logged.
+ * At start-up: detaches what belongs to none of the n pods (in the background when it does not
+ * succeed at once), removes namespaces that nobody knows, and lets plugins collect garbage (GC,
+ * CNI 1.1). Never fails: what stays is logged.
  */
 void net_gc(struct net *net, const char *const *pod_ids, size_t n, int64_t deadline_ms);
 

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation. Create, start and remove take the container's job slot (`busy`); stop and exec do not:
- * a signal does no harm to anything, and a second stop with a shorter grace must not wait for the first.
+ * Theory of operation. Create, start and remove take the container's job slot (`busy`); stop and
+ * exec do not: a signal does no harm to anything, and a second stop with a shorter grace must not
+ * wait for the first.
  *
- * The record is stored before the guest is asked (CREATING), and after each step that a client is told of. A
- * start stores nothing before it: a record CREATED whose process runs in the guest says enough.
- * Nor does a removal: until the record is deleted the container is EXITED, and removing may be repeated.
+ * The record is stored before the guest is asked (CREATING), and after each step that a client is
+ * told of. A start stores nothing before it: a record CREATED whose process runs in the guest says
+ * enough. Nor does a removal: until the record is deleted the container is EXITED, and removing may
+ * be repeated.
  */
 #include <signal.h>
 #include <stdlib.h>
@@ -56,8 +58,7 @@ static int insert(struct pod *pod, struct container *c, struct err *err)
     int result = 0;
 
     pthread_mutex_lock(&pod->mutex);
-    TAILQ_FOREACH(other, &pod->containers, entry)
-    {
+    TAILQ_FOREACH (other, &pod->containers, entry) {
         const Runtime__V1__ContainerMetadata *taken = other->facts->config->metadata;
         if (taken->attempt != name->attempt || strcmp(taken->name, name->name) != 0)
             continue;
@@ -308,8 +309,7 @@ int sandbox_container_start(struct sandbox_manager *mgr, const char *id, int64_t
     struct pod_use use = {0};
     int result;
 
-    if (manager_find_container(mgr, id, &c, err) != 0 ||
-        pod_use_begin(c->pod, &use, err) != 0)
+    if (manager_find_container(mgr, id, &c, err) != 0 || pod_use_begin(c->pod, &use, err) != 0)
         return -1;
     result = begin_start(c, err);
     if (result == 0) {
@@ -388,7 +388,8 @@ static int stop(const struct pod_use *use, struct container *c, int64_t grace_s,
     if (send_signal(use, c, SIGKILL, true, deadline_ms, err) != 0)
         return -1;
     if (!await_exit(c, clock_earlier(deadline_ms, clock_deadline(KILL_MS))))
-        return err_set(err, ERR_DEADLINE, "container %s was killed and has not ended", c->facts->id);
+        return err_set(err, ERR_DEADLINE, "container %s was killed and has not ended",
+                       c->facts->id);
     return 0;
 }
 
@@ -474,7 +475,8 @@ static int remove_in_guest(struct container *c, int64_t deadline_ms, struct err 
 
     if (pod_use_begin(c->pod, &use, err) != 0)
         return 0; /* no VM, nothing to remove */
-    result = guest_remove(use.guest, &process, manager_call_deadline(c->pod->mgr, deadline_ms), err);
+    result =
+        guest_remove(use.guest, &process, manager_call_deadline(c->pod->mgr, deadline_ms), err);
     pod_use_end(&use);
     if (result != 0 && err->code == ERR_UNAVAILABLE)
         return 0; /* the VM has ended */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation. Start from the default set (all when privileged); ALL in either list replaces it; then single
- * names are added, then dropped. Ambient names join every set, because the kernel keeps ambient within permitted and
- * inheritable.
+ * Theory of operation. Start from the default set (all when privileged); ALL in either list
+ * replaces it; then single names are added, then dropped. Ambient names join every set, because the
+ * kernel keeps ambient within permitted and inheritable.
  */
 #include <string.h>
 #include <strings.h>
@@ -11,14 +11,46 @@
 #include "host/sandbox/cricaps.h"
 
 static const char *const names[CRICAPS_COUNT] = {
-    "CHOWN",        "DAC_OVERRIDE",    "DAC_READ_SEARCH",  "FOWNER",        "FSETID",
-    "KILL",         "SETGID",          "SETUID",           "SETPCAP",       "LINUX_IMMUTABLE",
-    "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN",      "NET_RAW",       "IPC_LOCK",
-    "IPC_OWNER",    "SYS_MODULE",      "SYS_RAWIO",        "SYS_CHROOT",    "SYS_PTRACE",
-    "SYS_PACCT",    "SYS_ADMIN",       "SYS_BOOT",         "SYS_NICE",      "SYS_RESOURCE",
-    "SYS_TIME",     "SYS_TTY_CONFIG",  "MKNOD",            "LEASE",         "AUDIT_WRITE",
-    "AUDIT_CONTROL", "SETFCAP",        "MAC_OVERRIDE",     "MAC_ADMIN",     "SYSLOG",
-    "WAKE_ALARM",   "BLOCK_SUSPEND",   "AUDIT_READ",       "PERFMON",       "BPF",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
     "CHECKPOINT_RESTORE",
 };
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Capabilities by name: containerd's default set and what a CRI request makes of it. Bit masks, bit n for capability
- * number n of capabilities(7). Pure functions; thread-safe.
+ * Capabilities by name: containerd's default set and what a CRI request makes of it. Bit masks, bit
+ * n for capability number n of capabilities(7). Pure functions; thread-safe.
  */
 #pragma once
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Theory of operation. Bytes collect in the tail until a newline ends the line (F) or another byte
- * would make it longer than CRILOG_MAX_LINE (P): a line of exactly that size that ends there is F, as
- * with containerd. The tail is not part of the log: `offset` stays at its first byte, so that a
+ * would make it longer than CRILOG_MAX_LINE (P): a line of exactly that size that ends there is F,
+ * as with containerd. The tail is not part of the log: `offset` stays at its first byte, so that a
  * successor reads it again.
  */
 #include <string.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Splits one stream of a container's output into the lines of a CRI log: "TIME stdout F text\n", with
- * tag P for a piece of a line that has not ended. Only this file knows that format (Kubernetes
+ * Splits one stream of a container's output into the lines of a CRI log: "TIME stdout F text\n",
+ * with tag P for a piece of a line that has not ended. Only this file knows that format (Kubernetes
  * design "CRI logging": RFC3339Nano, stream, tag, text). Pure: bytes in, bytes out. One thread at a
  * time. A line is stamped with the time of the chunk that its first byte came in.
  */
@@ -29,9 +29,9 @@ struct crilog {
 void crilog_init(struct crilog *log, const char *stream, uint64_t offset);
 
 /*
- * Takes n bytes written at time_ns and appends the lines that are now complete to out; log->offset moves on with them.
- * On failure (out is full, memory) log and out are no longer in step: start again at an offset that is known to
- * be in the log.
+ * Takes n bytes written at time_ns and appends the lines that are now complete to out; log->offset
+ * moves on with them. On failure (out is full, memory) log and out are no longer in step: start
+ * again at an offset that is known to be in the log.
  */
 int crilog_feed(struct crilog *log, int64_t time_ns, const uint8_t *bytes, size_t n,
                 struct buf *out, struct err *err);

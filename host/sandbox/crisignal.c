@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation. CRI numbers signals in an order of its own, images write them as text, the agent
- * takes Linux's numbers. The table has CRI's order up to SIGXFSZ; from SIGRTMIN (35) on, CRI's number is
- * Linux's plus one.
+ * Theory of operation. CRI numbers signals in an order of its own, images write them as text, the
+ * agent takes Linux's numbers. The table has CRI's order up to SIGXFSZ; from SIGRTMIN (35) on,
+ * CRI's number is Linux's plus one.
  */
 #include <signal.h>
 #include <string.h>
@@ -19,41 +19,18 @@ static const struct {
     const char *name;
     unsigned signo;
 } signals[] = {
-    {"", 0},
-    {"ABRT", SIGABRT},
-    {"ALRM", SIGALRM},
-    {"BUS", SIGBUS},
-    {"CHLD", SIGCHLD},
-    {"CLD", SIGCHLD},
-    {"CONT", SIGCONT},
-    {"FPE", SIGFPE},
-    {"HUP", SIGHUP},
-    {"ILL", SIGILL},
-    {"INT", SIGINT},
-    {"IO", SIGIO},
-    {"IOT", SIGABRT},
-    {"KILL", SIGKILL},
-    {"PIPE", SIGPIPE},
-    {"POLL", SIGIO},
-    {"PROF", SIGPROF},
-    {"PWR", SIGPWR},
-    {"QUIT", SIGQUIT},
-    {"SEGV", SIGSEGV},
-    {"STKFLT", SIGSTKFLT},
-    {"STOP", SIGSTOP},
-    {"SYS", SIGSYS},
-    {"TERM", SIGTERM},
-    {"TRAP", SIGTRAP},
-    {"TSTP", SIGTSTP},
-    {"TTIN", SIGTTIN},
-    {"TTOU", SIGTTOU},
-    {"URG", SIGURG},
-    {"USR1", SIGUSR1},
-    {"USR2", SIGUSR2},
-    {"VTALRM", SIGVTALRM},
-    {"WINCH", SIGWINCH},
-    {"XCPU", SIGXCPU},
-    {"XFSZ", SIGXFSZ},
+    {"", 0},           {"ABRT", SIGABRT},     {"ALRM", SIGALRM},
+    {"BUS", SIGBUS},   {"CHLD", SIGCHLD},     {"CLD", SIGCHLD},
+    {"CONT", SIGCONT}, {"FPE", SIGFPE},       {"HUP", SIGHUP},
+    {"ILL", SIGILL},   {"INT", SIGINT},       {"IO", SIGIO},
+    {"IOT", SIGABRT},  {"KILL", SIGKILL},     {"PIPE", SIGPIPE},
+    {"POLL", SIGIO},   {"PROF", SIGPROF},     {"PWR", SIGPWR},
+    {"QUIT", SIGQUIT}, {"SEGV", SIGSEGV},     {"STKFLT", SIGSTKFLT},
+    {"STOP", SIGSTOP}, {"SYS", SIGSYS},       {"TERM", SIGTERM},
+    {"TRAP", SIGTRAP}, {"TSTP", SIGTSTP},     {"TTIN", SIGTTIN},
+    {"TTOU", SIGTTOU}, {"URG", SIGURG},       {"USR1", SIGUSR1},
+    {"USR2", SIGUSR2}, {"VTALRM", SIGVTALRM}, {"WINCH", SIGWINCH},
+    {"XCPU", SIGXCPU}, {"XFSZ", SIGXFSZ},
 };
 
 /* "RTMIN", "RTMIN+3", "RTMAX-1"; 0 for anything else. */

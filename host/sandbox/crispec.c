@@ -2,13 +2,14 @@
 /*
  * Theory of operation. The request's nested messages are made in one arena (a list of blocks, freed
  * together); strings that exist are pointed to. Rules, each with its source:
- * - command and args over entrypoint and cmd: CRI's comments on ContainerConfig (a command drops the
- *   image's cmd);
- * - environment: a default PATH, TERM with a terminal, HOSTNAME, then the image's, then CRI's, a later value
- *   taking the place of an earlier one (containerd);
- * - user: run_as_user or run_as_username, with run_as_group after a colon, else the image's, resolved in the
- *   container's own files by the agent (OCI image-spec 1.1, config "User");
- * - CPU shares to weight and the other conversions from cgroup v1's values: the formulas of the OCI runtimes.
+ * - command and args over entrypoint and cmd: CRI's comments on ContainerConfig (a command drops
+ * the image's cmd);
+ * - environment: a default PATH, TERM with a terminal, HOSTNAME, then the image's, then CRI's, a
+ * later value taking the place of an earlier one (containerd);
+ * - user: run_as_user or run_as_username, with run_as_group after a colon, else the image's,
+ * resolved in the container's own files by the agent (OCI image-spec 1.1, config "User");
+ * - CPU shares to weight and the other conversions from cgroup v1's values: the formulas of the OCI
+ * runtimes.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -213,8 +214,8 @@ static int build_user(struct crispec *spec, const container_config *config,
 
     casemate__agent__v1__user__init(user);
     spec->process.user = user;
-    if (security != NULL && security->supplemental_groups_policy ==
-                                RUNTIME__V1__SUPPLEMENTAL_GROUPS_POLICY__Strict) {
+    if (security != NULL &&
+        security->supplemental_groups_policy == RUNTIME__V1__SUPPLEMENTAL_GROUPS_POLICY__Strict) {
         user->uid = (uint32_t)security->run_as_user->value;
         user->gid = (uint32_t)security->run_as_group->value;
     } else if (build_user_name(spec, security, image, err) != 0) {
@@ -289,7 +290,8 @@ static int build_process(struct crispec *spec, const struct crispec_input *input
     return 0;
 }
 
-/* The image's layers, each file system once: of a layer that is there twice the upper place counts. */
+/* The image's layers, each file system once: of a layer that is there twice the upper place counts.
+ */
 static int build_rootfs(struct crispec *spec, const struct crispec_input *input, struct err *err)
 {
     const struct image *image = input->image;

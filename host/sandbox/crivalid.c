@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation. One table per message: a field, a test that says whether the client asked for
- * something that cannot be had, and why it cannot. What is not in a table is honoured (docs/CRI.md lists where)
- * or means nothing where there is no process it could apply to: a pod has no pause container here, so
- * its run_as_user, seccomp and readonly_rootfs apply to nobody.
+ * Theory of operation. One table per message: a field, a test that says whether the client asked
+ * for something that cannot be had, and why it cannot. What is not in a table is honoured
+ * (docs/CRI.md lists where) or means nothing where there is no process it could apply to: a pod has
+ * no pause container here, so its run_as_user, seccomp and readonly_rootfs apply to nobody.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -52,15 +52,17 @@ static int check_namespaces(const Runtime__V1__NamespaceOption *option, const ch
     if (option == NULL)
         return 0;
     if (option->network == RUNTIME__V1__NAMESPACE_MODE__NODE)
-        return err_set(err, ERR_UNSUPPORTED,
-                       "%s.network: NODE: a pod in a virtual machine cannot have the host's network; "
-                       "run it under another RuntimeClass",
-                       where);
+        return err_set(
+            err, ERR_UNSUPPORTED,
+            "%s.network: NODE: a pod in a virtual machine cannot have the host's network; "
+            "run it under another RuntimeClass",
+            where);
     if (option->network != RUNTIME__V1__NAMESPACE_MODE__POD)
         return err_set(err, ERR_INVALID, "%s.network: must be POD or NODE", where);
     if (option->ipc == RUNTIME__V1__NAMESPACE_MODE__NODE)
         return err_set(err, ERR_UNSUPPORTED,
-                       "%s.ipc: NODE: a pod in a virtual machine cannot have the host's IPC", where);
+                       "%s.ipc: NODE: a pod in a virtual machine cannot have the host's IPC",
+                       where);
     if (option->ipc != RUNTIME__V1__NAMESPACE_MODE__POD &&
         option->ipc != RUNTIME__V1__NAMESPACE_MODE__CONTAINER)
         return err_set(err, ERR_INVALID, "%s.ipc: must be POD or NODE", where);
@@ -143,7 +145,8 @@ static const struct {
     {"port_mappings", host_ports, "host ports need a pod network, which is not provided yet"},
     {"dns_config", pod_dns, "needs a pod network, which is not provided yet"},
     {"windows", pod_windows, "this is a Linux runtime"},
-    {"linux.security_context.selinux_options", pod_selinux, "SELinux is not available in the guest"},
+    {"linux.security_context.selinux_options", pod_selinux,
+     "SELinux is not available in the guest"},
     {"linux.security_context.apparmor", pod_apparmor, "AppArmor is not available in the guest"},
 };
 
@@ -284,7 +287,8 @@ static const struct {
     {"devices", has_devices, "host devices are not provided"},
     {"CDI_devices", has_cdi, "host devices are not provided"},
     {"windows", has_windows, "this is a Linux runtime"},
-    {"linux.security_context.selinux_options", has_selinux, "SELinux is not available in the guest"},
+    {"linux.security_context.selinux_options", has_selinux,
+     "SELinux is not available in the guest"},
     {"linux.security_context.apparmor", has_apparmor, "AppArmor is not available in the guest"},
     {"linux.security_context.seccomp", has_seccomp, "seccomp profiles are not provided yet"},
     {"linux.security_context.supplemental_groups_policy", has_strict_groups,
@@ -300,8 +304,9 @@ static int check_user(const container_security *security, struct err *err)
     bool username = *security->run_as_username != '\0';
 
     if (user && username)
-        return err_set(err, ERR_INVALID,
-                       "linux.security_context: run_as_user and run_as_username exclude each other");
+        return err_set(
+            err, ERR_INVALID,
+            "linux.security_context: run_as_user and run_as_username exclude each other");
     if (security->run_as_group != NULL && !user && !username)
         return err_set(err, ERR_INVALID,
                        "linux.security_context.run_as_group: needs run_as_user or run_as_username");

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Every field of a pod's and a container's CRI configuration: honoured, harmless where there is nothing to
- * honour, or refused by name. Pure functions over decoded messages, thread-safe. INVALID: contradicts
- * CRI itself; UNSUPPORTED: valid, not provided here.
+ * Every field of a pod's and a container's CRI configuration: honoured, harmless where there is
+ * nothing to honour, or refused by name. Pure functions over decoded messages, thread-safe.
+ * INVALID: contradicts CRI itself; UNSUPPORTED: valid, not provided here.
  */
 #pragma once
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation. A layer is attached to a VM once, however many containers use it; its serial is
- * made of its diff id, so a successor of this process can tell the disks apart. A disk that nobody
- * uses stays attached: a restarted container finds it, and detaching costs a round trip through the guest.
- * Only when more than MAX_IDLE are idle does a release detach, best effort.
+ * Theory of operation. A layer is attached to a VM once, however many containers use it; its serial
+ * is made of its diff id, so a successor of this process can tell the disks apart. A disk that
+ * nobody uses stays attached: a restarted container finds it, and detaching costs a round trip
+ * through the guest. Only when more than MAX_IDLE are idle does a release detach, best effort.
  *
  * Attaching takes place without the mutex; `attaching` keeps others from attaching the same layer.
  */
@@ -33,8 +33,7 @@ static struct pod_disk *find_disk(struct pod *pod, const char *serial)
 {
     struct pod_disk *disk;
 
-    LIST_FOREACH(disk, &pod->disks, entry)
-    {
+    LIST_FOREACH (disk, &pod->disks, entry) {
         if (strcmp(disk->serial, serial) == 0)
             return disk;
     }
@@ -48,8 +47,8 @@ static void drop_disk(struct pod_disk *disk)
 }
 
 /*
- * The disk of that serial with one more user, mutex held: waits while another attaches it. *ret_new: it is to be
- * attached by the caller.
+ * The disk of that serial with one more user, mutex held: waits while another attaches it.
+ * *ret_new: it is to be attached by the caller.
  */
 static struct pod_disk *claim_disk(struct pod *pod, const char *serial, int64_t deadline_ms,
                                    bool *ret_new, struct err *err)
@@ -127,14 +126,14 @@ int pod_disk_acquire(struct pod *pod, struct vm *vm, struct image_service *image
     return result == 0 ? 0 : err_prefix(err, "layer %s", serial);
 }
 
-/* An idle disk that is one too many, now `attaching` (out of bounds for others); NULL: none. Mutex held. */
+/* An idle disk that is one too many, now `attaching` (out of bounds for others); NULL: none. Mutex
+ * held. */
 static struct pod_disk *pick_surplus(struct pod *pod)
 {
     struct pod_disk *disk, *idle = NULL;
     unsigned n = 0;
 
-    LIST_FOREACH(disk, &pod->disks, entry)
-    {
+    LIST_FOREACH (disk, &pod->disks, entry) {
         if (disk->refs > 0 || disk->attaching)
             continue;
         n++;
@@ -186,8 +185,8 @@ void pod_disks_release(struct pod *pod, char *const *serials, size_t n)
         if (disk != NULL && disk->refs > 0)
             disk->refs--;
     }
-    LIST_FOREACH(disk, &pod->disks, entry)
-    idle += disk->refs == 0;
+    LIST_FOREACH (disk, &pod->disks, entry)
+        idle += disk->refs == 0;
     pthread_mutex_unlock(&pod->mutex);
     if (idle > MAX_IDLE)
         detach_surplus(pod);
@@ -210,8 +209,7 @@ int pod_disks_reload(struct pod *pod, struct vm *vm, struct err *err)
         disk->lun = disks[i].lun;
         LIST_INSERT_HEAD(&pod->disks, disk, entry);
     }
-    TAILQ_FOREACH(c, &pod->containers, entry)
-    {
+    TAILQ_FOREACH (c, &pod->containers, entry) {
         for (size_t i = 0; i < c->facts->n_disks; i++) {
             struct pod_disk *disk = find_disk(pod, c->facts->disks[i]);
             if (disk != NULL)

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation. A worker starts the process and waits for its end; meanwhile the loop collects both streams
- * into bounded buffers and acknowledges them, so that a command that writes much does not stall on the agent's
- * ring. Beyond the limit bytes are dropped and acknowledged all the same. A command that is out of time is killed and
- * removed, with everything it forked, before the call fails.
+ * Theory of operation. A worker starts the process and waits for its end; meanwhile the loop
+ * collects both streams into bounded buffers and acknowledges them, so that a command that writes
+ * much does not stall on the agent's ring. Beyond the limit bytes are dropped and acknowledged all
+ * the same. A command that is out of time is killed and removed, with everything it forked, before
+ * the call fails.
  */
 #include <pthread.h>
 #include <signal.h>
@@ -159,7 +160,8 @@ static int start_process(struct exec *exec, const struct container *c,
     Casemate__Agent__V1__Process process;
 
     if (c->facts->process == NULL)
-        return err_set(err, ERR_BAD_STATE, "container %s was made by another release", c->facts->id);
+        return err_set(err, ERR_BAD_STATE, "container %s was made by another release",
+                       c->facts->id);
     process = *c->facts->process;
     process.args = (char **)(uintptr_t)spec->args;
     process.n_args = spec->n_args;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation. What a client said is kept as its message, decoded once from a copy of its bytes and never
- * changed: snapshots point into it and hold a reference, so a list of hundreds copies nothing.
+ * Theory of operation. What a client said is kept as its message, decoded once from a copy of its
+ * bytes and never changed: snapshots point into it and hold a reference, so a list of hundreds
+ * copies nothing.
  */
 #include <stdlib.h>
 #include <string.h>

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation. A pump lives on the loop; everything here that touches one goes there. What the loop hears
- * (an exit) goes the other way as a job for a worker, which records it. A pump that has brought all output into
- * the log is freed with the exit; one whose output has not ended goes on until the container is removed.
+ * Theory of operation. A pump lives on the loop; everything here that touches one goes there. What
+ * the loop hears (an exit) goes the other way as a job for a worker, which records it. A pump that
+ * has brought all output into the log is freed with the exit; one whose output has not ended goes
+ * on until the container is removed.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -209,8 +210,8 @@ static void reopen_on_loop(void *arg)
     struct reopen_errand *errand = arg;
 
     if (errand->c->pump == NULL)
-        errand->result = err_set(&errand->err, ERR_BAD_STATE, "container %s has exited",
-                                 errand->c->facts->id);
+        errand->result =
+            err_set(&errand->err, ERR_BAD_STATE, "container %s has exited", errand->c->facts->id);
     else
         errand->result = logpump_reopen(errand->c->pump, &errand->err);
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation. A snapshot holds a reference of the facts and copies of the few texts that change, in one
- * owner block. Lists are made pod by pod: each pod is consistent in itself, the list as a whole need not be. No guest
- * is asked, ever.
+ * Theory of operation. A snapshot holds a reference of the facts and copies of the few texts that
+ * change, in one owner block. Lists are made pod by pod: each pod is consistent in itself, the list
+ * as a whole need not be. No guest is asked, ever.
  */
 #include <dirent.h>
 #include <fcntl.h>
@@ -285,15 +285,14 @@ static int list_pod(struct pod *pod, const Runtime__V1__ContainerFilter *filter,
     void *grown;
 
     pthread_mutex_lock(&pod->mutex);
-    TAILQ_FOREACH(c, &pod->containers, entry)
-    n++;
+    TAILQ_FOREACH (c, &pod->containers, entry)
+        n++;
     grown = reallocarray(list->items, list->n + n + 1, sizeof(*list->items));
     if (grown == NULL)
         result = err_no_memory(err);
     else
         list->items = grown;
-    TAILQ_FOREACH(c, &pod->containers, entry)
-    {
+    TAILQ_FOREACH (c, &pod->containers, entry) {
         if (result != 0 || !container_passes(c, filter))
             continue;
         result = fill_container(c, &list->items[list->n], err);

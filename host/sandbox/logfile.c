@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation. An append is two writes: first the checkpoint says "this inode has base bytes;
- * with end bytes, the output before after[] is in it, before that the output before before[]", then the
- * lines are appended. Both go to the page cache, which outlives the process. Whoever comes next finds
- * the file by its inode, also under another name in the same folder (rotation renames it), and compares
- * its size: `end` or more, the append happened; less, it did not, or not whole, and what there is of
- * it is cut off. The checkpoint is one pwrite within one page, so a kill leaves the old or the new one; a
- * checksum guards against everything else.
+ * Theory of operation. An append is two writes: first the checkpoint says "this inode has base
+ * bytes; with end bytes, the output before after[] is in it, before that the output before
+ * before[]", then the lines are appended. Both go to the page cache, which outlives the process.
+ * Whoever comes next finds the file by its inode, also under another name in the same folder
+ * (rotation renames it), and compares its size: `end` or more, the append happened; less, it did
+ * not, or not whole, and what there is of it is cut off. The checkpoint is one pwrite within one
+ * page, so a kill leaves the old or the new one; a checksum guards against everything else.
  *
- * The log's folder is the kubelet's, what is below it may be somebody else's: every path is resolved with
- * openat2 below the pod's log directory.
+ * The log's folder is the kubelet's, what is below it may be somebody else's: every path is
+ * resolved with openat2 below the pod's log directory.
  */
 #include <dirent.h>
 #include <fcntl.h>
@@ -39,8 +39,8 @@ struct checkpoint {
 };
 
 struct logfile {
-    int dir_fd;        /* the pod's log directory */
-    int fd;            /* the log, O_APPEND */
+    int dir_fd; /* the pod's log directory */
+    int fd;     /* the log, O_APPEND */
     int checkpoint_fd;
     char *path; /* of the log, below dir_fd */
     uint64_t offsets[LOGFILE_STREAMS];
@@ -104,7 +104,8 @@ static int open_log(const struct logfile *file, int *ret_fd, struct err *err)
                                      O_WRONLY | O_APPEND | O_CREAT | O_NOCTTY | O_NONBLOCK, 0640);
 
     if (fd < 0 && (errno == EXDEV || errno == ELOOP))
-        return err_set(err, ERR_INVALID, "log path '%s' leads out of the log directory", file->path);
+        return err_set(err, ERR_INVALID, "log path '%s' leads out of the log directory",
+                       file->path);
     if (fd < 0)
         return err_set_errno(err, errno, "log '%s'", file->path);
     if (fstat(fd, &st) != 0)
@@ -156,8 +157,8 @@ static void recover(struct logfile *file, const struct checkpoint *cp)
     struct stat st;
 
     /*
-     * A file that is gone, or that somebody else made shorter, cannot say: the append is what a process does
-     * most of the time after it wrote the checkpoint, so it is taken to have happened.
+     * A file that is gone, or that somebody else made shorter, cannot say: the append is what a
+     * process does most of the time after it wrote the checkpoint, so it is taken to have happened.
      */
     if (fd >= 0 && fstat(fd, &st) == 0) {
         uint64_t size = (uint64_t)st.st_size;
@@ -216,8 +217,7 @@ static int open_all(struct logfile *file, const struct logfile_spec *spec, bool 
     file->dir_fd = open(spec->dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (file->dir_fd < 0)
         return err_set_errno(err, errno, "log directory '%s'", spec->dir);
-    file->checkpoint_fd =
-        open(spec->checkpoint, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    file->checkpoint_fd = open(spec->checkpoint, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (file->checkpoint_fd < 0)
         return err_set_errno(err, errno, "log checkpoint '%s'", spec->checkpoint);
     memcpy(file->offsets, spec->initial, sizeof(file->offsets));

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A container's log file, appended to so that a process killed at any instruction can say afterwards
- * which bytes of the container's output are in it. Only this file knows the checkpoint's format. One
- * thread at a time; blocks on the disk. Offsets count bytes of the container's streams, 0 stdout,
- * 1 stderr.
+ * A container's log file, appended to so that a process killed at any instruction can say
+ * afterwards which bytes of the container's output are in it. Only this file knows the checkpoint's
+ * format. One thread at a time; blocks on the disk. Offsets count bytes of the container's streams,
+ * 0 stdout, 1 stderr.
  */
 #pragma once
 
@@ -26,9 +26,9 @@ struct logfile_spec {
 };
 
 /*
- * Opens or makes the log (0640). ret_offsets: the first byte of each stream that is not in the log, as the
- * checkpoint has it, *ret_known: there was one (else they are spec->initial). A half-written end of a killed
- * predecessor is cut off. INVALID when path leads out of dir.
+ * Opens or makes the log (0640). ret_offsets: the first byte of each stream that is not in the log,
+ * as the checkpoint has it, *ret_known: there was one (else they are spec->initial). A half-written
+ * end of a killed predecessor is cut off. INVALID when path leads out of dir.
  */
 int logfile_open(const struct logfile_spec *spec, struct logfile **ret_file,
                  uint64_t ret_offsets[LOGFILE_STREAMS], bool *ret_known, struct err *err);
@@ -37,8 +37,8 @@ DEFINE_CLEANUP(logfile, struct logfile, logfile_free)
 #define cleanup_logfile CLEANUP(logfile_cleanup_)
 
 /*
- * Appends n bytes of formatted lines; with them all output before `offsets` is in the log. On failure
- * nothing was appended.
+ * Appends n bytes of formatted lines; with them all output before `offsets` is in the log. On
+ * failure nothing was appended.
  */
 int logfile_append(struct logfile *file, const void *bytes, size_t n,
                    const uint64_t offsets[LOGFILE_STREAMS], struct err *err);

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Theory of operation. Each stream is one ReadOutput call whose chunks go through a crilog and are
- * appended to the file at once: what is not in the file is in the agent. Acknowledgements are batched
- * (64 KiB, or 100 ms after the first byte), one in flight, and only ever name offsets that the file has
- * (write(2) done). A line that has not ended is not acknowledged: a successor reads it again.
+ * appended to the file at once: what is not in the file is in the agent. Acknowledgements are
+ * batched (64 KiB, or 100 ms after the first byte), one in flight, and only ever name offsets that
+ * the file has (write(2) done). A line that has not ended is not acknowledged: a successor reads it
+ * again.
  *
  * Anything that goes wrong with the file (full disk, no memory for the lines) is answered in one
  * way: both streams are given up and begun again after a second at the file's offsets. The agent's

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Follows one container: its output into its log, acknowledged to the agent when it is there, and its exit. When
- * the exit is known and all output is in the log (or has not come for a bounded time) it says so,
- * once. A failing disk holds output back and is tried again. Lives on the loop's thread; only
- * logpump_new may be called elsewhere, before logpump_begin.
+ * Follows one container: its output into its log, acknowledged to the agent when it is there, and
+ * its exit. When the exit is known and all output is in the log (or has not come for a bounded
+ * time) it says so, once. A failing disk holds output back and is tried again. Lives on the loop's
+ * thread; only logpump_new may be called elsewhere, before logpump_begin.
  */
 #pragma once
 
@@ -19,11 +19,11 @@ struct logpump;
 
 struct logpump_config {
     struct loop *loop;
-    struct guest *guest;         /* a reference is taken */
-    const char *container_id;    /* copied */
-    const char *pod_id;          /* copied, for the log */
-    bool tty;                    /* stdout only */
-    struct logfile *file;        /* taken; NULL: output is drained and dropped */
+    struct guest *guest;               /* a reference is taken */
+    const char *container_id;          /* copied */
+    const char *pod_id;                /* copied, for the log */
+    bool tty;                          /* stdout only */
+    struct logfile *file;              /* taken; NULL: output is drained and dropped */
     uint64_t offsets[LOGFILE_STREAMS]; /* where to go on reading */
     /* The end; exit NULL when the agent was lost (err says how). Not after logpump_free. */
     void (*on_exit)(void *arg, const struct guest_exit *exit, const struct err *err);

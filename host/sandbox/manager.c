@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation. The manager's list of pods is the only table: a lookup walks it, which for the
- * hundreds of pods that a node runs costs less than keeping indices true. A pod leaves the list
+ * Theory of operation. The manager's list of pods is the only table: a lookup walks it, which for
+ * the hundreds of pods that a node runs costs less than keeping indices true. A pod leaves the list
  * last, when nothing of it is left, so its name stays taken as long as anything is.
  *
  * References keep memory, `operations` keeps a VM: whoever talks to a guest holds a pod_use, and
- * pod_end_vm waits for those after it has killed the VM, which makes all of their calls fail at once.
+ * pod_end_vm waits for those after it has killed the VM, which makes all of their calls fail at
+ * once.
  */
 #include <assert.h>
 #include <limits.h>
@@ -139,12 +140,12 @@ int manager_add_pod(struct sandbox_manager *mgr, struct pod *pod, struct err *er
     int result = 0;
 
     pthread_mutex_lock(&mgr->mutex);
-    TAILQ_FOREACH(other, &mgr->pods, entry)
-    {
+    TAILQ_FOREACH (other, &mgr->pods, entry) {
         if (!same_name(pod, other))
             continue;
-        result = err_set(err, ERR_EXISTS, "pod '%s' of namespace '%s', uid '%s', attempt %u exists: %s",
-                         name->name, name->namespace_, name->uid, name->attempt, other->facts->id);
+        result =
+            err_set(err, ERR_EXISTS, "pod '%s' of namespace '%s', uid '%s', attempt %u exists: %s",
+                    name->name, name->namespace_, name->uid, name->attempt, other->facts->id);
         break;
     }
     if (result == 0)
@@ -169,13 +170,13 @@ int manager_all_pods(struct sandbox_manager *mgr, struct pod ***ret_pods, size_t
     size_t n = 0;
 
     pthread_mutex_lock(&mgr->mutex);
-    TAILQ_FOREACH(pod, &mgr->pods, entry)
-    n++;
+    TAILQ_FOREACH (pod, &mgr->pods, entry)
+        n++;
     pods = calloc(n + 1, sizeof(struct pod *));
     if (pods != NULL) {
         n = 0;
-        TAILQ_FOREACH(pod, &mgr->pods, entry)
-        pods[n++] = pod_ref(pod);
+        TAILQ_FOREACH (pod, &mgr->pods, entry)
+            pods[n++] = pod_ref(pod);
     }
     pthread_mutex_unlock(&mgr->mutex);
     if (pods == NULL)
@@ -219,8 +220,7 @@ int manager_find_pod(struct sandbox_manager *mgr, const char *id, struct pod **r
     if (!may_be_id(id))
         return err_set(err, ERR_NOT_FOUND, "no pod '%s'", id);
     pthread_mutex_lock(&mgr->mutex);
-    TAILQ_FOREACH(pod, &mgr->pods, entry)
-    {
+    TAILQ_FOREACH (pod, &mgr->pods, entry) {
         if (!text_has_prefix(pod->facts->id, id) || !pod_visible(pod))
             continue;
         matches++;
@@ -244,8 +244,7 @@ static unsigned match_containers(struct pod *pod, const char *id, struct contain
     unsigned matches = 0;
 
     pthread_mutex_lock(&pod->mutex);
-    TAILQ_FOREACH(c, &pod->containers, entry)
-    {
+    TAILQ_FOREACH (c, &pod->containers, entry) {
         if (c->state == CTR_CREATING || !text_has_prefix(c->facts->id, id))
             continue;
         matches++;
@@ -286,13 +285,13 @@ struct container **pod_containers(struct pod *pod, size_t *ret_n)
     size_t n = 0;
 
     pthread_mutex_lock(&pod->mutex);
-    TAILQ_FOREACH(c, &pod->containers, entry)
-    n++;
+    TAILQ_FOREACH (c, &pod->containers, entry)
+        n++;
     list = calloc(n + 1, sizeof(struct container *));
     n = 0;
     if (list != NULL) {
-        TAILQ_FOREACH(c, &pod->containers, entry)
-        list[n++] = container_ref(c);
+        TAILQ_FOREACH (c, &pod->containers, entry)
+            list[n++] = container_ref(c);
     }
     pthread_mutex_unlock(&pod->mutex);
     *ret_n = n;
@@ -473,8 +472,8 @@ static int copy_config(struct sandbox_manager *mgr, const struct sandbox_config 
     mgr->pods_run_dir = text_printf("%s/vm", from->run_dir);
     mgr->logs_run_dir = text_printf("%s/log", from->run_dir);
     mgr->pods_state_dir = text_printf("%s/disk", from->state_dir);
-    mgr->scratch_template = text_printf("%s/scratch-%llu.ext4", from->state_dir,
-                                        (unsigned long long)to->scratch_bytes);
+    mgr->scratch_template =
+        text_printf("%s/scratch-%llu.ext4", from->state_dir, (unsigned long long)to->scratch_bytes);
     if (to->state_dir == NULL || to->run_dir == NULL || to->kernel == NULL || to->initrd == NULL ||
         to->handlers == NULL || mgr->pods_run_dir == NULL || mgr->logs_run_dir == NULL ||
         mgr->pods_state_dir == NULL || mgr->scratch_template == NULL)
@@ -514,8 +513,8 @@ static void quiet_pod(struct pod *pod)
         pod_watch_vm(pod, NULL);
     if (pod->guest != NULL)
         guest_close(pod->guest);
-    TAILQ_FOREACH(c, &pod->containers, entry)
-    container_unfollow(c, false);
+    TAILQ_FOREACH (c, &pod->containers, entry)
+        container_unfollow(c, false);
 }
 
 /* Forgets a pod that runs on. */
@@ -537,8 +536,8 @@ void sandbox_manager_free(struct sandbox_manager *mgr)
 
     if (mgr == NULL)
         return;
-    TAILQ_FOREACH(pod, &mgr->pods, entry)
-    quiet_pod(pod);
+    TAILQ_FOREACH (pod, &mgr->pods, entry)
+        quiet_pod(pod);
     workers_free(steal_ptr(&mgr->workers));
     while ((pod = TAILQ_FIRST(&mgr->pods)) != NULL)
         release_pod(mgr, pod);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Inside of host/sandbox: the objects and what may be done to them. A manager holds pods, a pod holds
- * containers; all are reference counted and freed with the last reference. Lock order: manager's
- * mutex, pod's save_mutex, pod's mutex. No mutex is held while a guest, a child or a VM is waited for,
- * and the loop's thread takes none of them for longer than a field access.
+ * Inside of host/sandbox: the objects and what may be done to them. A manager holds pods, a pod
+ * holds containers; all are reference counted and freed with the last reference. Lock order:
+ * manager's mutex, pod's save_mutex, pod's mutex. No mutex is held while a guest, a child or a VM
+ * is waited for, and the loop's thread takes none of them for longer than a field access.
  */
 #pragma once
 
@@ -128,7 +128,7 @@ struct pod {
     pthread_mutex_t mutex;      /* guards all that follows */
     pthread_cond_t cond;        /* any change of state, busy, exit, disks */
     enum pod_state state;
-    bool ending; /* pod_end_vm is at work */
+    bool ending;         /* pod_end_vm is at work */
     unsigned operations; /* calls under way that use vm or guest */
     char *reason;
     char *message;
@@ -152,12 +152,12 @@ struct sandbox_manager {
     struct sandbox_config config; /* strings are ours */
     struct sandbox_deps deps;
     struct workers *workers;
-    pthread_mutex_t mutex; /* guards the list and makes names unique */
-    struct pod_list pods;  /* newest first; each a reference */
+    pthread_mutex_t mutex;         /* guards the list and makes names unique */
+    struct pod_list pods;          /* newest first; each a reference */
     pthread_mutex_t scratch_mutex; /* one maker of the scratch template */
-    char *pods_run_dir;   /* run_dir/vm: a folder per VM */
-    char *logs_run_dir;   /* run_dir/log: checkpoints of logs */
-    char *pods_state_dir; /* state_dir/disk: a folder per pod, its scratch disk */
+    char *pods_run_dir;            /* run_dir/vm: a folder per VM */
+    char *logs_run_dir;            /* run_dir/log: checkpoints of logs */
+    char *pods_state_dir;          /* state_dir/disk: a folder per pod, its scratch disk */
     char *scratch_template;
 };
 
@@ -194,7 +194,8 @@ int manager_all_pods(struct sandbox_manager *mgr, struct pod ***ret_pods, size_t
                      struct err *err);
 void manager_free_pods(struct pod **pods, size_t n);
 
-/* The pod's containers now, each with a reference, *ret_n of them; heap, NULL when out of memory. */
+/* The pod's containers now, each with a reference, *ret_n of them; heap, NULL when out of memory.
+ */
 struct container **pod_containers(struct pod *pod, size_t *ret_n);
 
 /* Runs fn(arg) on a worker; where that is impossible, here and now. */
@@ -206,7 +207,8 @@ void manager_on_loop(struct sandbox_manager *mgr, void (*fn)(void *arg), void *a
 /* The one place where states change; under the pod's mutex. Asserts that the model allows it. */
 void pod_set_state(struct pod *pod, enum pod_state state);
 void container_set_state(struct container *c, enum container_state state);
-/* A successor learns from the guest that a container of a record CREATED or RUNNING runs, or has run. */
+/* A successor learns from the guest that a container of a record CREATED or RUNNING runs, or has
+ * run. */
 void container_found_running(struct container *c);
 
 /* Waits on the pod's cond (mutex held) until the deadline: false when it has passed. */
@@ -262,8 +264,8 @@ int pod_forget(struct pod *pod, struct err *err);
 /* ---- follow.c: a container's output and exit ---- */
 
 /*
- * Opens the log of a container (acked: what the agent has been told, for one without a checkpoint) and makes its pump, which
- * container_follow starts. Blocks on the disk.
+ * Opens the log of a container (acked: what the agent has been told, for one without a checkpoint)
+ * and makes its pump, which container_follow starts. Blocks on the disk.
  */
 int container_prepare_log(struct container *c, struct guest *guest, const uint64_t acked[2],
                           struct logpump **ret_pump, struct err *err);
@@ -290,7 +292,8 @@ int container_forget(struct container *c, struct err *err);
 int pod_disk_acquire(struct pod *pod, struct vm *vm, struct image_service *images,
                      const struct image *image, size_t layer, int64_t deadline_ms,
                      uint32_t *ret_lun, struct err *err);
-/* One user less of each of these. Disks stay attached for the next container until there are many. */
+/* One user less of each of these. Disks stay attached for the next container until there are many.
+ */
 void pod_disks_release(struct pod *pod, char *const *serials, size_t n);
 /* After a restart: the VM's disks, and who uses them. */
 int pod_disks_reload(struct pod *pod, struct vm *vm, struct err *err);

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation. Bringing up reads top to bottom: folders, cgroup, scratch disk, VM, its disk (attached
- * while the guest boots), agent, configuration. The record was stored as CREATING before; whatever is
- * killed half way is found and undone by that record alone, so there is no second one until READY.
+ * Theory of operation. Bringing up reads top to bottom: folders, cgroup, scratch disk, VM, its disk
+ * (attached while the guest boots), agent, configuration. The record was stored as CREATING before;
+ * whatever is killed half way is found and undone by that record alone, so there is no second one
+ * until READY.
  *
  * Ending a VM asks nobody: the process is killed, which makes every call on it fail at once; then
- * whoever was using it is waited for, containers are marked, files go. It begins for one of three reasons: a
- * client stops the pod, the VM exits by itself (death certificate, from the loop), or the agent's
- * connection ends while the VM lives. `ending` makes one caller the one who does it.
+ * whoever was using it is waited for, containers are marked, files go. It begins for one of three
+ * reasons: a client stops the pod, the VM exits by itself (death certificate, from the loop), or
+ * the agent's connection ends while the VM lives. `ending` makes one caller the one who does it.
  */
 #include <fcntl.h>
 #include <stdlib.h>
@@ -23,14 +24,14 @@
 #include "host/sandbox/scratch.h"
 #include "host/sandbox/vmcgroup.h"
 
-#define SCRATCH_SERIAL  "scratch"
-#define ENTROPY_BYTES   64
-#define HOSTNAME_LEN    12    /* of the id, for a pod that names none */
-#define SETTLE_MS       1000  /* a lost connection until a VM that lives is given up */
-#define OPERATIONS_MS   60000 /* after the VM was killed; its calls have failed long before */
-#define OOM_SCORE_ADJ   0
-#define MAX_VCPUS       64
-#define QUOTA_PERIOD    100000
+#define SCRATCH_SERIAL "scratch"
+#define ENTROPY_BYTES  64
+#define HOSTNAME_LEN   12    /* of the id, for a pod that names none */
+#define SETTLE_MS      1000  /* a lost connection until a VM that lives is given up */
+#define OPERATIONS_MS  60000 /* after the VM was killed; its calls have failed long before */
+#define OOM_SCORE_ADJ  0
+#define MAX_VCPUS      64
+#define QUOTA_PERIOD   100000
 
 char *pod_run_path(const struct pod *pod)
 {
@@ -100,8 +101,8 @@ static int make_scratch(struct pod *pod, int64_t deadline_ms, int *ret_fd, struc
     if (path == NULL)
         return err_no_memory(err);
     pthread_mutex_lock(&mgr->scratch_mutex);
-    result = scratch_make_template(mgr->scratch_template, mgr->config.scratch_bytes, deadline_ms,
-                                   err);
+    result =
+        scratch_make_template(mgr->scratch_template, mgr->config.scratch_bytes, deadline_ms, err);
     pthread_mutex_unlock(&mgr->scratch_mutex);
     if (result != 0)
         return -1;
@@ -115,8 +116,7 @@ static uint32_t memory_mib(const struct pod *pod)
     uint64_t bytes = pod->mgr->config.memory_bytes;
     uint64_t mib;
 
-    if (linux_ != NULL && linux_->resources != NULL &&
-        linux_->resources->memory_limit_in_bytes > 0)
+    if (linux_ != NULL && linux_->resources != NULL && linux_->resources->memory_limit_in_bytes > 0)
         bytes += (uint64_t)linux_->resources->memory_limit_in_bytes;
     mib = (bytes + (1u << 20) - 1) >> 20;
     return mib > UINT32_MAX ? UINT32_MAX : (uint32_t)mib;
@@ -305,7 +305,8 @@ int pod_bring_up(struct pod *pod, int64_t deadline_ms, struct err *err)
 {
     int result;
 
-    /* An operation like any other: an end of the VM waits for it before it takes vm and guest away. */
+    /* An operation like any other: an end of the VM waits for it before it takes vm and guest away.
+     */
     pthread_mutex_lock(&pod->mutex);
     pod->operations++;
     pthread_mutex_unlock(&pod->mutex);
@@ -392,7 +393,8 @@ static void set_watch(void *arg)
     struct watch_errand *errand = arg;
     struct err err;
 
-    if (vm_set_exit_handler(errand->vm, errand->watch ? on_vm_exit : NULL, errand->pod, &err) != 0) {
+    if (vm_set_exit_handler(errand->vm, errand->watch ? on_vm_exit : NULL, errand->pod, &err) !=
+        0) {
         struct log_ctx ctx = {.sandbox = errand->pod->facts->id};
         log_event(LOG_WARN, &ctx, &err, "the virtual machine's end will not be heard of at once");
     }

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation. Records say what was meant, VMs and guests say what is. Each pod is brought together with
- * its VM on a worker of its own, so that one that does not answer costs the others nothing:
+ * Theory of operation. Records say what was meant, VMs and guests say what is. Each pod is brought
+ * together with its VM on a worker of its own, so that one that does not answer costs the others
+ * nothing:
  * - CREATING or REMOVING: nobody waits for it; its VM is killed, everything is cleared;
- * - READY with a VM that answers: reconnected; containers are compared with the agent's list, logs go on
- *   where their checkpoints say; what the agent has and no record names is removed from it;
+ * - READY with a VM that answers: reconnected; containers are compared with the agent's list, logs
+ * go on where their checkpoints say; what the agent has and no record names is removed from it;
  * - READY otherwise: killed, STOPPED, containers EXITED;
  * - STOPPED: stays.
  * Then whatever lies in our folders without a record goes, VMs included.
@@ -75,7 +76,8 @@ static const struct guest_process_info *find_process(const struct guest_process_
     return NULL;
 }
 
-/* Goes on with the log and waits for the exit; one that has ended already is reported the same way. */
+/* Goes on with the log and waits for the exit; one that has ended already is reported the same way.
+ */
 static void resume(struct container *c, struct guest *guest, const struct guest_process_info *info)
 {
     const uint64_t acked[LOGFILE_STREAMS] = {info->stdout_acked, info->stderr_acked};
@@ -124,7 +126,8 @@ static void compare_container(struct container *c, struct guest *guest,
         resume(c, guest, info);
 }
 
-/* What the agent has and no record names: execs of a predecessor, containers whose creation was cut off. */
+/* What the agent has and no record names: execs of a predecessor, containers whose creation was cut
+ * off. */
 static void remove_unknown(struct pod *pod, const struct guest_process_info *list, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
@@ -134,8 +137,8 @@ static void remove_unknown(struct pod *pod, const struct guest_process_info *lis
         bool known = false;
 
         pthread_mutex_lock(&pod->mutex);
-        TAILQ_FOREACH(c, &pod->containers, entry)
-        known = known || strcmp(c->facts->id, list[i].container_id) == 0;
+        TAILQ_FOREACH (c, &pod->containers, entry)
+            known = known || strcmp(c->facts->id, list[i].container_id) == 0;
         pthread_mutex_unlock(&pod->mutex);
         if (!known || list[i].exec_id[0] != '\0')
             (void)guest_remove(pod->guest, &process, clock_deadline(KILL_MS), NULL);
@@ -317,10 +320,8 @@ static void register_images(struct sandbox_manager *mgr)
     struct container *c;
     struct err err;
 
-    TAILQ_FOREACH(pod, &mgr->pods, entry)
-    {
-        TAILQ_FOREACH(c, &pod->containers, entry)
-        {
+    TAILQ_FOREACH (pod, &mgr->pods, entry) {
+        TAILQ_FOREACH (c, &pod->containers, entry) {
             struct log_ctx ctx = {.sandbox = pod->facts->id, .container = c->facts->id};
             if (image_use(mgr->deps.images, c->facts->image_id, c->facts->id, &err) != 0)
                 log_event(LOG_WARN, &ctx, &err, "the image of a container is gone, ignoring");
@@ -335,12 +336,10 @@ static bool is_known(struct sandbox_manager *mgr, const char *name, bool is_pod)
     struct pod *pod;
     struct container *c;
 
-    TAILQ_FOREACH(pod, &mgr->pods, entry)
-    {
+    TAILQ_FOREACH (pod, &mgr->pods, entry) {
         if (is_pod && strcmp(pod->short_id, name) == 0)
             return true;
-        TAILQ_FOREACH(c, &pod->containers, entry)
-        {
+        TAILQ_FOREACH (c, &pod->containers, entry) {
             if (!is_pod && strcmp(c->facts->id, name) == 0)
                 return true;
         }
@@ -348,7 +347,8 @@ static bool is_known(struct sandbox_manager *mgr, const char *name, bool is_pod)
     return false;
 }
 
-/* Removes the entries of a folder that look like ours and belong to nothing; with_vm: a VM may live in them. */
+/* Removes the entries of a folder that look like ours and belong to nothing; with_vm: a VM may live
+ * in them. */
 static void sweep(struct sandbox_manager *mgr, const char *path, bool pods, bool with_vm)
 {
     DIR *dir = opendir(path);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation. A record is built from the object's fields under its mutex and stored outside of
- * it; the save_mutex around both makes the record that is stored last the newest one, whichever threads
- * save at the same time. Disk writes take place with no lock but that.
+ * Theory of operation. A record is built from the object's fields under its mutex and stored
+ * outside of it; the save_mutex around both makes the record that is stored last the newest one,
+ * whichever threads save at the same time. Disk writes take place with no lock but that.
  *
  * In-memory states that only exist while something is under way are stored as what a successor
  * should start from: STOPPING as READY (the VM may live), STARTING as CREATED (the guest knows).
@@ -191,8 +191,8 @@ static int check_version(const char *kind, const char *id, uint32_t version, str
 {
     if (version > RECORD_VERSION)
         return err_set(err, ERR_UNSUPPORTED,
-                       "record %s '%s' has format %u, this release knows up to %d", kind, id, version,
-                       RECORD_VERSION);
+                       "record %s '%s' has format %u, this release knows up to %d", kind, id,
+                       version, RECORD_VERSION);
     return 0;
 }
 
@@ -294,9 +294,10 @@ static int load_pod(void *arg, const char *id, uint32_t version, const void *byt
     err_set(&why, ERR_PROTOCOL, "not a record");
     record = casemate__state__v1__sandbox_record__unpack(NULL, n, bytes);
     if (record != NULL)
-        config = runtime__v1__pod_sandbox_config__unpack(NULL, record->config.len,
-                                                         record->config.data);
-    if (config == NULL || strcmp(record->id, id) != 0 || build_pod(arg, record, config, &why) != 0) {
+        config =
+            runtime__v1__pod_sandbox_config__unpack(NULL, record->config.len, record->config.data);
+    if (config == NULL || strcmp(record->id, id) != 0 ||
+        build_pod(arg, record, config, &why) != 0) {
         struct log_ctx ctx = {.sandbox = id};
         log_event(LOG_ERROR, &ctx, &why, "the record of a pod cannot be used, ignoring");
     }
@@ -311,8 +312,7 @@ static struct pod *find_loaded_pod(struct sandbox_manager *mgr, const char *id)
 {
     struct pod *pod;
 
-    TAILQ_FOREACH(pod, &mgr->pods, entry)
-    {
+    TAILQ_FOREACH (pod, &mgr->pods, entry) {
         if (strcmp(pod->facts->id, id) == 0)
             return pod;
     }
@@ -332,8 +332,8 @@ static int complete_facts(struct container_facts *facts, const struct pod *pod,
     facts->disks = take_strings(record->disks, record->n_disks);
     facts->n_disks = facts->disks == NULL ? 0 : record->n_disks;
     if (record->process.len > 0)
-        facts->process = casemate__agent__v1__process__unpack(NULL, record->process.len,
-                                                              record->process.data);
+        facts->process =
+            casemate__agent__v1__process__unpack(NULL, record->process.len, record->process.data);
     if (facts->image_id == NULL || facts->image_ref == NULL || facts->disks == NULL)
         return err_no_memory(err);
     return container_facts_set_log_path(facts, pod->facts->config, err);

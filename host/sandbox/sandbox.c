@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation. A pod's life as clients drive it. Its name is reserved in the table before its record
- * is stored, the record before anything is started. Stop kills running containers through the agent first, for a
- * short while, so that what they wrote reaches their logs; then the VM is ended whether or not the agent
- * helped. Remove is Stop, then REMOVING on disk, then files and records in one transaction.
+ * Theory of operation. A pod's life as clients drive it. Its name is reserved in the table before
+ * its record is stored, the record before anything is started. Stop kills running containers
+ * through the agent first, for a short while, so that what they wrote reaches their logs; then the
+ * VM is ended whether or not the agent helped. Remove is Stop, then REMOVING on disk, then files
+ * and records in one transaction.
  */
 #include <signal.h>
 #include <stdlib.h>
@@ -16,7 +17,8 @@
 #include "host/sandbox/crivalid.h"
 #include "host/sandbox/model.h"
 
-#define LAST_WORDS_MS 2000 /* for containers that are killed with their pod to get their output out */
+#define LAST_WORDS_MS                                                                              \
+    2000 /* for containers that are killed with their pod to get their output out */
 
 static int check_handler(const struct sandbox_manager *mgr, const char *handler, struct err *err)
 {
@@ -94,8 +96,7 @@ static bool any_running(const struct pod *pod)
 {
     struct container *c;
 
-    TAILQ_FOREACH(c, &pod->containers, entry)
-    {
+    TAILQ_FOREACH (c, &pod->containers, entry) {
         if (c->state == CTR_RUNNING || c->state == CTR_STARTING)
             return true;
     }
@@ -181,8 +182,8 @@ static int await_jobs(struct pod *pod, int64_t deadline_ms, struct err *err)
     pthread_mutex_lock(&pod->mutex);
     while (busy && result == 0) {
         busy = false;
-        TAILQ_FOREACH(c, &pod->containers, entry)
-        busy = busy || c->busy;
+        TAILQ_FOREACH (c, &pod->containers, entry)
+            busy = busy || c->busy;
         if (busy && !pod_wait(pod, deadline_ms))
             result = err_set(err, ERR_DEADLINE, "operations on containers of the pod still run");
     }
@@ -218,8 +219,7 @@ static int delete_records(struct pod *pod, struct err *err)
     if (store_begin(store, err) != 0)
         return -1;
     /* REMOVING and no operation under way: the list does not change any more. */
-    TAILQ_FOREACH(c, &pod->containers, entry)
-    {
+    TAILQ_FOREACH (c, &pod->containers, entry) {
         if (result == 0)
             result = container_delete_record(c, err);
     }
@@ -264,8 +264,7 @@ static int remove_pod(struct pod *pod, int64_t deadline_ms, struct err *err)
     bool mine;
 
     stop_pod(pod, deadline_ms);
-    if (await_jobs(pod, deadline_ms, err) != 0 ||
-        begin_remove(pod, deadline_ms, &mine, err) != 0)
+    if (await_jobs(pod, deadline_ms, err) != 0 || begin_remove(pod, deadline_ms, &mine, err) != 0)
         return -1;
     if (!mine)
         return 0;

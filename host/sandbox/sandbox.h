@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Pods and their containers: what exists, in which state, and every operation that changes it. Only
- * this room knows the durable records and the order in which VM, disks, guest and log are brought up
- * and taken down. Takes CRI's configuration messages, gives out snapshots that the caller frees.
- * Threads: every function is thread-safe and blocks, so call from worker threads while the loop runs
- * on its own thread; list and status never wait for a guest or for another operation. Deadlines are
- * absolute monotonic ms, times are ns of the host's realtime clock, sizes are bytes.
+ * this room knows the durable records and the order in which VM, disks, guest and log are brought
+ * up and taken down. Takes CRI's configuration messages, gives out snapshots that the caller frees.
+ * Threads: every function is thread-safe and blocks, so call from worker threads while the loop
+ * runs on its own thread; list and status never wait for a guest or for another operation.
+ * Deadlines are absolute monotonic ms, times are ns of the host's realtime clock, sizes are bytes.
  *
  * Ids are 64 lowercase hexadecimal digits; wherever an id is taken, a unique prefix of it will do.
  * Errors: NOT_FOUND no such id; INVALID a malformed request or an ambiguous prefix; UNSUPPORTED a
- * field that is valid and not provided, named by its path in the message ("linux.security_context…");
- * EXISTS; BAD_STATE; UNAVAILABLE the pod's VM is gone; DEADLINE; EXHAUSTED; PROTOCOL the guest broke
- * its protocol.
+ * field that is valid and not provided, named by its path in the message
+ * ("linux.security_context…"); EXISTS; BAD_STATE; UNAVAILABLE the pod's VM is gone; DEADLINE;
+ * EXHAUSTED; PROTOCOL the guest broke its protocol.
  */
 #pragma once
 
@@ -24,8 +24,8 @@
 #include "common/base/err.h"
 #include "proto/cri/cri.pb-c.h"
 
-#define SANDBOX_ID_LEN    64 /* without the NUL */
-#define SANDBOX_ID_SIZE   (SANDBOX_ID_LEN + 1)
+#define SANDBOX_ID_LEN  64 /* without the NUL */
+#define SANDBOX_ID_SIZE (SANDBOX_ID_LEN + 1)
 /* ExecSync keeps so much of stdout and of stderr, together; the rest is read and dropped. */
 #define SANDBOX_EXEC_MAX_OUTPUT (15u << 20)
 
@@ -51,7 +51,7 @@ struct sandbox_config {
 };
 
 struct sandbox_deps {
-    struct loop *loop;            /* runs on a thread of its own; log streams live on it */
+    struct loop *loop; /* runs on a thread of its own; log streams live on it */
     struct store *store;
     struct vmm *vmm;
     struct image_service *images;
@@ -70,8 +70,8 @@ int sandbox_manager_new(const struct sandbox_config *config, const struct sandbo
 int sandbox_manager_reconcile(struct sandbox_manager *mgr, struct err *err);
 
 /*
- * Lets go of everything without stopping it: VMs and containers run on, logs are resumed by the next
- * manager. No call may be running. Not on the loop's thread. NULL is fine.
+ * Lets go of everything without stopping it: VMs and containers run on, logs are resumed by the
+ * next manager. No call may be running. Not on the loop's thread. NULL is fine.
  */
 void sandbox_manager_free(struct sandbox_manager *mgr);
 
@@ -88,7 +88,8 @@ int sandbox_run(struct sandbox_manager *mgr, const Runtime__V1__PodSandboxConfig
  */
 int sandbox_stop(struct sandbox_manager *mgr, const char *id, int64_t deadline_ms, struct err *err);
 
-/* Stops the pod if need be, then forgets it, its containers and its disk. An unknown one succeeds. */
+/* Stops the pod if need be, then forgets it, its containers and its disk. An unknown one succeeds.
+ */
 int sandbox_remove(struct sandbox_manager *mgr, const char *id, int64_t deadline_ms,
                    struct err *err);
 
@@ -104,7 +105,7 @@ struct sandbox_info {
     pid_t vm_pid;        /* 0: no VM */
     int64_t boot_ms;     /* VM start until the agent answered; 0: unknown */
     const char *guest_kernel; /* release of the guest's kernel, as the guest says; "" unknown */
-    void *owner_;        /* what keeps the pointers alive */
+    void *owner_;             /* what keeps the pointers alive */
 };
 
 /* Releases a snapshot; a zeroed one is fine. */
@@ -118,7 +119,8 @@ struct sandbox_list {
     struct sandbox_info *items; /* newest first */
     size_t n;
 };
-/* The pods that the filter (NULL: all) lets through, its id a prefix. Release with sandbox_list_fini. */
+/* The pods that the filter (NULL: all) lets through, its id a prefix. Release with
+ * sandbox_list_fini. */
 int sandbox_list(struct sandbox_manager *mgr, const Runtime__V1__PodSandboxFilter *filter,
                  struct sandbox_list *ret_list, struct err *err);
 void sandbox_list_fini(struct sandbox_list *list);
@@ -127,7 +129,8 @@ void sandbox_list_fini(struct sandbox_list *list);
 
 /*
  * Creates a container in a READY pod; its image must be present (NOT_FOUND). EXISTS when name and
- * attempt are those of another container of the pod. pod_config, which CRI sends again, may be NULL.
+ * attempt are those of another container of the pod. pod_config, which CRI sends again, may be
+ * NULL.
  */
 int sandbox_container_create(struct sandbox_manager *mgr, const char *pod_id,
                              const Runtime__V1__ContainerConfig *config,
@@ -139,8 +142,9 @@ int sandbox_container_start(struct sandbox_manager *mgr, const char *id, int64_t
                             struct err *err);
 
 /*
- * Sends the stop signal, and SIGKILL after grace_s seconds (0: SIGKILL at once), and waits until the
- * container is EXITED. An unknown or an exited one succeeds. DEADLINE when the call's own time is over.
+ * Sends the stop signal, and SIGKILL after grace_s seconds (0: SIGKILL at once), and waits until
+ * the container is EXITED. An unknown or an exited one succeeds. DEADLINE when the call's own time
+ * is over.
  */
 int sandbox_container_stop(struct sandbox_manager *mgr, const char *id, int64_t grace_s,
                            int64_t deadline_ms, struct err *err);
@@ -157,13 +161,13 @@ struct sandbox_container_info {
     int64_t started_ns;  /* 0: not yet */
     int64_t finished_ns; /* 0: not yet */
     int exit_code;       /* when EXITED */
-    const char *reason;  /* "Completed", "Error", "OOMKilled", "StartError", "VMExited"…; else "" */
+    const char *reason; /* "Completed", "Error", "OOMKilled", "StartError", "VMExited"…; else "" */
     const char *message;
     const Runtime__V1__ContainerConfig *config; /* as the client sent it */
-    const char *image_id;  /* "sha256:…" */
-    const char *image_ref; /* a repo digest where there is one, else the id */
-    const char *log_path;  /* absolute; "" without a log */
-    Runtime__V1__Signal stop_signal; /* the one that stop sends */
+    const char *image_id;                       /* "sha256:…" */
+    const char *image_ref;                      /* a repo digest where there is one, else the id */
+    const char *log_path;                       /* absolute; "" without a log */
+    Runtime__V1__Signal stop_signal;            /* the one that stop sends */
     bool has_user; /* uid, gid are known (numbers, not looked up in the image) */
     int64_t uid;
     int64_t gid;
@@ -219,5 +223,4 @@ struct sandbox_fs_info {
     uint64_t inodes;
     const char *mountpoint; /* valid as long as the manager */
 };
-int sandbox_fs_info(struct sandbox_manager *mgr, struct sandbox_fs_info *ret_info,
-                    struct err *err);
+int sandbox_fs_info(struct sandbox_manager *mgr, struct sandbox_fs_info *ret_info, struct err *err);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation. Formatting takes some 20 ms and a process, copying 44 KiB of a sparse file next to
- * nothing, so a filesystem is made once per size and copied per pod: FICLONE where the filesystem
- * can (xfs, btrfs), else just the data between the holes. The options leave the inode tables to be
- * initialised lazily by the guest and no journal: the disk dies with its pod.
+ * Theory of operation. Formatting takes some 20 ms and a process, copying 44 KiB of a sparse file
+ * next to nothing, so a filesystem is made once per size and copied per pod: FICLONE where the
+ * filesystem can (xfs, btrfs), else just the data between the holes. The options leave the inode
+ * tables to be initialised lazily by the guest and no journal: the disk dies with its pod.
  */
 #include <fcntl.h>
 #include <linux/fs.h>
@@ -35,9 +35,21 @@ static int run_mke2fs(const char *path, int64_t deadline_ms, struct err *err)
 {
     const char *mke2fs = find_mke2fs();
     const char *const argv[] = {
-        "mke2fs", "-q", "-F", "-t", "ext4", "-O", "^has_journal,^resize_inode,sparse_super2", "-E",
-        "lazy_itable_init=1,nodiscard,packed_meta_blocks=1,assume_storage_prezeroed=1,num_backup_sb=0",
-        "-m0", "-T", "largefile", path, NULL,
+        "mke2fs",
+        "-q",
+        "-F",
+        "-t",
+        "ext4",
+        "-O",
+        "^has_journal,^resize_inode,sparse_super2",
+        "-E",
+        "lazy_itable_init=1,nodiscard,packed_meta_blocks=1,assume_storage_prezeroed=1,num_backup_"
+        "sb=0",
+        "-m0",
+        "-T",
+        "largefile",
+        path,
+        NULL,
     };
     static const char *const env[] = {"LC_ALL=C", NULL};
     struct spawn_spec spec = {.path = mke2fs, .argv = argv, .envp = env};
@@ -45,7 +57,8 @@ static int run_mke2fs(const char *path, int64_t deadline_ms, struct err *err)
     int result = 0;
 
     if (mke2fs == NULL)
-        return err_set(err, ERR_UNSUPPORTED, "mke2fs is not installed (Debian: apt install e2fsprogs)");
+        return err_set(err, ERR_UNSUPPORTED,
+                       "mke2fs is not installed (Debian: apt install e2fsprogs)");
     if (spawn_run(&spec, NULL, 64 << 10, deadline_ms, &output, err) != 0)
         return -1;
     if (output.status != 0)

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation. The two state machines as data: names, the steps that exist, and the one function
- * for each that takes a step. A step that the table does not have is a bug of ours, hence the assert.
- * A STARTING container may exit at once; an exit may be known before a start has returned, so
- * CREATED and STARTING both lead to EXITED.
+ * Theory of operation. The two state machines as data: names, the steps that exist, and the one
+ * function for each that takes a step. A step that the table does not have is a bug of ours, hence
+ * the assert. A STARTING container may exit at once; an exit may be known before a start has
+ * returned, so CREATED and STARTING both lead to EXITED.
  */
 #include <assert.h>
 

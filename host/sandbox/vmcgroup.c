@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation. A VM is put into the pod's cgroup by its spawner, which writes the child's pid into
- * cgroup.procs before exec; here only the directories are made. No limit is written: the pod's own are
- * the kubelet's, in cgroup_parent.
+ * Theory of operation. A VM is put into the pod's cgroup by its spawner, which writes the child's
+ * pid into cgroup.procs before exec; here only the directories are made. No limit is written: the
+ * pod's own are the kubelet's, in cgroup_parent.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -54,7 +54,7 @@ static int make_one(const char *hierarchy, const char *parent, const char *name,
 }
 
 int vmcgroup_make(const char *parent, const char *name, char ***ret_dirs, size_t *ret_n,
-                struct err *err)
+                  struct err *err)
 {
     char **dirs = calloc(ARRAY_SIZE(v1_controllers) + 1, sizeof(char *));
     size_t n = 0;
@@ -63,7 +63,8 @@ int vmcgroup_make(const char *parent, const char *name, char ***ret_dirs, size_t
         return err_no_memory(err);
     if (!is_plain(parent)) {
         free(dirs);
-        return err_set(err, ERR_INVALID, "linux.cgroup_parent '%s' is not an absolute path", parent);
+        return err_set(err, ERR_INVALID, "linux.cgroup_parent '%s' is not an absolute path",
+                       parent);
     }
     if (is_cgroup(ROOT, CGROUP2_SUPER_MAGIC)) {
         if (make_one(ROOT, parent, name, &dirs[0], err) != 0)

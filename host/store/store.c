@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation. One connection, one table, one mutex. SQLite's own locks keep other processes
- * out (locking_mode=EXCLUSIVE: taken with the first statement, released by the kernel when the
- * process dies, and no shared-memory file is needed), the mutex keeps other threads out for as long
- * as a call, or a transaction, lasts. WAL with synchronous=FULL syncs the log at each commit, so one
- * put is one fsync.
+ * Theory of operation. One connection, one table, one mutex. SQLite's own locks keep other
+ * processes out (locking_mode=EXCLUSIVE: taken with the first statement, released by the kernel
+ * when the process dies, and no shared-memory file is needed), the mutex keeps other threads out
+ * for as long as a call, or a transaction, lasts. WAL with synchronous=FULL syncs the log at each
+ * commit, so one put is one fsync.
  *
  * A transaction belongs to a thread: `tx_owner` is written only with the mutex held, and a thread
  * that finds itself there holds it already. When SQLite undoes a transaction on its own (disk full,
- * I/O error) the connection silently falls back to one transaction a statement; `tx_dead` makes every
- * later call of that transaction fail, so that its second half is never stored without its first.
+ * I/O error) the connection silently falls back to one transaction a statement; `tx_dead` makes
+ * every later call of that transaction fail, so that its second half is never stored without its
+ * first.
  *
  * The schema's number is user_version, application_id says that the file is ours at all. Migrations
  * are a table of statements: entry i brings version i to i+1, all in one transaction.
@@ -74,10 +75,11 @@ static int store_error(const struct store *store, int rc, const char *what, stru
     switch (rc & 0xff) {
     case SQLITE_NOTADB:
     case SQLITE_CORRUPT:
-        return err_set(err, ERR_PROTOCOL,
-                       "state database '%s' is damaged (%s: %s): stop the daemon, move the file and "
-                       "its '-wal' away and start again; pods that only it knew will be cleared",
-                       store->path, what, sqlite3_errmsg(store->db));
+        return err_set(
+            err, ERR_PROTOCOL,
+            "state database '%s' is damaged (%s: %s): stop the daemon, move the file and "
+            "its '-wal' away and start again; pods that only it knew will be cleared",
+            store->path, what, sqlite3_errmsg(store->db));
     case SQLITE_FULL:
         return err_set(err, ERR_EXHAUSTED, "state database '%s': %s: disk full", store->path, what);
     case SQLITE_NOMEM:
@@ -98,7 +100,8 @@ static int store_error(const struct store *store, int rc, const char *what, stru
 
 static bool in_own_tx(struct store *store)
 {
-    return atomic_load(&store->in_tx) && pthread_equal(atomic_load(&store->tx_owner), pthread_self());
+    return atomic_load(&store->in_tx) &&
+           pthread_equal(atomic_load(&store->tx_owner), pthread_self());
 }
 
 static int store_lock(struct store *store, struct err *err)
@@ -210,10 +213,11 @@ static int prepare_schema(struct store *store, struct err *err)
                        "folder of its own",
                        store->path);
     if (version < 0 || version > SCHEMA_VERSION)
-        return err_set(err, ERR_UNSUPPORTED,
-                       "state database '%s' has schema %d, this release knows up to %d: run the newer "
-                       "release that wrote it",
-                       store->path, version, SCHEMA_VERSION);
+        return err_set(
+            err, ERR_UNSUPPORTED,
+            "state database '%s' has schema %d, this release knows up to %d: run the newer "
+            "release that wrote it",
+            store->path, version, SCHEMA_VERSION);
     return version == SCHEMA_VERSION ? 0 : run_migrations(store, version, err);
 }
 
@@ -231,8 +235,9 @@ static int prepare_statements(struct store *store, struct err *err)
 static int open_database(struct store *store, struct err *err)
 {
     static const char *const pragmas[] = {
-        "PRAGMA locking_mode = EXCLUSIVE", "PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL",
-        "PRAGMA trusted_schema = OFF",     "PRAGMA cell_size_check = ON",
+        "PRAGMA locking_mode = EXCLUSIVE", "PRAGMA journal_mode = WAL",
+        "PRAGMA synchronous = FULL",       "PRAGMA trusted_schema = OFF",
+        "PRAGMA cell_size_check = ON",
     };
     cleanup_fd int fd = open(store->path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     int rc;

@@ -2,8 +2,8 @@
 /*
  * Durable records: (kind, id) -> (version, bytes) in one SQLite file, WAL, synchronous=FULL: when a
  * put returns, the record survives a power cut. Only this room knows SQL. The content of a record
- * is its owner's; `version` is the owner's format number. The store copies what it is given; what it
- * gives out is the caller's. Every function is thread-safe and blocks on the disk; a transaction
+ * is its owner's; `version` is the owner's format number. The store copies what it is given; what
+ * it gives out is the caller's. Every function is thread-safe and blocks on the disk; a transaction
  * belongs to the thread that began it and keeps the others out until it ends.
  */
 #pragma once
@@ -23,8 +23,8 @@ struct store;
 
 /*
  * Opens the file at path, made (0600) if missing, its folder must exist; brings an older schema up
- * to date. UNSUPPORTED when a newer release wrote it; PROTOCOL when it is damaged, the message names
- * the file and the remedy; EXHAUSTED, DENIED, SYSTEM as the disk says. BAD_STATE when another
+ * to date. UNSUPPORTED when a newer release wrote it; PROTOCOL when it is damaged, the message
+ * names the file and the remedy; EXHAUSTED, DENIED, SYSTEM as the disk says. BAD_STATE when another
  * process has it open.
  */
 int store_open(const char *path, struct store **ret_store, struct err *err);
@@ -55,9 +55,9 @@ typedef int (*store_each_fn)(void *arg, const char *id, uint32_t version, const 
 int store_each(struct store *store, const char *kind, store_each_fn fn, void *arg, struct err *err);
 
 /*
- * Begins a transaction: what the calling thread does until commit or rollback happens together or not
- * at all. Other threads wait meanwhile: keep it short, do nothing but store calls in it. BAD_STATE
- * when this thread has one already.
+ * Begins a transaction: what the calling thread does until commit or rollback happens together or
+ * not at all. Other threads wait meanwhile: keep it short, do nothing but store calls in it.
+ * BAD_STATE when this thread has one already.
  */
 int store_begin(struct store *store, struct err *err);
 /* Ends the transaction and makes it durable; on failure everything of it is undone. */

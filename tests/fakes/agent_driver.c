@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Everything on one loop in one thread: blocking calls run the loop, streams run it until their end. */
+/* Everything on one loop in one thread: blocking calls run the loop, streams run it until their
+ * end. */
 #include "tests/fakes/agent_driver.h"
 
 #include <errno.h>
@@ -141,7 +142,8 @@ static char *read_until(const char *container, const char *exec, unsigned stream
     struct err err;
     int64_t deadline = clock_deadline(DRIVER_TIMEOUT_MS * 3);
     EXPECT(rpc_client_start(client, &t, &request.base, CLOCK_NO_DEADLINE, &handlers, &call, &err) ==
-               0, "%s", err.msg);
+               0,
+           "%s", err.msg);
     uint64_t acked = offset;
     while (!r.ended && (want == 0 || r.bytes.len < want)) {
         EXPECT(clock_poll_timeout(deadline) != 0, "the output of %s/%s does not end", container,
@@ -150,7 +152,8 @@ static char *read_until(const char *container, const char *exec, unsigned stream
         if (ack && r.offset - acked > 32768) {
             acked = r.offset;
             EXPECT(driver_ack(container, exec, stream == 0 ? acked : 0, stream == 1 ? acked : 0,
-                              &err) == 0, "%s", err.msg);
+                              &err) == 0,
+                   "%s", err.msg);
         }
     }
     EXPECT(!r.failed, "%s", r.err.msg);
@@ -193,8 +196,8 @@ Casemate__Agent__V1__ExitStatus driver_wait(const char *container, const char *e
 
 void driver_process_init(struct driver_process *p, ...)
 {
-    static char default_caps[][24] = {"CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL",
-                                      "NET_BIND_SERVICE", "SETGID", "SETUID", "MKNOD"};
+    static char default_caps[][24] = {
+        "CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "NET_BIND_SERVICE", "SETGID", "SETUID", "MKNOD"};
     static char *list[8];
     static char path[] = "PATH=/bin";
     for (size_t i = 0; i < 8; i++)

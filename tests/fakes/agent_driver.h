@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * For the VM test: a connection to an agent in a VM and its calls, each blocking with a deadline. A failed expectation
- * prints where and what, and ends the program. One connection per program; one thread.
+ * For the VM test: a connection to an agent in a VM and its calls, each blocking with a deadline. A
+ * failed expectation prints where and what, and ends the program. One connection per program; one
+ * thread.
  */
 #pragma once
 
@@ -27,16 +28,19 @@
         }                                                                                          \
     } while (0)
 
-/* Connects to the port's unix socket and shakes hands. `stale` bytes, if any, are sent before the greeting. */
+/* Connects to the port's unix socket and shakes hands. `stale` bytes, if any, are sent before the
+ * greeting. */
 void driver_connect(const char *socket_path, const char *stale);
 /* Closes the connection as a dying daemon would. */
 void driver_disconnect(void);
 
-/* One unary call. Returns 0, or -1 with *err. The reply may be NULL where it is empty; release it with rpc_reply_fini. */
+/* One unary call. Returns 0, or -1 with *err. The reply may be NULL where it is empty; release it
+ * with rpc_reply_fini. */
 int driver_call(const char *method, const ProtobufCMessage *request, void *ret_reply,
                 struct err *err);
 
-/* Reads a stream of a process from an offset to its end into a NUL-terminated string (free it); acknowledges as it goes if told. */
+/* Reads a stream of a process from an offset to its end into a NUL-terminated string (free it);
+ * acknowledges as it goes if told. */
 char *driver_read(const char *container, const char *exec, unsigned stream, uint64_t offset,
                   bool ack, size_t *ret_len);
 
@@ -66,6 +70,7 @@ int driver_remove(const char *id, const char *exec, struct err *err);
 int driver_signal(const char *id, const char *exec, unsigned signo, bool all, struct err *err);
 int driver_ack(const char *id, const char *exec, uint64_t out, uint64_t error, struct err *err);
 
-/* Runs `sh -c script` in a container of its own, and gives its output (free it); *ret_code its exit code. */
+/* Runs `sh -c script` in a container of its own, and gives its output (free it); *ret_code its exit
+ * code. */
 char *driver_run(const char *id, const char *script,
                  void (*change)(Casemate__Agent__V1__CreateContainerRequest *r), int *ret_code);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One thread accepts, one thread serves each connection and closes it after one answer. Stopping shuts down all sockets,
- * which ends every thread wherever it waits.
+ * One thread accepts, one thread serves each connection and closes it after one answer. Stopping
+ * shuts down all sockets, which ends every thread wherever it waits.
  */
 #include "tests/fakes/fake_registry.h"
 
@@ -116,8 +116,8 @@ static void send_body(int fd, const struct fake_answer *a, size_t offset)
     int at = snprintf(length, sizeof(length), "Content-Length: %zu\r\n", n);
     if (offset > 0) {
         status = 206;
-        (void)snprintf(length + at, sizeof(length) - (size_t)at, "Content-Range: bytes %zu-%zu/%zu\r\n",
-                       offset, a->n - 1, a->n);
+        (void)snprintf(length + at, sizeof(length) - (size_t)at,
+                       "Content-Range: bytes %zu-%zu/%zu\r\n", offset, a->n - 1, a->n);
     }
     send_head(fd, a, status, length);
     if (a->mode == FAKE_CUT || a->mode == FAKE_STALL)
@@ -173,7 +173,8 @@ static bool choose(struct fake_registry *r, const char *path, const char *author
     for (size_t i = 0; !found && i < r->n_script; i++) {
         struct scripted *s = &r->script[i];
         if (strcmp(s->a.path, path) != 0 || (s->a.times != 0 && s->used >= s->a.times) ||
-            (s->a.want_authorization != NULL && strcmp(s->a.want_authorization, authorization) != 0))
+            (s->a.want_authorization != NULL &&
+             strcmp(s->a.want_authorization, authorization) != 0))
             continue;
         s->used++;
         *ret = s->a;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * An HTTP server on 127.0.0.1 that answers by a script: a registry that misbehaves on demand. Threads of its own; the
- * script is written before the first request. Also makes images in memory to serve. For tests only: what cannot happen
- * ends the process.
+ * An HTTP server on 127.0.0.1 that answers by a script: a registry that misbehaves on demand.
+ * Threads of its own; the script is written before the first request. Also makes images in memory
+ * to serve. For tests only: what cannot happen ends the process.
  */
 #pragma once
 
@@ -24,8 +24,8 @@ enum fake_mode {
 };
 
 struct fake_answer {
-    const char *path; /* without query */
-    int status;       /* 0: 200 */
+    const char *path;    /* without query */
+    int status;          /* 0: 200 */
     const char *headers; /* further lines, each with "\r\n"; NULL: none */
     const void *body;
     size_t n;
@@ -41,7 +41,8 @@ void fake_registry_stop(struct fake_registry *r);
 /* "127.0.0.1:port". */
 const char *fake_registry_host(const struct fake_registry *r);
 
-/* Appends to the script; the first answer that applies is given, 404 without one. Strings and body are copied. */
+/* Appends to the script; the first answer that applies is given, 404 without one. Strings and body
+ * are copied. */
 void fake_registry_add(struct fake_registry *r, const struct fake_answer *answer);
 
 /* How many requests for a path have come; NULL: all. */
@@ -55,7 +56,7 @@ void fake_registry_wait(struct fake_registry *r, const char *path, unsigned coun
 
 struct fake_entry {
     const char *path;
-    char type;        /* 'f' 'd' 'l' symlink 'h' hard link 'c' 'b' 'p' fifo 's' socket */
+    char type; /* 'f' 'd' 'l' symlink 'h' hard link 'c' 'b' 'p' fifo 's' socket */
     unsigned mode;
     const char *data; /* content, or target */
     int64_t uid;
@@ -88,7 +89,8 @@ struct fake_image {
 };
 
 /* An image of up to four tars (gzip on the wire), for linux and `architecture`. */
-struct fake_image fake_image_make(const struct fake_bytes *tars, size_t n, const char *architecture);
+struct fake_image fake_image_make(const struct fake_bytes *tars, size_t n,
+                                  const char *architecture);
 void fake_image_fini(struct fake_image *image);
 /* Serves the image's blobs and manifest at a repository and tag, all well-behaved. */
 void fake_registry_serve(struct fake_registry *r, const char *repository, const char *tag,

@@ -98,7 +98,8 @@ struct fake_bytes fake_gzip(const void *bytes, size_t n)
     memcpy(&in, &bytes, sizeof(in));
     out.bytes = malloc(out.n);
     require(out.bytes != NULL, "malloc");
-    require(deflateInit2(&z, 1, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY) == Z_OK, "deflateInit2");
+    require(deflateInit2(&z, 1, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY) == Z_OK,
+            "deflateInit2");
     z.next_in = in;
     z.avail_in = (uInt)n;
     z.next_out = out.bytes;
@@ -150,9 +151,10 @@ struct fake_image fake_image_make(const struct fake_bytes *tars, size_t n, const
                             architecture, text_or_empty(diff_ids));
     require(im.config != NULL, "config");
     im.config_digest = fake_digest(im.config, strlen(im.config));
-    im.manifest = text_printf("{\"schemaVersion\": 2, \"config\": {\"digest\": \"%s\", \"size\": %zu}, "
-                              "\"layers\": [%s]}",
-                              im.config_digest, strlen(im.config), text_or_empty(layers));
+    im.manifest =
+        text_printf("{\"schemaVersion\": 2, \"config\": {\"digest\": \"%s\", \"size\": %zu}, "
+                    "\"layers\": [%s]}",
+                    im.config_digest, strlen(im.config), text_or_empty(layers));
     require(im.manifest != NULL, "manifest");
     im.manifest_digest = fake_digest(im.manifest, strlen(im.manifest));
     free(diff_ids);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * An image service in a temporary folder for tests: store, service, converter, and what is in its folder. For tests
- * only: what cannot happen ends the process.
+ * An image service in a temporary folder for tests: store, service, converter, and what is in its
+ * folder. For tests only: what cannot happen ends the process.
  */
 #pragma once
 
@@ -23,7 +23,8 @@ struct fake_node {
     size_t n_pinned;
 };
 
-/* The path of casemate-convert: $CASEMATE_CONVERT, or bin/ of the build folder that this program is in; NULL: not built. */
+/* The path of casemate-convert: $CASEMATE_CONVERT, or bin/ of the build folder that this program is
+ * in; NULL: not built. */
 char *fake_node_converter(void);
 
 /* Makes the folder and opens the service. */

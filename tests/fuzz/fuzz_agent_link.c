@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The greeting's state machine on any bytes: progress at every call, and the same answers and the same beginning of the session
- * however the bytes are cut into pieces.
+ * The greeting's state machine on any bytes: progress at every call, and the same answers and the
+ * same beginning of the session however the bytes are cut into pieces.
  */
 #include <stddef.h>
 #include <stdint.h>

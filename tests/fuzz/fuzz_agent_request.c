@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Requests as the wire brings them, against the validator: the first byte chooses the message, the rest is its encoding.
- * What passes must keep the promises that the rooms behind rely on.
+ * Requests as the wire brings them, against the validator: the first byte chooses the message, the
+ * rest is its encoding. What passes must keep the promises that the rooms behind rely on.
  */
 #include <stddef.h>
 #include <stdint.h>

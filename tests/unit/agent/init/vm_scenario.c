@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Drives the agent in a VM that tests/integration/test_agent_vm.sh has booted: vm_scenario SOCKET. LUN 0 and 1 are layers
- * (busybox; a second layer that changes files of the first), LUN 2 is a scratch disk. Prints "ok: what" per expectation
- * that held, and ends with status 1 at the first that did not.
+ * Drives the agent in a VM that tests/integration/test_agent_vm.sh has booted: vm_scenario SOCKET.
+ * LUN 0 and 1 are layers (busybox; a second layer that changes files of the first), LUN 2 is a
+ * scratch disk. Prints "ok: what" per expectation that held, and ends with status 1 at the first
+ * that did not.
  */
 #include <signal.h>
 #include <unistd.h>
@@ -33,7 +34,8 @@ static void test_hello(void)
     request.version_min = request.version_max = 1;
     EXPECT(driver_call("Hello", &request.base, &reply, &err) == 0, "%s", err.msg);
     const Casemate__Agent__V1__HelloReply *r = (const void *)reply.message;
-    EXPECT(r->version == 1 && r->memory_bytes > (64u << 20) && r->cpus > 0, "version %u", r->version);
+    EXPECT(r->version == 1 && r->memory_bytes > (64u << 20) && r->cpus > 0, "version %u",
+           r->version);
     EXPECT(!r->configured, "configured before ConfigurePod");
     (void)printf("# kernel %s, agent %s, %llu MiB\n", r->kernel_release, r->agent_version,
                  (unsigned long long)r->memory_bytes >> 20);
@@ -47,7 +49,8 @@ static void test_hello(void)
 static int configure(const char *pod_id, int64_t realtime_ns, struct err *err)
 {
     static uint8_t entropy[64];
-    static char ext4[] = "ext4", hostname[] = "guest-pod", name[] = "net.ipv4.ip_unprivileged_port_start";
+    static char ext4[] = "ext4", hostname[] = "guest-pod",
+                name[] = "net.ipv4.ip_unprivileged_port_start";
     static char value[] = "81";
     Casemate__Agent__V1__Disk scratch = CASEMATE__AGENT__V1__DISK__INIT;
     Casemate__Agent__V1__Sysctl sysctl = CASEMATE__AGENT__V1__SYSCTL__INIT;
@@ -85,12 +88,13 @@ static void test_configure(void)
 static void test_view(void)
 {
     int code;
-    char *text = driver_run("view",
-                            "cat /etc/layer /etc/only-in-1; ls /etc/removed 2>&1; hostname; echo pid $$; id -u;"
-                            "cat /proc/sys/net/ipv4/ip_unprivileged_port_start; ls /dev; mount;"
-                            "grep -E 'Cap(Bnd|Eff|Prm)|NoNewPrivs' /proc/self/status; cat /proc/self/cgroup; env;"
-                            "wc -c < /proc/kcore; touch /proc/sys/kernel/panic 2>&1; df -k /dev/shm; date +%Y; exit 7",
-                            NULL, &code);
+    char *text = driver_run(
+        "view",
+        "cat /etc/layer /etc/only-in-1; ls /etc/removed 2>&1; hostname; echo pid $$; id -u;"
+        "cat /proc/sys/net/ipv4/ip_unprivileged_port_start; ls /dev; mount;"
+        "grep -E 'Cap(Bnd|Eff|Prm)|NoNewPrivs' /proc/self/status; cat /proc/self/cgroup; env;"
+        "wc -c < /proc/kcore; touch /proc/sys/kernel/panic 2>&1; df -k /dev/shm; date +%Y; exit 7",
+        NULL, &code);
     EXPECT(code == 7, "exit code %d\n%s", code, text);
     EXPECT(contains(text, "layer two\nonly in one\n"), "%s", text);
     EXPECT(contains(text, "/etc/removed: No such file"), "whiteout\n%s", text);
@@ -123,7 +127,8 @@ static void test_failures(void)
 
     driver_process_init(&p, "nope", NULL);
     EXPECT(driver_create("nope", &p, NULL, &err) == 0, "%s", err.msg);
-    EXPECT(driver_start("nope", &err) < 0 && contains(err.msg, "executable file not found in $PATH"),
+    EXPECT(driver_start("nope", &err) < 0 &&
+               contains(err.msg, "executable file not found in $PATH"),
            "%s", err.msg);
     EXPECT(driver_remove("nope", "", &err) == 0, "%s", err.msg);
 
@@ -146,7 +151,8 @@ static void test_user(void)
     struct err err;
     struct driver_process p;
     char user[] = "someone", cwd[] = "/made/for/me";
-    driver_process_init(&p, "sh", "-c", "id; pwd; echo $HOME; grep CapEff /proc/self/status; echo x > /dev/stdout",
+    driver_process_init(&p, "sh", "-c",
+                        "id; pwd; echo $HOME; grep CapEff /proc/self/status; echo x > /dev/stdout",
                         NULL);
     p.user.name = user;
     p.message.cwd = cwd;
@@ -155,7 +161,8 @@ static void test_user(void)
     char *text = driver_read("user", "", 0, 0, false, NULL);
     char *errors = driver_read("user", "", 1, 0, false, NULL);
     EXPECT(contains(text, "uid=1000(someone) gid=1000(someone) groups=1000(someone),2000(extra)") ||
-               contains(text, "uid=1000(someone) gid=1000(someone) groups=2000(extra),1000(someone)") ||
+               contains(text,
+                        "uid=1000(someone) gid=1000(someone) groups=2000(extra),1000(someone)") ||
                contains(text, "uid=1000(someone) gid=1000(someone) groups=2000(extra)"),
            "%s%s", text, errors);
     EXPECT(contains(text, "/made/for/me\n/home/someone\n"), "%s", text);
@@ -177,7 +184,8 @@ static void test_exec(void)
     EXPECT(driver_start("long", &err) == 0, "%s", err.msg);
     EXPECT(driver_start("long", &err) == 0, "again: %s", err.msg);
 
-    driver_process_init(&p, "sh", "-c", "echo out; echo err >&2; cat /proc/1/cmdline; exit 3", NULL);
+    driver_process_init(&p, "sh", "-c", "echo out; echo err >&2; cat /proc/1/cmdline; exit 3",
+                        NULL);
     EXPECT(driver_exec("long", "e1", &p, &err) == 0, "%s", err.msg);
     Casemate__Agent__V1__ExitStatus status = driver_wait("long", "e1");
     EXPECT(status.exit_code == 3 && status.stderr_end == 4, "exit code %d", status.exit_code);
@@ -188,7 +196,8 @@ static void test_exec(void)
     EXPECT(driver_remove("long", "e1", &err) == 0, "%s", err.msg);
 
     driver_process_init(&p, "nope", NULL);
-    EXPECT(driver_exec("long", "e2", &p, &err) < 0 && contains(err.msg, "executable file not found"),
+    EXPECT(driver_exec("long", "e2", &p, &err) < 0 &&
+               contains(err.msg, "executable file not found"),
            "%s", err.msg);
     EXPECT(driver_remove("long", "e2", &err) == 0, "%s", err.msg);
 
@@ -208,8 +217,7 @@ static void test_exec(void)
         EXPECT(driver_wait("long", id).exit_code == 0, "exit code");
         EXPECT(driver_remove("long", id, &err) == 0, "%s", err.msg);
     }
-    (void)printf("# exec of true: %.2f ms\n",
-                 (double)(clock_monotonic_ns() - begin) / 1e6 / n);
+    (void)printf("# exec of true: %.2f ms\n", (double)(clock_monotonic_ns() - begin) / 1e6 / n);
 
     EXPECT(driver_signal("long", "", SIGKILL, true, &err) == 0, "%s", err.msg);
     status = driver_wait("long", "");
@@ -220,7 +228,8 @@ static void test_exec(void)
     ok("exec: output, exit codes, failures, signals");
 }
 
-/* More output than a ring holds: the process blocks until it is read, and nothing is lost across a reconnection. */
+/* More output than a ring holds: the process blocks until it is read, and nothing is lost across a
+ * reconnection. */
 static void test_output(void)
 {
     struct err err;
@@ -258,8 +267,8 @@ static void test_output(void)
     ok("1.3 MB of output through a ring of 256 KiB and a reconnection, each line once");
 }
 
-static int write_stdin(const char *id, const char *exec, uint64_t offset, const char *text, bool eof,
-                       struct err *err)
+static int write_stdin(const char *id, const char *exec, uint64_t offset, const char *text,
+                       bool eof, struct err *err)
 {
     Casemate__Agent__V1__WriteStdinRequest request = CASEMATE__AGENT__V1__WRITE_STDIN_REQUEST__INIT;
     union {
@@ -298,7 +307,8 @@ static void test_tty(void)
 {
     struct err err;
     struct driver_process p;
-    driver_process_init(&p, "sh", "-c", "tty; stty size; ls -l /dev/console; read x; echo got $x", NULL);
+    driver_process_init(&p, "sh", "-c", "tty; stty size; ls -l /dev/console; read x; echo got $x",
+                        NULL);
     p.message.tty = true;
     p.message.tty_width = 132;
     p.message.tty_height = 43;
@@ -357,8 +367,8 @@ static void test_limits(void)
     EXPECT(status.exit_code == 137 && status.oom_killed, "exit code %d", status.exit_code);
     EXPECT(driver_remove("oom", "", &err) == 0, "%s", err.msg);
     int code;
-    char *text = driver_run("limits", "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max", small_memory,
-                            &code);
+    char *text = driver_run("limits", "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max",
+                            small_memory, &code);
     EXPECT(code == 0 && strcmp(text, "16777216\n20\n") == 0, "%s", text);
     free(text);
     ok("cgroup limits, OOM kill told apart");
@@ -446,8 +456,9 @@ static void node_pids(Casemate__Agent__V1__CreateContainerRequest *r)
 static void test_agent_memory(void)
 {
     int code;
-    char *text = driver_run("agent", "grep -E '^(Rss|Pss|Private_Dirty|Anonymous)' /proc/1/smaps_rollup; "
-                                     "ls /proc/1/fd | wc -l; cat /proc/1/comm",
+    char *text = driver_run("agent",
+                            "grep -E '^(Rss|Pss|Private_Dirty|Anonymous)' /proc/1/smaps_rollup; "
+                            "ls /proc/1/fd | wc -l; cat /proc/1/comm",
                             node_pids, &code);
     (void)printf("# agent: %s", text);
     EXPECT(code == 0, "exit code %d", code);
@@ -457,7 +468,8 @@ static void test_agent_memory(void)
     ok("the agent's PSS is below 2 MiB");
 }
 
-/* A host that comes while the old one's session is still there, and stale bytes before its greeting. */
+/* A host that comes while the old one's session is still there, and stale bytes before its
+ * greeting. */
 static void test_takeover(void)
 {
     Casemate__Agent__V1__ListRequest list = CASEMATE__AGENT__V1__LIST_REQUEST__INIT;

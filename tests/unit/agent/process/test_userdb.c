@@ -23,8 +23,9 @@ static const char passwd[] = "root:x:0:0:root:/root:/bin/sh\n"
                              "1234:x:77:78::relative:\n"
                              "alice:x:2000:200::/second:\n"
                              "last:x:5:6::/l:/bin/sh";
-static const char group[] = "root:x:0:\nusers:x:100:\nwheel:x:10:root,alice\nali:x:11:alicex,xalice\n"
-                            "docker:x:12:bob,alice,carol\nsame:x:10:alice\n:x:9:alice\n";
+static const char group[] =
+    "root:x:0:\nusers:x:100:\nwheel:x:10:root,alice\nali:x:11:alicex,xalice\n"
+    "docker:x:12:bob,alice,carol\nsame:x:10:alice\n:x:9:alice\n";
 
 static struct user resolve(const char *spec)
 {
@@ -77,8 +78,9 @@ static void test_resolve(void **state)
 
 static void test_refused(void **state)
 {
-    static const char *const specs[] = {"nobody", "huge", "bad", "4294967295", "99999999999", "-1",
-                                        "alice:nogroup", "alice:4294967295", "alice:wheel:x"};
+    static const char *const specs[] = {"nobody",       "huge", "bad",           "4294967295",
+                                        "99999999999",  "-1",   "alice:nogroup", "alice:4294967295",
+                                        "alice:wheel:x"};
     (void)state;
     for (size_t i = 0; i < sizeof(specs) / sizeof(specs[0]); i++) {
         struct user u = {.uid = 42};
@@ -152,7 +154,8 @@ static void write_file(int dir, const char *path, const char *text)
     (void)close(fd);
 }
 
-/* What a hostile image may put in the place of a file. None of it may hang, be followed outside, or be read whole. */
+/* What a hostile image may put in the place of a file. None of it may hang, be followed outside, or
+ * be read whole. */
 static void test_read(void **state)
 {
     struct root *r = *state;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The greeting on a port: split anywhere, behind garbage, repeated, taken over; then the same on a socket pair with a server. */
+/* The greeting on a port: split anywhere, behind garbage, repeated, taken over; then the same on a
+ * socket pair with a server. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -17,14 +18,15 @@
 #include "common/loop/loop.h"
 #include "common/rpc/server.h"
 
-#define A "CASEMATE-LINK/1 aaaabbbbccccdddd0000111122223333\n"
-#define B "CASEMATE-LINK/1 ffffffffffffffff9999999999999999\n"
+#define A        "CASEMATE-LINK/1 aaaabbbbccccdddd0000111122223333\n"
+#define B        "CASEMATE-LINK/1 ffffffffffffffff9999999999999999\n"
 #define ANSWER_A "CASEMATE-AGENT/1 aaaabbbbccccdddd0000111122223333\n"
 #define ANSWER_B "CASEMATE-AGENT/1 ffffffffffffffff9999999999999999\n"
-#define PREFACE "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+#define PREFACE  "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 #define SETTINGS "\0\0\0\4\0\0\0\0\0"
 
-/* Feeds the text in pieces of `step` bytes; collects the answers; returns the offset where HTTP/2 begins, or -1. */
+/* Feeds the text in pieces of `step` bytes; collects the answers; returns the offset where HTTP/2
+ * begins, or -1. */
 static int feed(struct link *l, const char *text, size_t step, char *answers)
 {
     size_t len = strlen(text), at = 0;
@@ -75,7 +77,8 @@ static void test_garbage(void **state)
     check("CASEMATE-LINK/1 AAAABBBBCCCCDDDD0000111122223333\nP", "", -1);
     check("CASEMATE-LINK/2 aaaabbbbccccdddd0000111122223333\nP", "", -1);
     check("CASEMATE-LINK/1 aaaabbbbccccdddd000011112222333\nP", "", -1);
-    /* After an answer only greetings and HTTP/2 may come; anything else starts from the beginning. */
+    /* After an answer only greetings and HTTP/2 may come; anything else starts from the beginning.
+     */
     check(A "xPRI", ANSWER_A, -1);
     check(A "x" A "P", ANSWER_A ANSWER_A, 99);
 }
@@ -103,7 +106,9 @@ static void test_wants(void **state)
     assert_string_equal(text + at, "PRI");
 }
 
-/* ---- on a socket pair ------------------------------------------------------------------------------------------------- */
+/* ---- on a socket pair
+ * -------------------------------------------------------------------------------------------------
+ */
 
 struct fixture {
     struct loop *loop;
@@ -206,7 +211,8 @@ static void test_takeover(void **state)
     greet_until_answered(f); /* the first ends the session */
 }
 
-/* The old host died in the middle of a frame of the largest size: a burst of greetings fills it up and ends the session. */
+/* The old host died in the middle of a frame of the largest size: a burst of greetings fills it up
+ * and ends the session. */
 static void test_takeover_in_frame(void **state)
 {
     struct fixture *f = *state;
@@ -214,7 +220,8 @@ static void test_takeover_in_frame(void **state)
     hear(f, ANSWER_A, 50);
     say(f, PREFACE, 24);
     say(f, SETTINGS, 9);
-    say(f, "\0\x40\0\xee\0\0\0\0\0", 9); /* 16384 bytes of a frame type that nobody knows: ignored by RFC 9113 */
+    say(f, "\0\x40\0\xee\0\0\0\0\0",
+        9); /* 16384 bytes of a frame type that nobody knows: ignored by RFC 9113 */
     static char burst[400 * 49];
     for (size_t i = 0; i < 400; i++)
         memcpy(burst + i * 49, B, 49);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * An HTTP/2 client of hand-made frames for the tests of common/rpc: it says what no honest client would. Output is collected
- * in a buffer; what comes back is taken apart into what tests ask about. HPACK is nghttp2's.
+ * An HTTP/2 client of hand-made frames for the tests of common/rpc: it says what no honest client
+ * would. Output is collected in a buffer; what comes back is taken apart into what tests ask about.
+ * HPACK is nghttp2's.
  */
 #pragma once
 
@@ -52,9 +53,15 @@ static inline void h2_frame(struct h2_peer *p, uint8_t type, uint8_t flags, int3
                             const void *payload, size_t n)
 {
     struct err err;
-    uint8_t head[9] = { (uint8_t)(n >> 16), (uint8_t)(n >> 8), (uint8_t)n, type, flags,
-                        (uint8_t)(stream >> 24), (uint8_t)(stream >> 16), (uint8_t)(stream >> 8),
-                        (uint8_t)stream };
+    uint8_t head[9] = {(uint8_t)(n >> 16),
+                       (uint8_t)(n >> 8),
+                       (uint8_t)n,
+                       type,
+                       flags,
+                       (uint8_t)(stream >> 24),
+                       (uint8_t)(stream >> 16),
+                       (uint8_t)(stream >> 8),
+                       (uint8_t)stream};
     settle_ok(buf_append(&p->out, head, sizeof(head), &err), &err);
     settle_ok(buf_append(&p->out, payload, n, &err), &err);
 }
@@ -81,7 +88,8 @@ static inline void h2_close(struct h2_peer *p)
     buf_fini(&p->in);
 }
 
-/* A request's headers as they should be, with these changes; NULL: as they should be, "": left out. */
+/* A request's headers as they should be, with these changes; NULL: as they should be, "": left out.
+ */
 struct h2_request {
     int32_t stream;
     const char *path, *method, *content_type, *timeout, *encoding;
@@ -91,8 +99,8 @@ struct h2_request {
 
 static inline void h2_field(nghttp2_nv *nv, size_t *n, const char *name, const char *value)
 {
-    nv[(*n)++] = (nghttp2_nv){ (uint8_t *)(uintptr_t)name, (uint8_t *)(uintptr_t)value,
-                               strlen(name), strlen(value), NGHTTP2_NV_FLAG_NO_INDEX };
+    nv[(*n)++] = (nghttp2_nv){(uint8_t *)(uintptr_t)name, (uint8_t *)(uintptr_t)value, strlen(name),
+                              strlen(value), NGHTTP2_NV_FLAG_NO_INDEX};
 }
 
 static inline void h2_headers(struct h2_peer *p, const struct h2_request *r)
@@ -137,7 +145,8 @@ static inline void h2_data(struct h2_peer *p, int32_t stream, const void *bytes,
     h2_frame(p, NGHTTP2_DATA, end ? NGHTTP2_FLAG_END_STREAM : 0, stream, bytes, n);
 }
 
-static inline void h2_take_headers(struct h2_peer *p, int32_t stream, const uint8_t *bytes, size_t n)
+static inline void h2_take_headers(struct h2_peer *p, int32_t stream, const uint8_t *bytes,
+                                   size_t n)
 {
     struct h2_answer *a = h2_answer(p, stream);
     for (;;) {

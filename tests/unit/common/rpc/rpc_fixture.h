@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the tests of common/rpc share: a loop, a server of the RpcTest service, a client, a socketpair between them, and
- * waiting for an event with a deadline. The loop runs on the test's thread (spin) or on one of its own (fixture.thread).
+ * What the tests of common/rpc share: a loop, a server of the RpcTest service, a client, a
+ * socketpair between them, and waiting for an event with a deadline. The loop runs on the test's
+ * thread (spin) or on one of its own (fixture.thread).
  */
 #pragma once
 
+#include <stdio.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -25,7 +27,7 @@
 #include "common/rpc/server.h"
 #include "proto/test/rpc_test.pb-c.h"
 
-#define PATIENCE_MS 20000
+#define PATIENCE_MS  20000
 #define ECHO_REQUEST CASEMATE__TEST__V1__ECHO_REQUEST__INIT
 
 typedef Casemate__Test__V1__EchoRequest EchoRequest;
@@ -37,11 +39,11 @@ typedef Casemate__Test__V1__SumReply SumReply;
 
 #define TEST_DESCRIPTOR (&casemate__test__v1__rpc_test__descriptor)
 
-static const struct rpc_target ECHO = { TEST_DESCRIPTOR, NULL, "Echo" };
-static const struct rpc_target COUNT = { TEST_DESCRIPTOR, NULL, "Count" };
-static const struct rpc_target SUM = { TEST_DESCRIPTOR, NULL, "Sum" };
-static const struct rpc_target CHAT = { TEST_DESCRIPTOR, NULL, "Chat" };
-static const struct rpc_target MISSING = { TEST_DESCRIPTOR, NULL, "Missing" };
+static const struct rpc_target ECHO = {TEST_DESCRIPTOR, NULL, "Echo"};
+static const struct rpc_target COUNT = {TEST_DESCRIPTOR, NULL, "Count"};
+static const struct rpc_target SUM = {TEST_DESCRIPTOR, NULL, "Sum"};
+static const struct rpc_target CHAT = {TEST_DESCRIPTOR, NULL, "Chat"};
+static const struct rpc_target MISSING = {TEST_DESCRIPTOR, NULL, "Missing"};
 
 #define MAX_PARKED 2048
 
@@ -81,7 +83,7 @@ static inline void settle_ok(int r, const struct err *err)
             struct err err_;                                                                       \
             if (clock_monotonic_ms() > give_up_)                                                   \
                 fail_msg("no event: %s", #condition);                                              \
-            settle_ok(loop_run_once((f)->loop, clock_poll_timeout(give_up_), &err_), &err_);        \
+            settle_ok(loop_run_once((f)->loop, clock_poll_timeout(give_up_), &err_), &err_);       \
         }                                                                                          \
     } while (0)
 
@@ -140,7 +142,8 @@ static inline void handle_echo(struct rpc_call *call, void *arg)
     rpc_call_reply(call, &reply.base);
 }
 
-/* Server streaming with back-pressure: sends until `WATERMARK` is queued, goes on when it has drained. */
+/* Server streaming with back-pressure: sends until `WATERMARK` is queued, goes on when it has
+ * drained. */
 #define WATERMARK (256u << 10)
 
 struct counting {
@@ -186,7 +189,7 @@ static inline void handle_count(struct rpc_call *call, void *arg)
 {
     const CountRequest *request = (const CountRequest *)rpc_call_request(call);
     struct counting *c = calloc(1, sizeof(*c));
-    *c = (struct counting){ arg, call, 0, request->messages, request->bytes_each, false };
+    *c = (struct counting){arg, call, 0, request->messages, request->bytes_each, false};
     rpc_call_on_cancel(call, count_cancelled, c);
     rpc_call_on_drain(call, WATERMARK / 2, count_on, c);
     count_on(c);
@@ -231,10 +234,10 @@ static inline void handle_chat(struct rpc_call *call, void *arg)
 }
 
 static const struct rpc_method TEST_METHODS[] = {
-    { .name = "Echo", .handler = handle_echo },
-    { .name = "Count", .handler = handle_count, .on_loop = true },
-    { .name = "Sum", .handler = handle_sum, .client_streaming = true },
-    { .name = "Chat", .handler = handle_chat, .client_streaming = true },
+    {.name = "Echo", .handler = handle_echo},
+    {.name = "Count", .handler = handle_count, .on_loop = true},
+    {.name = "Sum", .handler = handle_sum, .client_streaming = true},
+    {.name = "Chat", .handler = handle_chat, .client_streaming = true},
 };
 
 /* ---- the fixture ---- */
@@ -289,10 +292,10 @@ static inline void fixture_start(struct fixture *f, const struct fixture_options
     pthread_mutex_init(&f->lock, NULL);
     log_set_level(LOG_ERROR);
     settle_ok(loop_new(&f->loop, &err), &err);
-    f->services[0] = (struct rpc_service){ "casemate.test.v1.RpcTest", TEST_DESCRIPTOR,
-                                           TEST_METHODS, 4, f };
-    f->services[1] = (struct rpc_service){ "casemate.alias.RpcTest", TEST_DESCRIPTOR,
-                                           TEST_METHODS, 4, f };
+    f->services[0] =
+        (struct rpc_service){"casemate.test.v1.RpcTest", TEST_DESCRIPTOR, TEST_METHODS, 4, f};
+    f->services[1] =
+        (struct rpc_service){"casemate.alias.RpcTest", TEST_DESCRIPTOR, TEST_METHODS, 4, f};
     if (o->threads > 0)
         settle_ok(workers_new(o->threads, 4096, &f->workers, &err), &err);
     struct rpc_server_config config = {
@@ -405,11 +408,11 @@ static inline void expect_echo(struct fixture *f, const char *text)
     char copy[64];
     snprintf(copy, sizeof(copy), "%s", text);
     request.text = copy;
-    struct rpc_reply reply = { 0 };
+    struct rpc_reply reply = {0};
     struct err err;
-    settle_ok(rpc_client_call(f->client, &ECHO, &request.base, clock_deadline(PATIENCE_MS), &reply,
-                              &err),
-              &err);
+    settle_ok(
+        rpc_client_call(f->client, &ECHO, &request.base, clock_deadline(PATIENCE_MS), &reply, &err),
+        &err);
     assert_string_equal(((const EchoReply *)reply.message)->text, text);
     rpc_reply_fini(&reply);
 }

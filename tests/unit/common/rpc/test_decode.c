@@ -64,8 +64,10 @@ static void test_arena_no_memory(void **state)
     }
 }
 
-/* Feeds all bytes in steps; returns the number of messages or -1. Checks each message to be `n` times byte `fill`. */
-static int feed(struct rpc_frame *frame, const uint8_t *bytes, size_t n, size_t step, struct err *err)
+/* Feeds all bytes in steps; returns the number of messages or -1. Checks each message to be `n`
+ * times byte `fill`. */
+static int feed(struct rpc_frame *frame, const uint8_t *bytes, size_t n, size_t step,
+                struct err *err)
 {
     int messages = 0;
     for (size_t at = 0; at < n;) {
@@ -90,7 +92,7 @@ static int feed(struct rpc_frame *frame, const uint8_t *bytes, size_t n, size_t 
 static void test_frame(void **state)
 {
     struct buf bytes = BUF_INIT(1 << 20);
-    struct rpc_budget budget = { .max = 1 << 20 };
+    struct rpc_budget budget = {.max = 1 << 20};
     struct err err;
     (void)state;
     for (size_t n = 0; n < 300; n++) {
@@ -112,7 +114,7 @@ static void test_frame(void **state)
 
 static void test_frame_refusals(void **state)
 {
-    struct rpc_budget budget = { .max = 100000 };
+    struct rpc_budget budget = {.max = 100000};
     struct rpc_frame frame;
     struct err err;
     (void)state;
@@ -131,7 +133,7 @@ static void test_frame_refusals(void **state)
     rpc_frame_init(&frame, UINT32_MAX, &budget);
     assert_int_equal(feed(&frame, (const uint8_t *)"\0\xff\xff\xff\xff", 5, 5, &err), 0);
     assert_int_equal(frame.capacity, 0); /* a length alone buys nothing */
-    uint8_t filler[70000] = { 0 };
+    uint8_t filler[70000] = {0};
     assert_int_equal(feed(&frame, filler, 1, 1, &err), 0);
     assert_int_equal(budget.used, 64 << 10);
     assert_int_equal(feed(&frame, filler, sizeof(filler), sizeof(filler), &err), -1);
@@ -142,8 +144,8 @@ static void test_frame_refusals(void **state)
 
 static void test_frame_no_memory(void **state)
 {
-    struct rpc_budget budget = { .max = 1 << 20 };
-    uint8_t bytes[200000] = { 0, 0, 3, 0x0d, 0x3b };
+    struct rpc_budget budget = {.max = 1 << 20};
+    uint8_t bytes[200000] = {0, 0, 3, 0x0d, 0x3b};
     (void)state;
     for (long fail = 1; fail < 4; fail++) {
         struct rpc_frame frame;
@@ -198,13 +200,13 @@ static void test_decode_checks(void **state)
     assert_int_equal(DECODE("\x3a\x01\0"), -1);                    /* a repeated string */
     assert_int_equal(DECODE("\x0a\x05"
                             "ab"),
-                     -1);                                   /* truncated */
-    assert_int_equal(DECODE("\x0a"), -1);                   /* no length */
-    assert_int_equal(DECODE("\x0b\x0c"), -1);               /* a group */
-    assert_int_equal(DECODE("\x02\x01x"), -1);              /* field number 0 */
+                     -1);                      /* truncated */
+    assert_int_equal(DECODE("\x0a"), -1);      /* no length */
+    assert_int_equal(DECODE("\x0b\x0c"), -1);  /* a group */
+    assert_int_equal(DECODE("\x02\x01x"), -1); /* field number 0 */
     assert_int_equal(DECODE("\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"), -1);
     assert_int_equal(DECODE("\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01x"), -1);
-    assert_int_equal(DECODE("\x08\x01"), -1);               /* a varint where text belongs */
+    assert_int_equal(DECODE("\x08\x01"), -1); /* a varint where text belongs */
     assert_int_equal(DECODE("\xa2\x06\x03xyz\xa8\x06\x01\xb5\x06\1\2\3\4"), 0); /* unknown fields */
 }
 
@@ -256,12 +258,12 @@ static struct rpc_chunk *sample(void)
 {
     Casemate__Test__V1__EchoRequest m = CASEMATE__TEST__V1__ECHO_REQUEST__INIT;
     char word[] = "word", key[] = "key";
-    char *words[] = { word, key, word };
+    char *words[] = {word, key, word};
     Casemate__Test__V1__Inner inner = CASEMATE__TEST__V1__INNER__INIT;
-    Casemate__Test__V1__Inner *inners[] = { &inner, &inner };
+    Casemate__Test__V1__Inner *inners[] = {&inner, &inner};
     Casemate__Test__V1__EchoRequest__LabelsEntry label =
         CASEMATE__TEST__V1__ECHO_REQUEST__LABELS_ENTRY__INIT;
-    Casemate__Test__V1__EchoRequest__LabelsEntry *labels[] = { &label };
+    Casemate__Test__V1__EchoRequest__LabelsEntry *labels[] = {&label};
     struct rpc_chunk *chunk = NULL;
     struct err err;
     inner.text = word;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Server and client over a socketpair, on one loop and one thread: the shapes of calls, errors, deadlines, cancellation,
- * limits, back-pressure, shutdown.
+ * Server and client over a socketpair, on one loop and one thread: the shapes of calls, errors,
+ * deadlines, cancellation, limits, back-pressure, shutdown.
  */
 #include <stdio.h>
 
@@ -11,7 +11,7 @@ static void test_unary(void **state)
 {
     struct fixture f;
     (void)state;
-    fixture_start(&f, &(struct fixture_options){ 0 });
+    fixture_start(&f, &(struct fixture_options){0});
     expect_echo(&f, "hello");
     expect_echo(&f, "");
     assert_int_equal(f.dones, 2);
@@ -26,7 +26,7 @@ static int call_echo(struct fixture *f, const struct rpc_target *target, const c
     char copy[64];
     snprintf(copy, sizeof(copy), "%s", text);
     request.text = copy;
-    struct rpc_reply reply = { 0 };
+    struct rpc_reply reply = {0};
     int r = rpc_client_call(f->client, target, &request.base, deadline_ms, &reply, err);
     assert_int_equal(reply.message != NULL, r == 0);
     rpc_reply_fini(&reply);
@@ -38,7 +38,7 @@ static void test_errors(void **state)
     struct fixture f;
     struct err err;
     (void)state;
-    fixture_start(&f, &(struct fixture_options){ 0 });
+    fixture_start(&f, &(struct fixture_options){0});
     assert_int_equal(call_echo(&f, &ECHO, "fail", CLOCK_NO_DEADLINE, &err), -1);
     assert_int_equal(err.code, ERR_NOT_FOUND);
     assert_string_equal(err.msg, "no ‘such’ thing: 100%?of it"); /* the tab is err_set's doing */
@@ -47,15 +47,15 @@ static void test_errors(void **state)
     assert_int_equal(err.code, ERR_UNSUPPORTED);
     assert_non_null(strstr(err.msg, "Missing"));
 
-    struct rpc_target other = { TEST_DESCRIPTOR, "no.such.Service", "Echo" };
+    struct rpc_target other = {TEST_DESCRIPTOR, "no.such.Service", "Echo"};
     assert_int_equal(call_echo(&f, &other, "x", CLOCK_NO_DEADLINE, &err), -1);
     assert_int_equal(err.code, ERR_UNSUPPORTED);
     assert_non_null(strstr(err.msg, "no.such.Service"));
 
-    struct rpc_target alias = { TEST_DESCRIPTOR, "casemate.alias.RpcTest", "Echo" };
+    struct rpc_target alias = {TEST_DESCRIPTOR, "casemate.alias.RpcTest", "Echo"};
     assert_int_equal(call_echo(&f, &alias, "x", CLOCK_NO_DEADLINE, &err), 0);
 
-    struct rpc_target none = { TEST_DESCRIPTOR, NULL, "Nothing" };
+    struct rpc_target none = {TEST_DESCRIPTOR, NULL, "Nothing"};
     assert_int_equal(call_echo(&f, &none, "x", CLOCK_NO_DEADLINE, &err), -1);
     assert_int_equal(err.code, ERR_INVALID);
     expect_echo(&f, "still alive");
@@ -69,7 +69,7 @@ static void test_many_concurrent(void **state)
     struct fixture f;
     (void)state;
     memset(o, 0, sizeof(o));
-    fixture_start(&f, &(struct fixture_options){ 0 });
+    fixture_start(&f, &(struct fixture_options){0});
     for (size_t i = 0; i < N; i++) {
         EchoRequest request = ECHO_REQUEST;
         char text[16];
@@ -89,14 +89,15 @@ static void test_many_concurrent(void **state)
     fixture_stop(&f);
 }
 
-/* Parked handlers keep their streams open: with a limit of 8 no more than 8 run, and the rest follow. */
+/* Parked handlers keep their streams open: with a limit of 8 no more than 8 run, and the rest
+ * follow. */
 static void test_stream_limit(void **state)
 {
     enum { N = 40 };
-    struct outcome o[N] = { { 0 } };
+    struct outcome o[N] = {{0}};
     struct fixture f;
     (void)state;
-    fixture_start(&f, &(struct fixture_options){ .server_limits.max_streams = 8 });
+    fixture_start(&f, &(struct fixture_options){.server_limits.max_streams = 8});
     expect_echo(&f, "settings are exchanged");
     for (size_t i = 0; i < N; i++) {
         EchoRequest request = ECHO_REQUEST;
@@ -110,11 +111,11 @@ static void test_stream_limit(void **state)
         unpark(&f, RPC_ABORTED);
         unsigned before = ended;
         spin_until(&f, ({
-                       ended = 0;
-                       for (size_t i = 0; i < N; i++)
-                           ended += o[i].ends;
-                       ended == before + 8;
-                   }));
+            ended = 0;
+            for (size_t i = 0; i < N; i++)
+                ended += o[i].ends;
+            ended == before + 8;
+        }));
     }
     for (size_t i = 0; i < N; i++)
         assert_int_equal(o[i].err.code, ERR_BAD_STATE);
@@ -126,7 +127,7 @@ static void test_deadline(void **state)
     struct fixture f;
     struct err err;
     (void)state;
-    fixture_start(&f, &(struct fixture_options){ 0 });
+    fixture_start(&f, &(struct fixture_options){0});
     int64_t start = clock_monotonic_ms();
     assert_int_equal(call_echo(&f, &ECHO, "park", clock_deadline(50), &err), -1);
     assert_int_equal(err.code, ERR_DEADLINE);
@@ -146,11 +147,11 @@ static void test_deadline(void **state)
 static void test_cancel(void **state)
 {
     struct fixture f;
-    struct outcome o = { 0 };
+    struct outcome o = {0};
     EchoRequest request = ECHO_REQUEST;
     char text[] = "park";
     (void)state;
-    fixture_start(&f, &(struct fixture_options){ 0 });
+    fixture_start(&f, &(struct fixture_options){0});
     request.text = text;
     struct rpc_client_call *call = begin(&f, &ECHO, &request.base, CLOCK_NO_DEADLINE, &o);
     spin_until(&f, n_parked(&f) == 1);
@@ -166,7 +167,8 @@ static void test_cancel(void **state)
     assert_int_equal(rpc_call_send(f.parked[0], &reply.base, &err), -1);
     assert_int_equal(err.code, ERR_CANCELLED);
     unpark(&f, RPC_OK);
-    /* A call that is cancelled before its request left: the server never sees it, or sees it end. */
+    /* A call that is cancelled before its request left: the server never sees it, or sees it end.
+     */
     call = begin(&f, &ECHO, &request.base, CLOCK_NO_DEADLINE, &o);
     rpc_client_cancel(call);
     expect_echo(&f, "still alive");
@@ -183,12 +185,12 @@ static void late_cancel(void *arg)
 static void test_cancel_asked_late(void **state)
 {
     struct fixture f;
-    struct outcome o = { 0 };
+    struct outcome o = {0};
     EchoRequest request = ECHO_REQUEST;
     char text[] = "park";
     unsigned told = 0;
     (void)state;
-    fixture_start(&f, &(struct fixture_options){ 0 });
+    fixture_start(&f, &(struct fixture_options){0});
     request.text = text;
     struct rpc_client_call *call = begin(&f, &ECHO, &request.base, CLOCK_NO_DEADLINE, &o);
     spin_until(&f, n_parked(&f) == 1);
@@ -205,18 +207,18 @@ static void test_cancel_asked_late(void **state)
 static void test_connection_loss(void **state)
 {
     enum { N = 50 };
-    struct outcome o[N] = { { 0 } };
+    struct outcome o[N] = {{0}};
     struct fixture f;
     EchoRequest request = ECHO_REQUEST;
     char text[] = "park";
     (void)state;
-    fixture_start(&f, &(struct fixture_options){ 0 });
+    fixture_start(&f, &(struct fixture_options){0});
     request.text = text;
     for (size_t i = 0; i < N; i++)
         (void)begin(&f, &ECHO, &request.base, CLOCK_NO_DEADLINE, &o[i]);
     spin_until(&f, n_parked(&f) == N);
     /* And some that have not left yet. */
-    struct outcome unsent[3] = { { 0 } };
+    struct outcome unsent[3] = {{0}};
     for (size_t i = 0; i < 3; i++)
         (void)begin(&f, &ECHO, &request.base, CLOCK_NO_DEADLINE, &unsent[i]);
     rpc_client_close(f.client);
@@ -241,11 +243,11 @@ static void test_connection_loss(void **state)
 static void test_server_gone(void **state)
 {
     struct fixture f;
-    struct outcome o = { 0 };
+    struct outcome o = {0};
     EchoRequest request = ECHO_REQUEST;
     char text[] = "park";
     (void)state;
-    fixture_start(&f, &(struct fixture_options){ 0 });
+    fixture_start(&f, &(struct fixture_options){0});
     request.text = text;
     (void)begin(&f, &ECHO, &request.base, CLOCK_NO_DEADLINE, &o);
     spin_until(&f, n_parked(&f) == 1);
@@ -268,11 +270,11 @@ static void test_server_gone(void **state)
 static void test_client_freed_with_calls(void **state)
 {
     struct fixture f;
-    struct outcome o = { 0 };
+    struct outcome o = {0};
     EchoRequest request = ECHO_REQUEST;
     char text[] = "park";
     (void)state;
-    fixture_start(&f, &(struct fixture_options){ 0 });
+    fixture_start(&f, &(struct fixture_options){0});
     request.text = text;
     (void)begin(&f, &ECHO, &request.base, CLOCK_NO_DEADLINE, &o);
     spin_until(&f, n_parked(&f) == 1);
@@ -288,16 +290,16 @@ static void test_client_freed_with_calls(void **state)
 static void test_kept_handle(void **state)
 {
     struct fixture f;
-    struct outcome o = { 0 };
+    struct outcome o = {0};
     struct err err;
     EchoRequest request = ECHO_REQUEST;
     struct rpc_client_call *call;
-    struct rpc_call_handlers handlers = { .on_end = outcome_end, .arg = &o, .keep = true };
+    struct rpc_call_handlers handlers = {.on_end = outcome_end, .arg = &o, .keep = true};
     (void)state;
-    fixture_start(&f, &(struct fixture_options){ 0 });
-    settle_ok(rpc_client_start(f.client, &ECHO, &request.base, CLOCK_NO_DEADLINE, &handlers, &call,
-                               &err),
-              &err);
+    fixture_start(&f, &(struct fixture_options){0});
+    settle_ok(
+        rpc_client_start(f.client, &ECHO, &request.base, CLOCK_NO_DEADLINE, &handlers, &call, &err),
+        &err);
     spin_until(&f, o.ends == 1);
     assert_int_equal(rpc_client_send(call, NULL, true, &err), -1);
     rpc_client_free(f.client); /* the handle outlives even this */
@@ -314,49 +316,49 @@ static void test_big_messages(void **state)
     struct fixture f;
     struct err err;
     (void)state;
-    fixture_start(&f, &(struct fixture_options){ 0 });
+    fixture_start(&f, &(struct fixture_options){0});
     size_t n = (16u << 20) - 64;
     EchoRequest request = ECHO_REQUEST;
     request.data.data = malloc(n + 64);
     for (size_t i = 0; i < n + 64; i++)
         request.data.data[i] = (uint8_t)(i * 31 >> 7);
     request.data.len = n;
-    struct rpc_reply reply = { 0 };
-    settle_ok(rpc_client_call(f.client, &ECHO, &request.base, clock_deadline(PATIENCE_MS), &reply,
-                              &err),
-              &err);
+    struct rpc_reply reply = {0};
+    settle_ok(
+        rpc_client_call(f.client, &ECHO, &request.base, clock_deadline(PATIENCE_MS), &reply, &err),
+        &err);
     const EchoReply *echo = (const EchoReply *)reply.message;
     assert_int_equal(echo->data.len, n);
     assert_memory_equal(echo->data.data, request.data.data, n);
     rpc_reply_fini(&reply);
 
     request.data.len = n + 64;
-    assert_int_equal(rpc_client_call(f.client, &ECHO, &request.base, CLOCK_NO_DEADLINE, &reply,
-                                     &err),
-                     -1);
+    assert_int_equal(
+        rpc_client_call(f.client, &ECHO, &request.base, CLOCK_NO_DEADLINE, &reply, &err), -1);
     assert_int_equal(err.code, ERR_EXHAUSTED);
     free(request.data.data);
     expect_echo(&f, "still alive");
     fixture_stop(&f);
 }
 
-/* The two ends have different limits: each refuses what is too large for it, and the connection lives. */
+/* The two ends have different limits: each refuses what is too large for it, and the connection
+ * lives. */
 static void test_too_large(void **state)
 {
     struct fixture f;
     struct err err;
     static uint8_t data[100000];
     EchoRequest request = ECHO_REQUEST;
-    struct rpc_reply reply = { 0 };
+    struct rpc_reply reply = {0};
     (void)state;
     request.data.data = data;
     request.data.len = sizeof(data);
 
-    fixture_start(&f, &(struct fixture_options){ .server_limits.max_message_bytes = 50000 });
+    fixture_start(&f, &(struct fixture_options){.server_limits.max_message_bytes = 50000});
     for (int i = 0; i < 3; i++) {
-        assert_int_equal(rpc_client_call(f.client, &ECHO, &request.base, clock_deadline(5000),
-                                         &reply, &err),
-                         -1);
+        assert_int_equal(
+            rpc_client_call(f.client, &ECHO, &request.base, clock_deadline(5000), &reply, &err),
+            -1);
         assert_int_equal(err.code, ERR_EXHAUSTED);
         assert_non_null(strstr(err.msg, "50000"));
         expect_echo(&f, "still alive");
@@ -364,9 +366,9 @@ static void test_too_large(void **state)
     assert_int_equal(f.server_closed, 0);
     fixture_stop(&f);
 
-    fixture_start(&f, &(struct fixture_options){ .client_limits.max_message_bytes = 100 });
+    fixture_start(&f, &(struct fixture_options){.client_limits.max_message_bytes = 100});
     CountRequest count = CASEMATE__TEST__V1__COUNT_REQUEST__INIT;
-    struct outcome o = { 0 };
+    struct outcome o = {0};
     count.messages = 3;
     count.bytes_each = 5000;
     (void)begin(&f, &COUNT, &count.base, CLOCK_NO_DEADLINE, &o);
@@ -379,10 +381,10 @@ static void test_too_large(void **state)
 static void test_server_streaming(void **state)
 {
     struct fixture f;
-    struct outcome o = { 0 };
+    struct outcome o = {0};
     CountRequest request = CASEMATE__TEST__V1__COUNT_REQUEST__INIT;
     (void)state;
-    fixture_start(&f, &(struct fixture_options){ 0 });
+    fixture_start(&f, &(struct fixture_options){0});
     request.messages = 500;
     request.bytes_each = 10000;
     (void)begin(&f, &COUNT, &request.base, CLOCK_NO_DEADLINE, &o);
@@ -393,7 +395,7 @@ static void test_server_streaming(void **state)
     assert_int_equal(o.bytes, 500 * 10000);
     assert_true(f.most_queued <= WATERMARK + 10100);
 
-    struct outcome none = { 0 };
+    struct outcome none = {0};
     request.messages = 0;
     (void)begin(&f, &COUNT, &request.base, CLOCK_NO_DEADLINE, &none);
     spin_until(&f, none.ends == 1);
@@ -402,14 +404,15 @@ static void test_server_streaming(void **state)
     fixture_stop(&f);
 }
 
-/* A reader that pauses: the sender stops at its watermark, other calls go on, and nothing is lost. */
+/* A reader that pauses: the sender stops at its watermark, other calls go on, and nothing is lost.
+ */
 static void test_back_pressure(void **state)
 {
     struct fixture f;
-    struct outcome o = { 0 };
+    struct outcome o = {0};
     CountRequest request = CASEMATE__TEST__V1__COUNT_REQUEST__INIT;
     (void)state;
-    fixture_start(&f, &(struct fixture_options){ 0 });
+    fixture_start(&f, &(struct fixture_options){0});
     request.messages = 2000;
     request.bytes_each = 10000; /* 20 MB, twenty times the window */
     struct rpc_client_call *call = begin(&f, &COUNT, &request.base, CLOCK_NO_DEADLINE, &o);
@@ -438,10 +441,10 @@ static void test_back_pressure(void **state)
 static void test_cancel_stream(void **state)
 {
     struct fixture f;
-    struct outcome o = { 0 };
+    struct outcome o = {0};
     CountRequest request = CASEMATE__TEST__V1__COUNT_REQUEST__INIT;
     (void)state;
-    fixture_start(&f, &(struct fixture_options){ 0 });
+    fixture_start(&f, &(struct fixture_options){0});
     request.messages = 1000000;
     request.bytes_each = 10000;
     struct rpc_client_call *call = begin(&f, &COUNT, &request.base, CLOCK_NO_DEADLINE, &o);
@@ -459,10 +462,10 @@ static void test_cancel_stream(void **state)
 static void test_stuck_stream_deadline(void **state)
 {
     struct fixture f;
-    struct outcome o = { 0 };
+    struct outcome o = {0};
     CountRequest request = CASEMATE__TEST__V1__COUNT_REQUEST__INIT;
     (void)state;
-    fixture_start(&f, &(struct fixture_options){ 0 });
+    fixture_start(&f, &(struct fixture_options){0});
     request.messages = 1000000;
     request.bytes_each = 10000;
     struct rpc_client_call *call = begin(&f, &COUNT, &request.base, clock_deadline(200), &o);
@@ -475,10 +478,10 @@ static void test_stuck_stream_deadline(void **state)
 static void test_client_streaming(void **state)
 {
     struct fixture f;
-    struct outcome o = { 0 };
+    struct outcome o = {0};
     struct err err;
     (void)state;
-    fixture_start(&f, &(struct fixture_options){ 0 });
+    fixture_start(&f, &(struct fixture_options){0});
     struct rpc_client_call *call = begin(&f, &SUM, NULL, CLOCK_NO_DEADLINE, &o);
     for (int64_t i = 1; i <= 100; i++) {
         SumRequest request = CASEMATE__TEST__V1__SUM_REQUEST__INIT;
@@ -492,7 +495,7 @@ static void test_client_streaming(void **state)
     assert_int_equal(o.sum, 5050);
 
     /* No message at all: the end alone. */
-    struct outcome none = { 0 };
+    struct outcome none = {0};
     call = begin(&f, &SUM, NULL, CLOCK_NO_DEADLINE, &none);
     settle_ok(rpc_client_send(call, NULL, true, &err), &err);
     spin_until(&f, none.ends == 1);
@@ -504,10 +507,10 @@ static void test_client_streaming(void **state)
 static void test_bidirectional(void **state)
 {
     struct fixture f;
-    struct outcome o = { 0 };
+    struct outcome o = {0};
     struct err err;
     (void)state;
-    fixture_start(&f, &(struct fixture_options){ 0 });
+    fixture_start(&f, &(struct fixture_options){0});
     struct rpc_client_call *call = begin(&f, &CHAT, NULL, CLOCK_NO_DEADLINE, &o);
     for (unsigned i = 1; i <= 5; i++) {
         EchoRequest request = ECHO_REQUEST;
@@ -524,18 +527,19 @@ static void test_bidirectional(void **state)
     fixture_stop(&f);
 }
 
-/* A client that sends without a pause: what it may queue is bounded, and it is told when there is room again. */
+/* A client that sends without a pause: what it may queue is bounded, and it is told when there is
+ * room again. */
 static void test_client_back_pressure(void **state)
 {
     struct fixture f;
-    struct outcome o = { 0 };
+    struct outcome o = {0};
     struct err err;
     static uint8_t data[60000];
     EchoRequest request = ECHO_REQUEST;
     (void)state;
     request.data.data = data;
     request.data.len = sizeof(data);
-    fixture_start(&f, &(struct fixture_options){ .client_limits.max_message_bytes = 1u << 20 });
+    fixture_start(&f, &(struct fixture_options){.client_limits.max_message_bytes = 1u << 20});
     struct rpc_client_call *call = begin(&f, &CHAT, NULL, CLOCK_NO_DEADLINE, &o);
     unsigned sent = 0;
     while (rpc_client_send(call, &request.base, false, &err) == 0)
@@ -554,11 +558,11 @@ static void test_client_back_pressure(void **state)
 static void test_shutdown_drains(void **state)
 {
     struct fixture f;
-    struct outcome o = { 0 }, late = { 0 };
+    struct outcome o = {0}, late = {0};
     EchoRequest request = ECHO_REQUEST;
     char text[] = "park";
     (void)state;
-    fixture_start(&f, &(struct fixture_options){ 0 });
+    fixture_start(&f, &(struct fixture_options){0});
     request.text = text;
     (void)begin(&f, &ECHO, &request.base, CLOCK_NO_DEADLINE, &o);
     spin_until(&f, n_parked(&f) == 1);
@@ -566,13 +570,13 @@ static void test_shutdown_drains(void **state)
     /* The client learns of it and refuses by itself; the call in flight goes on. */
     struct err err;
     struct rpc_client_call *refused = NULL;
-    struct rpc_call_handlers handlers = { .on_end = outcome_end, .arg = &late };
+    struct rpc_call_handlers handlers = {.on_end = outcome_end, .arg = &late};
     spin_until(&f, ({
-                   int r = rpc_client_start(f.client, &COUNT,
-                                            &(CountRequest)CASEMATE__TEST__V1__COUNT_REQUEST__INIT.base,
-                                            CLOCK_NO_DEADLINE, &handlers, &refused, &err);
-                   r < 0;
-               }));
+        int r = rpc_client_start(f.client, &COUNT,
+                                 &(CountRequest)CASEMATE__TEST__V1__COUNT_REQUEST__INIT.base,
+                                 CLOCK_NO_DEADLINE, &handlers, &refused, &err);
+        r < 0;
+    }));
     assert_int_equal(err.code, ERR_UNAVAILABLE);
     assert_int_equal(o.ends, 0);
     assert_int_equal(f.drained, 0);
@@ -587,11 +591,11 @@ static void test_shutdown_drains(void **state)
 static void test_shutdown_deadline(void **state)
 {
     struct fixture f;
-    struct outcome o = { 0 };
+    struct outcome o = {0};
     EchoRequest request = ECHO_REQUEST;
     char text[] = "park";
     (void)state;
-    fixture_start(&f, &(struct fixture_options){ 0 });
+    fixture_start(&f, &(struct fixture_options){0});
     request.text = text;
     (void)begin(&f, &ECHO, &request.base, CLOCK_NO_DEADLINE, &o);
     spin_until(&f, n_parked(&f) == 1);
@@ -603,7 +607,7 @@ static void test_shutdown_deadline(void **state)
     fixture_stop(&f);
 
     /* Nothing to drain: drained all the same, and on the loop. */
-    fixture_start(&f, &(struct fixture_options){ .no_client = true });
+    fixture_start(&f, &(struct fixture_options){.no_client = true});
     close(f.peer_fd);
     f.peer_fd = -1;
     spin_until(&f, f.server_closed == 1);
@@ -619,7 +623,7 @@ static void test_keepalive(void **state)
     (void)state;
     /* A peer that answers is kept, over several intervals… */
     fixture_start(&f, &(struct fixture_options){
-                          .client_limits = { .keepalive_ms = 10, .keepalive_timeout_ms = 5000 } });
+                          .client_limits = {.keepalive_ms = 10, .keepalive_timeout_ms = 5000}});
     int64_t until = clock_deadline(100);
     struct err err;
     while (clock_monotonic_ms() < until)
@@ -630,7 +634,7 @@ static void test_keepalive(void **state)
     /* …and one that is silent is not. */
     fixture_start(&f, &(struct fixture_options){
                           .no_client = true,
-                          .server_limits = { .keepalive_ms = 20, .keepalive_timeout_ms = 30 } });
+                          .server_limits = {.keepalive_ms = 20, .keepalive_timeout_ms = 30}});
     spin_until(&f, f.server_closed == 1);
     fixture_stop(&f);
 }
@@ -642,7 +646,7 @@ static void test_connection_limit(void **state)
     int fds[2];
     char byte;
     (void)state;
-    fixture_start(&f, &(struct fixture_options){ .max_connections = 1 });
+    fixture_start(&f, &(struct fixture_options){.max_connections = 1});
     expect_echo(&f, "the one");
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
     assert_int_equal(rpc_server_add_connection(f.server, fds[0], NULL, NULL, &err), -1);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The same with the loop on a thread of its own, handlers on worker threads and callers on several: what a race detector
- * should see. The ends of server, client and connection happen while calls are in flight.
+ * The same with the loop on a thread of its own, handlers on worker threads and callers on several:
+ * what a race detector should see. The ends of server, client and connection happen while calls are
+ * in flight.
  */
 #include <poll.h>
 #include <stdio.h>
@@ -50,8 +51,8 @@ static void run_posted(void *arg)
 /* Runs fn on the loop's thread and waits for it. */
 static void on_loop(struct fixture *f, void (*fn)(struct fixture *f))
 {
-    struct posted p = { .f = f, .fn = fn, .lock = PTHREAD_MUTEX_INITIALIZER,
-                        .cond = PTHREAD_COND_INITIALIZER };
+    struct posted p = {
+        .f = f, .fn = fn, .lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER};
     struct err err;
     settle_ok(loop_post(f->loop, run_posted, &p, &err), &err);
     pthread_mutex_lock(&p.lock);
@@ -107,7 +108,7 @@ static void *call_many(void *arg)
     struct caller *c = arg;
     for (unsigned i = 0; i < CALLS; i++) {
         EchoRequest request = ECHO_REQUEST;
-        struct rpc_reply reply = { 0 };
+        struct rpc_reply reply = {0};
         struct err err;
         char text[32];
         bool parks = c->mixed && i % 50 == 49;
@@ -130,7 +131,7 @@ static void *call_many(void *arg)
 static void start_callers(struct fixture *f, struct caller *callers, bool mixed)
 {
     for (size_t i = 0; i < CALLERS; i++) {
-        callers[i] = (struct caller){ .f = f, .mixed = mixed };
+        callers[i] = (struct caller){.f = f, .mixed = mixed};
         assert_int_equal(pthread_create(&callers[i].thread, NULL, call_many, &callers[i]), 0);
     }
 }
@@ -146,7 +147,7 @@ static void test_workers(void **state)
     struct fixture f;
     struct caller callers[CALLERS];
     (void)state;
-    fixture_start(&f, &(struct fixture_options){ .threads = 4 });
+    fixture_start(&f, &(struct fixture_options){.threads = 4});
     start_thread(&f);
     start_callers(&f, callers, true);
     join_callers(callers);
@@ -161,10 +162,10 @@ static void test_client_made_elsewhere(void **state)
     struct err err;
     int fds[2];
     (void)state;
-    fixture_start(&f, &(struct fixture_options){ .no_client = true, .threads = 2 });
+    fixture_start(&f, &(struct fixture_options){.no_client = true, .threads = 2});
     start_thread(&f);
-    struct rpc_client_config config = { .loop = f.loop, .on_closed = on_client_closed,
-                                        .on_closed_arg = &f };
+    struct rpc_client_config config = {
+        .loop = f.loop, .on_closed = on_client_closed, .on_closed_arg = &f};
     settle_ok(rpc_client_new(&config, f.peer_fd, &f.client, &err), &err);
     f.peer_fd = -1;
     expect_echo(&f, "hello");
@@ -181,14 +182,15 @@ static void test_client_made_elsewhere(void **state)
     finish(&f);
 }
 
-/* The server goes while handlers run and callers wait: every call ends, none twice, no handler's call is touched after. */
+/* The server goes while handlers run and callers wait: every call ends, none twice, no handler's
+ * call is touched after. */
 static void test_server_freed_under_load(void **state)
 {
     (void)state;
     for (int round = 0; round < 5; round++) {
         struct fixture f;
         struct caller callers[CALLERS];
-        fixture_start(&f, &(struct fixture_options){ .threads = 4 });
+        fixture_start(&f, &(struct fixture_options){.threads = 4});
         start_thread(&f);
         start_callers(&f, callers, true);
         wait_until(atomic_load(&f.dones) >= 20 * (unsigned)round);
@@ -208,7 +210,7 @@ static void test_shutdown_under_load(void **state)
     struct fixture f;
     struct caller callers[CALLERS];
     (void)state;
-    fixture_start(&f, &(struct fixture_options){ .threads = 4 });
+    fixture_start(&f, &(struct fixture_options){.threads = 4});
     start_thread(&f);
     start_callers(&f, callers, false);
     wait_until(atomic_load(&f.dones) >= 50);
@@ -228,7 +230,7 @@ static void test_client_closed_under_load(void **state)
     struct fixture f;
     struct caller callers[CALLERS];
     (void)state;
-    fixture_start(&f, &(struct fixture_options){ .threads = 4 });
+    fixture_start(&f, &(struct fixture_options){.threads = 4});
     start_thread(&f);
     start_callers(&f, callers, true);
     wait_until(atomic_load(&f.dones) >= 50);
@@ -265,17 +267,15 @@ static void test_cancel_from_elsewhere(void **state)
 {
     struct fixture f;
     (void)state;
-    fixture_start(&f, &(struct fixture_options){ .threads = 2 });
+    fixture_start(&f, &(struct fixture_options){.threads = 2});
     start_thread(&f);
     for (unsigned i = 0; i < 60; i++) {
-        struct reading r = { 0 };
+        struct reading r = {0};
         struct rpc_client_call *call;
         struct err err;
         CountRequest request = CASEMATE__TEST__V1__COUNT_REQUEST__INIT;
-        struct rpc_call_handlers handlers = { .on_message = reading_message,
-                                              .on_end = reading_end,
-                                              .arg = &r,
-                                              .keep = true };
+        struct rpc_call_handlers handlers = {
+            .on_message = reading_message, .on_end = reading_end, .arg = &r, .keep = true};
         request.messages = i % 3 == 0 ? 5 : 100000;
         request.bytes_each = 1000;
         settle_ok(rpc_client_start(f.client, &COUNT, &request.base, CLOCK_NO_DEADLINE, &handlers,
@@ -330,9 +330,9 @@ static void test_handlers_race_with_cancel(void **state)
     struct fixture f;
     pthread_t ender;
     (void)state;
-    fixture_start(&f, &(struct fixture_options){ .threads = 4 });
+    fixture_start(&f, &(struct fixture_options){.threads = 4});
     start_thread(&f);
-    struct ender e = { .f = &f };
+    struct ender e = {.f = &f};
     assert_int_equal(pthread_create(&ender, NULL, end_parked, &e), 0);
     static struct reading r[200];
     memset(r, 0, sizeof(r));
@@ -341,7 +341,7 @@ static void test_handlers_race_with_cancel(void **state)
         char text[] = "park";
         struct rpc_client_call *call;
         struct err err;
-        struct rpc_call_handlers handlers = { .on_end = reading_end, .arg = &r[i], .keep = true };
+        struct rpc_call_handlers handlers = {.on_end = reading_end, .arg = &r[i], .keep = true};
         request.text = text;
         unsigned before = atomic_load(&f.dones);
         settle_ok(rpc_client_start(f.client, &ECHO, &request.base, CLOCK_NO_DEADLINE, &handlers,

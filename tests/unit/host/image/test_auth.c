@@ -93,7 +93,8 @@ static void test_cri_credentials(void **state)
     struct auth_credentials c;
     struct err err = {0};
     struct image_auth pair = {.auth = "dXNlcjpwYXNzOndvcmQ="}; /* user:pass:word */
-    struct image_auth other = {.username = "u", .password = "p", .server_address = "https://other.x/v1/"};
+    struct image_auth other = {
+        .username = "u", .password = "p", .server_address = "https://other.x/v1/"};
     struct image_auth bad = {.auth = "!!!!"};
     (void)state;
     assert_int_equal(auth_from_cri(&pair, "reg.x", &c, &err), 0);
@@ -114,8 +115,9 @@ static void test_cri_credentials(void **state)
 
 static void test_config_file(void **state)
 {
-    static const char json[] = "{\"auths\": {\"https://index.docker.io/v1/\": {\"auth\": \"YTpi\"}, "
-                               "\"reg.x:5000\": {\"identitytoken\": \"tok\"}}}";
+    static const char json[] =
+        "{\"auths\": {\"https://index.docker.io/v1/\": {\"auth\": \"YTpi\"}, "
+        "\"reg.x:5000\": {\"identitytoken\": \"tok\"}}}";
     struct auth_credentials c;
     struct err err = {0};
     (void)state;
@@ -142,9 +144,12 @@ static void test_basic_value(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_bearer),          cmocka_unit_test(test_basic_and_others),
-        cmocka_unit_test(test_malformed_challenges), cmocka_unit_test(test_tokens),
-        cmocka_unit_test(test_cri_credentials), cmocka_unit_test(test_config_file),
+        cmocka_unit_test(test_bearer),
+        cmocka_unit_test(test_basic_and_others),
+        cmocka_unit_test(test_malformed_challenges),
+        cmocka_unit_test(test_tokens),
+        cmocka_unit_test(test_cri_credentials),
+        cmocka_unit_test(test_config_file),
         cmocka_unit_test(test_basic_value),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

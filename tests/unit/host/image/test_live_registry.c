@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The image service against a registry that somebody else runs: a command line for tests/integration/test_image_*.sh
- * (see usage), and, started without arguments as a unit test, a named skip.
+ * The image service against a registry that somebody else runs: a command line for
+ * tests/integration/test_image_*.sh (see usage), and, started without arguments as a unit test, a
+ * named skip.
  *
  *   test_live_registry ROOT COMMAND…
  *     pull REF | import PATH [REF] | get NAME | list | remove NAME | collect | fsinfo
- * Environment: CONVERTER (path), REGISTRY (host that is plain http), MIRROR (base URL for docker.io), AUTH (user:password),
- * CA (PEM for REGISTRY over https), TIMEOUT_MS, KILL_FD unused.
+ * Environment: CONVERTER (path), REGISTRY (host that is plain http), MIRROR (base URL for
+ * docker.io), AUTH (user:password), CA (PEM for REGISTRY over https), TIMEOUT_MS, KILL_FD unused.
  */
 #include <stdarg.h>
 #include <setjmp.h>
@@ -98,7 +99,8 @@ static int do_pull(struct image_service *svc, const char *reference, struct err 
 static int do_import(struct image_service *svc, const char *path, const char *reference,
                      struct err *err)
 {
-    struct image_import_spec spec = {.path = path, .reference = reference, .deadline_ms = deadline()};
+    struct image_import_spec spec = {
+        .path = path, .reference = reference, .deadline_ms = deadline()};
     char **ids = NULL;
     size_t n = 0;
     if (image_import(svc, &spec, &ids, &n, err) < 0)
@@ -147,7 +149,9 @@ static int command_line(int argc, char **argv)
     const char *host = getenv("REGISTRY");
     const char *mirrors[] = {mirror};
     const struct image_registry registries[] = {
-        {.host = host == NULL ? "none" : host, .plain_http = getenv("CA") == NULL, .ca_file = getenv("CA")},
+        {.host = host == NULL ? "none" : host,
+         .plain_http = getenv("CA") == NULL,
+         .ca_file = getenv("CA")},
         {.host = "docker.io", .mirrors = mirrors, .n_mirrors = mirror == NULL ? 0 : 1},
     };
     enum image_compression compression = IMAGE_COMPRESSION_ZSTD;

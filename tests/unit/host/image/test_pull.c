@@ -30,9 +30,11 @@ struct fixture {
     char path[256];
 };
 
-static const struct fake_entry LOWER[] = {
-    {"bin/", 'd', 0755, NULL}, {"bin/sh", 'f', 0755, "shell"}, {"etc/", 'd', 0755, NULL},
-    {"etc/a", 'f', 0644, "a"}, {NULL}};
+static const struct fake_entry LOWER[] = {{"bin/", 'd', 0755, NULL},
+                                          {"bin/sh", 'f', 0755, "shell"},
+                                          {"etc/", 'd', 0755, NULL},
+                                          {"etc/a", 'f', 0644, "a"},
+                                          {NULL}};
 static const struct fake_entry UPPER[] = {
     {"etc/", 'd', 0755, NULL}, {"etc/.wh.a", 'f', 0644, NULL}, {"etc/b", 'f', 0644, "b"}, {NULL}};
 
@@ -177,11 +179,13 @@ static void test_by_digest(void **state)
 static void test_index(void **state)
 {
     struct fixture *f = *state;
-    char *index = text_printf(
-        "{\"schemaVersion\": 2, \"manifests\": ["
-        "{\"digest\": \"sha256:%064d\", \"size\": 3, \"platform\": {\"os\": \"linux\", \"architecture\": \"s390x\"}},"
-        "{\"digest\": \"%s\", \"size\": %zu, \"platform\": {\"os\": \"linux\", \"architecture\": \"%s\"}}]}",
-        0, f->image.manifest_digest, strlen(f->image.manifest), manifest_architecture());
+    char *index = text_printf("{\"schemaVersion\": 2, \"manifests\": ["
+                              "{\"digest\": \"sha256:%064d\", \"size\": 3, \"platform\": {\"os\": "
+                              "\"linux\", \"architecture\": \"s390x\"}},"
+                              "{\"digest\": \"%s\", \"size\": %zu, \"platform\": {\"os\": "
+                              "\"linux\", \"architecture\": \"%s\"}}]}",
+                              0, f->image.manifest_digest, strlen(f->image.manifest),
+                              manifest_architecture());
     fake_registry_serve(f->registry, "app", "other", &f->image);
     add(f, "/v2/app/manifests/1", (struct fake_answer){.body = index, .n = strlen(index)});
     expect_success(f);
@@ -217,7 +221,8 @@ static void test_mirror_falls_back(void **state)
 static void test_resumes(void **state)
 {
     struct fixture *f = *state;
-    struct fake_answer a = {.body = f->image.layers[0].bytes, .n = f->image.layers[0].n, .times = 2};
+    struct fake_answer a = {
+        .body = f->image.layers[0].bytes, .n = f->image.layers[0].n, .times = 2};
     a.mode = FAKE_CUT;
     add(f, BLOB(0), a);
     a.mode = FAKE_NO_RANGE;
@@ -243,8 +248,10 @@ static void test_retries_500(void **state)
 static void test_no_such_tag(void **state)
 {
     struct fixture *f = *state;
-    static const char body[] = "{\"errors\": [{\"code\": \"MANIFEST_UNKNOWN\", \"message\": \"unknown\"}]}";
-    add(f, "/v2/app/manifests/1", (struct fake_answer){.status = 404, .body = body, .n = strlen(body)});
+    static const char body[] =
+        "{\"errors\": [{\"code\": \"MANIFEST_UNKNOWN\", \"message\": \"unknown\"}]}";
+    add(f, "/v2/app/manifests/1",
+        (struct fake_answer){.status = 404, .body = body, .n = strlen(body)});
     expect_failure(f, ERR_NOT_FOUND, "unknown");
 }
 
@@ -277,9 +284,9 @@ static void test_wrong_manifest_digest(void **state)
     struct fixture *f = *state;
     char header[160];
     (void)snprintf(header, sizeof(header), "Docker-Content-Digest: sha256:%064d\r\n", 1);
-    add(f, "/v2/app/manifests/1", (struct fake_answer){.body = f->image.manifest,
-                                                       .n = strlen(f->image.manifest),
-                                                       .headers = header});
+    add(f, "/v2/app/manifests/1",
+        (struct fake_answer){
+            .body = f->image.manifest, .n = strlen(f->image.manifest), .headers = header});
     expect_failure(f, ERR_PROTOCOL, "digest");
 }
 
@@ -321,8 +328,8 @@ static void test_endless_blob(void **state)
 static void test_truncated_blob(void **state)
 {
     struct fixture *f = *state;
-    add(f, BLOB(1), (struct fake_answer){
-                        .body = f->image.layers[1].bytes, .n = f->image.layers[1].n / 2});
+    add(f, BLOB(1),
+        (struct fake_answer){.body = f->image.layers[1].bytes, .n = f->image.layers[1].n / 2});
     fake_registry_serve(f->registry, "app", "1", &f->image);
     expect_failure(f, ERR_UNAVAILABLE, "ends after");
 }
@@ -330,9 +337,9 @@ static void test_truncated_blob(void **state)
 static void test_stalled_blob(void **state)
 {
     struct fixture *f = *state;
-    add(f, BLOB(1), (struct fake_answer){.body = f->image.layers[1].bytes,
-                                         .n = f->image.layers[1].n,
-                                         .mode = FAKE_STALL});
+    add(f, BLOB(1),
+        (struct fake_answer){
+            .body = f->image.layers[1].bytes, .n = f->image.layers[1].n, .mode = FAKE_STALL});
     fake_registry_serve(f->registry, "app", "1", &f->image);
     int64_t start = clock_monotonic_ms();
     expect_failure(f, ERR_UNAVAILABLE, NULL);
@@ -407,12 +414,13 @@ static void add_token_service(struct fixture *f, const char *want)
     (void)snprintf(realm, sizeof(realm),
                    "WWW-Authenticate: Bearer realm=\"http://%s/token\",service=\"s\"\r\n",
                    fake_registry_host(f->registry));
-    add(f, "/token", (struct fake_answer){
-                         .body = token, .n = strlen(token), .want_authorization = want});
+    add(f, "/token",
+        (struct fake_answer){.body = token, .n = strlen(token), .want_authorization = want});
     add(f, "/token", (struct fake_answer){.status = 401});
-    add(f, "/v2/app/manifests/1", (struct fake_answer){.body = f->image.manifest,
-                                                       .n = strlen(f->image.manifest),
-                                                       .want_authorization = "Bearer sesame"});
+    add(f, "/v2/app/manifests/1",
+        (struct fake_answer){.body = f->image.manifest,
+                             .n = strlen(f->image.manifest),
+                             .want_authorization = "Bearer sesame"});
     add(f, "/v2/app/manifests/1", (struct fake_answer){.status = 401, .headers = realm});
     fake_registry_serve(f->registry, "app", "1", &f->image);
 }
@@ -513,7 +521,8 @@ static void test_cancel(void **state)
     int64_t start = clock_monotonic_ms();
     atomic_store(&b.cancel, true);
     assert_int_equal(pthread_join(b.thread, NULL), 0);
-    assert_true(clock_monotonic_ms() - start < 800); /* before the stall detection would say something */
+    assert_true(clock_monotonic_ms() - start <
+                800); /* before the stall detection would say something */
     assert_int_equal(b.rc, -1);
     assert_int_equal(b.err.code, ERR_CANCELLED);
     assert_nothing(f);
@@ -573,16 +582,36 @@ int main(void)
     if (converter == NULL)
         print_message("SKIP: casemate-convert is not built (make all)\n");
     const struct CMUnitTest tests[] = {
-        TEST(test_pull), TEST(test_by_digest), TEST(test_index), TEST(test_mirror_falls_back),
-        TEST(test_resumes), TEST(test_retries_500), TEST(test_no_such_tag),
-        TEST(test_nobody_listens), TEST(test_html), TEST(test_huge_manifest),
-        TEST(test_wrong_manifest_digest), TEST(test_wrong_blob), TEST(test_wrong_diff_id),
-        TEST(test_endless_blob), TEST(test_truncated_blob), TEST(test_stalled_blob),
-        TEST(test_hanging_registry), TEST(test_redirect_loop), TEST(test_redirect_to_file),
-        TEST(test_unauthorized_loop), TEST(test_other_architecture), TEST(test_climbing_layer),
-        TEST(test_anonymous_token), TEST(test_token_with_password), TEST(test_basic),
-        TEST(test_redirect_drops_authorization), TEST(test_cancel), TEST(test_shared_transfer),
-        TEST(test_limits), TEST(test_missing_converter),
+        TEST(test_pull),
+        TEST(test_by_digest),
+        TEST(test_index),
+        TEST(test_mirror_falls_back),
+        TEST(test_resumes),
+        TEST(test_retries_500),
+        TEST(test_no_such_tag),
+        TEST(test_nobody_listens),
+        TEST(test_html),
+        TEST(test_huge_manifest),
+        TEST(test_wrong_manifest_digest),
+        TEST(test_wrong_blob),
+        TEST(test_wrong_diff_id),
+        TEST(test_endless_blob),
+        TEST(test_truncated_blob),
+        TEST(test_stalled_blob),
+        TEST(test_hanging_registry),
+        TEST(test_redirect_loop),
+        TEST(test_redirect_to_file),
+        TEST(test_unauthorized_loop),
+        TEST(test_other_architecture),
+        TEST(test_climbing_layer),
+        TEST(test_anonymous_token),
+        TEST(test_token_with_password),
+        TEST(test_basic),
+        TEST(test_redirect_drops_authorization),
+        TEST(test_cancel),
+        TEST(test_shared_transfer),
+        TEST(test_limits),
+        TEST(test_missing_converter),
     };
     int rc = converter == NULL ? 0 : cmocka_run_group_tests(tests, NULL, NULL);
     free(converter);

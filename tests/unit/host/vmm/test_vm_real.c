@@ -23,6 +23,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "common/base/cleanup.h"
 #include "common/base/clock.h"
 #include "common/base/fd.h"
 #include "common/base/log.h"
@@ -49,6 +50,8 @@ static struct {
     struct loop *loop;
     pthread_t thread;
     struct exits exits;
+    char ids[8][VM_ID_SIZE]; /* of the machines that a test made */
+    size_t n_ids;
 } t;
 
 static void on_exit_told(void *arg, const struct vm_exit *how)
@@ -138,7 +141,12 @@ static int setup(void **state)
 
 static int teardown(void **state)
 {
+    unsigned int killed;
+
     (void)state;
+    /* A test that failed half-way leaves its machines to us. */
+    for (size_t i = 0; i < t.n_ids; i++)
+        (void)vmm_kill_stray(NULL, t.ids[i], &killed, NULL);
     loop_stop(t.loop);
     pthread_join(t.thread, NULL);
     loop_free(t.loop);
@@ -170,8 +178,12 @@ static struct vmm *make_vmm(enum vmm_accel accel)
     return make_vmm_as(accel, geteuid() == 0);
 }
 
-static void make_spec(const char *id, struct vm_spec *spec, char dir[128])
+/* Names hold the pid, since other runs of this program may be under way on the machine. */
+static void make_spec(const char *name, struct vm_spec *spec, char dir[128])
 {
+    assert_true(t.n_ids < ARRAY_SIZE(t.ids));
+    char *id = t.ids[t.n_ids++];
+    (void)snprintf(id, VM_ID_SIZE, "%s-%d", name, (int)getpid());
     (void)snprintf(dir, 128, "%s/%s", t.dir, id);
     assert_true(mkdir(dir, 0700) == 0 || access(dir, X_OK) == 0);
     *spec = (struct vm_spec){
@@ -472,9 +484,9 @@ static void strays_are_killed(void **state)
     struct vmm *vmm = make_vmm(VMM_ACCEL_TCG);
     struct vm *vm = start(vmm, "stray-machine");
     vm_get_record(vm, &record);
-    assert_int_equal(vmm_kill_stray(vmm, "stray", &killed, &err), 0);
-    assert_int_equal(killed, 0);
     assert_int_equal(vmm_kill_stray(vmm, "stray-machine", &killed, &err), 0);
+    assert_int_equal(killed, 0);
+    assert_int_equal(vmm_kill_stray(vmm, record.id, &killed, &err), 0);
     assert_int_equal(killed, 1);
     assert_int_equal(vm_set_exit_handler(vm, on_exit_told, &t.exits, &err), 0);
     wait_told(1);
