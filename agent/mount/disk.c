@@ -26,7 +26,6 @@
 #include "common/base/clock.h"
 #include "common/base/fd.h"
 #include "common/base/text.h"
-#include "common/base/log.h"
 
 #define FLAT_SPACE  0x4000u
 #define POLL_MS     100
@@ -160,7 +159,6 @@ int disk_find(uint32_t lun, uint64_t size_bytes, int64_t deadline_ms, char ret_p
         if (missing.code == ERR_INVALID || clock_poll_timeout(deadline_ms) == 0)
             break;
         wait_for_event(events_fd, deadline_ms);
-        log_debug("STEP waited");
     }
     if (err != NULL)
         *err = missing;

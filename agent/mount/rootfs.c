@@ -3,15 +3,15 @@
  * Order of work, and why:
  *   1. Cut mount propagation, so that nothing done here shows in the agent's namespace.
  *   2. In a private tmpfs: mount each image disk, and the overlay over all of them. Directory names
- * are one to three characters and relative, because mount(2) takes one page of options and an image
- * may have 127 layers. "volatile": nothing in the overlay outlives the VM, so no sync is worth its
- * price.
+ *      are one to three characters and relative, because mount(2) takes one page of options and an
+ *      image may have 127 layers. "volatile": nothing in the overlay outlives the VM, so no sync is
+ *      worth its price.
  *   3. pivot_root and detach the old root. From here on every path is the container's own, and no
- * process of the container runs yet. The pod's /dev/shm is taken along as a detached copy made
- * before.
+ *      process of the container runs yet. The pod's /dev/shm is taken along as a detached copy made
+ *      before.
  *   4. /proc, /dev, /sys on real directories (an image whose /proc is a link is refused: what is
- * masked below must be what the name says), then masked and read-only paths, then the root itself
- * read-only if asked for.
+ *      masked below must be what the name says), then masked and read-only paths, then the root
+ *      itself read-only if asked for.
  */
 #include "agent/mount/rootfs.h"
 
@@ -26,14 +26,11 @@
 #include <unistd.h>
 
 #include "common/base/buf.h"
-#include "common/base/log.h"
-#define T(x) log_debug("STEP " x)
 #include "common/base/cleanup.h"
 #include "common/base/fd.h"
 #include "agent/mount/disk.h"
 #include "agent/mount/mnt.h"
 
-#define NO_FLAGS    0u
 #define HARMLESS    (MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC)
 #define TTY_GID     "5"
 #define MAX_OPTIONS 4095u
@@ -51,7 +48,6 @@ static int mount_layers(const struct rootfs_spec *spec, struct err *err)
         (void)snprintf(name, sizeof(name), "%zu", i);
         if (disk_find(disk->lun, disk->size_bytes, spec->deadline_ms, device, err) < 0)
             return err_prefix(err, "layer %zu", i);
-        T("found");
         if (mkdir(name, 0700) < 0)
             return err_set_errno(err, errno, "layer %zu: make its directory", i);
         if (mount(device, name, disk->fs_type, MS_RDONLY | MS_NODEV | MS_NOATIME, NULL) < 0)
@@ -76,7 +72,6 @@ static int mount_overlay(const struct rootfs_spec *spec, struct err *err)
         return err_prefix(err, "overlay");
     if (mkdir("root", 0755) < 0)
         return err_set_errno(err, errno, "make the root directory");
-    T("layers");
     if (mount("overlay", "root", "overlay", 0, text) < 0)
         return err_set_errno(err, errno, "mount the overlay");
     return 0;
@@ -275,7 +270,6 @@ static int furnish(int root, int pod_shm, const struct rootfs_spec *spec, int *r
         return err_prefix(err, "working directory");
     if (restrict_paths(root, spec, err) < 0)
         return -1;
-    T("furnished");
     *ret_ptmx_fd = steal_fd(&ptmx);
     return 0;
 }
@@ -284,25 +278,20 @@ int rootfs_enter(const struct rootfs_spec *spec, int *ret_ptmx_fd, struct err *e
 {
     cleanup_fd int pod_shm = -1;
     cleanup_fd int root = -1;
-    log_set_fd(open("/dev/console", O_WRONLY | O_CLOEXEC));
-    T("begin");
     if (build_root(spec, err) < 0)
         return -1;
     if (spec->pod_shm && mnt_copy(ROOTFS_SHM_DIR, false, &pod_shm, err) < 0)
         return -1;
-    T("built");
     if (switch_root(err) < 0)
         return -1;
     root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (root < 0)
         return err_set_errno(err, errno, "open /");
-    T("switched");
     cleanup_fd int ptmx = -1;
     if (furnish(root, pod_shm, spec, &ptmx, err) < 0)
         return -1;
     if (spec->rootfs->read_only && mnt_set_read_only(root, false, err) < 0)
         return -1;
-    T("furnished");
     *ret_ptmx_fd = steal_fd(&ptmx);
     return 0;
 }
