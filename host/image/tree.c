@@ -140,6 +140,7 @@ int tree_new(uint64_t max_entries, struct tree **ret_tree, struct err *err)
     struct tree_inode *inode = make_implicit(t, err);
     if (inode == NULL)
         return -1;
+    inode->implicit = false; /* the root's metadata are those of the container's upper layer */
     t->root->parent = t->root;
     set_inode(t->root, inode);
     *ret_tree = steal_ptr(&t);
