@@ -234,6 +234,10 @@ static int make_terminal(int ptmx_fd, struct err *err)
     cleanup_fd int master = -1;
     if (launch_open_terminal(ptmx_fd, &master, err) < 0)
         return -1;
+    if (master == MASTER_FD) {
+        (void)steal_fd(&master);
+        return 0;
+    }
     if (dup3(master, MASTER_FD, O_CLOEXEC) < 0)
         return err_set_errno(err, errno, "duplicate the terminal");
     return 0;

@@ -44,9 +44,7 @@ struct transport_port {
     size_t unsent; /* bytes of link.answer still to be written, from its end */
 };
 
-/* ---- virtio-serial
- * -----------------------------------------------------------------------------------------------------
- */
+/* ---- virtio-serial ---- */
 
 static void on_port(void *arg, uint32_t events);
 
@@ -191,11 +189,85 @@ int transport_open_port(int *ret_fd, struct err *err)
     return rc;
 }
 
-/* ---- vsock
- * --------------------------------------------------------------------------------------------------------------
- */
+/* ---- streams with connections of their own ---- */
+
+/* A connected stream whose greeting has not come whole yet. */
+struct greeter {
+    struct rpc_server *server;
+    int fd;
+    struct loop_source *source;
+    struct link link;
+};
+
+static void greeter_free(struct greeter *g)
+{
+    loop_source_free(g->source);
+    close_fd(&g->fd);
+    free(g);
+}
+
+/* Returns whether the greeter is still there and wants more. */
+static bool greeter_take(struct greeter *g, const uint8_t *bytes, size_t n)
+{
+    while (n > 0) {
+        struct err err;
+        size_t taken;
+        enum link_event event = link_feed(&g->link, bytes, n, &taken);
+        bytes += taken;
+        n -= taken;
+        if (event == LINK_SESSION) {
+            loop_source_free(g->source);
+            g->source = NULL;
+            if (rpc_server_add_connection_after(g->server, steal_fd(&g->fd), bytes, n, NULL, NULL,
+                                                &err) < 0)
+                log_event(LOG_ERROR, NULL, &err, "cannot serve the host");
+            greeter_free(g);
+            return false;
+        }
+        /* 50 bytes always fit into a connection on which nothing was written yet. */
+        if (event == LINK_ECHO && write(g->fd, g->link.answer, LINK_ANSWER_SIZE) < 0) {
+            greeter_free(g);
+            return false;
+        }
+    }
+    return true;
+}
+
+static void on_greeter(void *arg, uint32_t events)
+{
+    struct greeter *g = arg;
+    uint8_t bytes[LINK_GREETING_SIZE];
+    (void)events;
+    ssize_t n = read(g->fd, bytes, link_wants(&g->link));
+    if (n < 0 && (errno == EINTR || errno == EAGAIN))
+        return;
+    if (n <= 0)
+        greeter_free(g);
+    else
+        (void)greeter_take(g, bytes, (size_t)n);
+}
+
+int transport_greet(struct loop *loop, struct rpc_server *server, int fd, struct err *err)
+{
+    struct greeter *g = calloc(1, sizeof(*g));
+    if (g == NULL) {
+        (void)close(fd);
+        return err_no_memory(err);
+    }
+    *g = (struct greeter){.server = server, .fd = fd};
+    link_reset(&g->link);
+    if (fd_set_nonblock(fd, err) < 0 ||
+        loop_add_fd(loop, fd, EPOLLIN, on_greeter, g, &g->source, err) < 0) {
+        greeter_free(g);
+        return -1;
+    }
+    return 0;
+}
+
+/* ---- vsock ---- */
 
 struct transport_vsock {
+    struct loop *loop;
     struct rpc_server *server;
     int fd;
     struct loop_source *source;
@@ -216,7 +288,7 @@ static void on_vsock(void *arg, uint32_t events)
         (void)close(fd);
         return;
     }
-    if (rpc_server_add_connection(vsock->server, fd, NULL, NULL, &err) < 0)
+    if (transport_greet(vsock->loop, vsock->server, fd, &err) < 0)
         log_event(LOG_ERROR, NULL, &err, "cannot serve the host");
 }
 
@@ -237,6 +309,7 @@ int transport_serve_vsock(struct loop *loop, struct rpc_server *server,
     struct transport_vsock *vsock = calloc(1, sizeof(*vsock));
     if (vsock == NULL)
         return err_no_memory(err);
+    vsock->loop = loop;
     vsock->server = server;
     if (loop_add_fd(loop, fd, EPOLLIN, on_vsock, vsock, &vsock->source, err) < 0) {
         free(vsock);

@@ -29,6 +29,13 @@ void transport_port_free(struct transport_port *port);
  * otherwise. */
 int transport_open_port(int *ret_fd, struct err *err);
 
+/*
+ * Serves a connected stream (taken, also on failure) once the host has greeted on it, with the same
+ * handshake as on the port: garbage before the greeting is dropped. A stream that ends before is
+ * closed.
+ */
+int transport_greet(struct loop *loop, struct rpc_server *server, int fd, struct err *err);
+
 /* Listens on vsock. UNSUPPORTED where the guest has none. */
 int transport_serve_vsock(struct loop *loop, struct rpc_server *server,
                           struct transport_vsock **ret_vsock, struct err *err);

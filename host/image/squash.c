@@ -63,7 +63,7 @@ struct squash {
     sqfs_dir_writer_t *dirs;
     sqfs_u32 block_flags;
     uint32_t n_inodes;
-    struct err *err; /* of the pass that walks the tree */
+    bool finished; /* the block processor holds no blocks */
 };
 
 /* ---- the output ---- */
@@ -248,6 +248,11 @@ void squash_free(struct squash *s)
 {
     if (s == NULL)
         return;
+    if (s->proc != NULL && !s->finished) {
+        /* a conversion that failed: libsquashfs loses blocks that are under way when it is destroyed */
+        (void)sqfs_block_processor_end_file(s->proc);
+        (void)sqfs_block_processor_finish(s->proc);
+    }
     destroy(s->proc);
     destroy(s->dirs);
     destroy(s->dir_meta);
@@ -520,6 +525,7 @@ int squash_finish(struct squash *s, struct tree *tree, uint64_t *ret_bytes, stru
 {
     const char *step = "data blocks";
     int rc = sqfs_block_processor_finish(s->proc);
+    s->finished = true;
     if (rc == 0)
         rc = write_tables(s, tree_root(tree), &step);
     if (rc != 0)
