@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Processes on the host, without namespaces: launch, gate, output, stdin, terminal, exit, failure. */
+/* Processes on the host, without namespaces: launch, gate, output, stdin, terminal, exit, failure.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -247,7 +248,8 @@ static void test_enter_fails(void **state)
     check_failure(f, enter_failing, ERR_INVALID, "the root is \"odd\"");
 }
 
-/* A full ring stops the process, acknowledging lets it go on, and its end needs no acknowledgement. */
+/* A full ring stops the process, acknowledging lets it go on, and its end needs no acknowledgement.
+ */
 static void test_full_ring(void **state)
 {
     struct fixture *f = *state;
@@ -274,7 +276,8 @@ static void test_full_ring(void **state)
 static void test_inherited_output(void **state)
 {
     struct fixture *f = *state;
-    /* The child of the shell waits for a byte on stdin, which outlives the shell: its end is ours. */
+    /* The child of the shell waits for a byte on stdin, which outlives the shell: its end is ours.
+     */
     set_args(f, "sh", "-c", "exec 3<&0; (read x <&3; echo late) & exit 5", NULL);
     f->message.stdin = true;
     struct process *p = launch(f, false, 0, enter);
@@ -318,7 +321,8 @@ static void on_change(void *arg)
     (*(unsigned *)arg)++;
 }
 
-/* Nobody reads: what does not fit is not taken, and whoever waits for room is called when there is some. */
+/* Nobody reads: what does not fit is not taken, and whoever waits for room is called when there is
+ * some. */
 static void test_stdin_full(void **state)
 {
     static char megabyte[1 << 20];
@@ -393,7 +397,9 @@ static void test_gone(void **state)
     process_unref(p);
 }
 
-/* ---- tasks ------------------------------------------------------------------------------------------------------------ */
+/* ---- tasks
+ * ------------------------------------------------------------------------------------------------------------
+ */
 
 struct outcome {
     bool done;
@@ -436,11 +442,11 @@ static void test_tasks(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_run),           TEST(test_gate),         TEST(test_killed_before_exec),
-        TEST(test_no_such_file),  TEST(test_not_in_path),  TEST(test_not_executable),
-        TEST(test_enter_fails),   TEST(test_full_ring),    TEST(test_inherited_output),
-        TEST(test_stdin),         TEST(test_stdin_full),   TEST(test_terminal),
-        TEST(test_gone),          TEST(test_tasks),
+        TEST(test_run),          TEST(test_gate),        TEST(test_killed_before_exec),
+        TEST(test_no_such_file), TEST(test_not_in_path), TEST(test_not_executable),
+        TEST(test_enter_fails),  TEST(test_full_ring),   TEST(test_inherited_output),
+        TEST(test_stdin),        TEST(test_stdin_full),  TEST(test_terminal),
+        TEST(test_gone),         TEST(test_tasks),
     };
     if (geteuid() != 0) {
         (void)printf("SKIP: needs root\n");

@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Disks by address in a made-up sysfs; places below a root that links try to leave; mounts in a
+ * namespace of the test's own. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "agent/mount/disk.h"
+#include "agent/mount/mnt.h"
+#include "common/base/cleanup.h"
+#include "common/base/fd.h"
+
+struct root {
+    char path[32];
+    int fd;
+};
+
+static int setup(void **state)
+{
+    struct root *r = calloc(1, sizeof(*r));
+    memcpy(r->path, "/tmp/mount.XXXXXX", sizeof("/tmp/mount.XXXXXX"));
+    if (mkdtemp(r->path) == NULL)
+        return -1;
+    r->fd = open(r->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    *state = r;
+    return r->fd < 0 ? -1 : 0;
+}
+
+static int teardown(void **state)
+{
+    struct root *r = *state;
+    struct err err;
+    (void)close(r->fd);
+    int rc = fd_remove_tree(AT_FDCWD, r->path, &err);
+    free(r);
+    return rc;
+}
+
+static void make(const struct root *r, const char *path)
+{
+    char full[512];
+    struct err err;
+    (void)snprintf(full, sizeof(full), "%s/%s", r->path, path);
+    assert_int_equal(fd_make_dirs(full, 0755, &err), 0);
+}
+
+static void write_file(const struct root *r, const char *path, const char *text)
+{
+    struct err err;
+    assert_int_equal(fd_write_file_atomic(r->fd, path, text, strlen(text), 0644, &err), 0);
+}
+
+/* A disk of the made-up sysfs: address, the device's folder, the disk's name. */
+static void add_disk(const struct root *r, const char *address, const char *device,
+                     const char *name)
+{
+    char path[512], target[512];
+    (void)snprintf(path, sizeof(path), "devices/%s/block/%s", device, name);
+    make(r, path);
+    make(r, "bus/scsi/devices");
+    (void)snprintf(target, sizeof(target), "../../../devices/%s", device);
+    (void)snprintf(path, sizeof(path), "bus/scsi/devices/%s", address);
+    assert_int_equal(symlinkat(target, r->fd, path), 0);
+    (void)snprintf(path, sizeof(path), "class/block/%s", name);
+    make(r, path);
+    (void)snprintf(path, sizeof(path), "class/block/%s/size", name);
+    write_file(r, path, "16\n");
+}
+
+static void test_disks(void **state)
+{
+    const struct root *r = *state;
+    char path[DISK_PATH_SIZE];
+    struct err err;
+    assert_int_equal(disk_find_now(r->path, 0, 0, path, &err), -1);
+    assert_int_equal(err.code, ERR_NOT_FOUND);
+
+    add_disk(r, "0:0:0:0", "pci/ata1/host0/target0:0:0/0:0:0:0", "sda"); /* not the VM's bus */
+    add_disk(r, "6:0:0:0", "pci/virtio2/host6/target6:0:0/6:0:0:0", "sdb");
+    add_disk(r, "6:0:0:12", "pci/virtio2/host6/target6:0:0/6:0:0:12", "sdc");
+    add_disk(r, "6:0:1:7", "pci/virtio2/host6/target6:0:1/6:0:1:7", "sdd"); /* another target */
+    add_disk(r, "6:0:0:16640", "pci/virtio2/host6/target6:0:0/6:0:0:16640", "sde"); /* LUN 256 */
+    make(r, "bus/scsi/devices/host6");
+    make(r, "bus/scsi/devices/6:0:0:99"); /* no link, and no disk yet */
+
+    assert_int_equal(disk_find_now(r->path, 0, 0, path, &err), 0);
+    assert_string_equal(path, "/dev/sdb");
+    assert_int_equal(disk_find_now(r->path, 12, 16 * 512, path, &err), 0);
+    assert_string_equal(path, "/dev/sdc");
+    assert_int_equal(disk_find_now(r->path, 256, 0, path, &err), 0);
+    assert_string_equal(path, "/dev/sde");
+    assert_int_equal(disk_find_now(r->path, 12, 17 * 512, path, &err), -1);
+    assert_int_equal(err.code, ERR_INVALID);
+    assert_int_equal(disk_find_now(r->path, 7, 0, path, &err), -1);
+    assert_int_equal(err.code, ERR_NOT_FOUND);
+    assert_int_equal(disk_find_now(r->path, 1, 0, path, &err), -1);
+    assert_int_equal(disk_find_now(r->path, 99, 0, path, &err), -1);
+}
+
+static void test_make_dir(void **state)
+{
+    const struct root *r = *state;
+    struct stat st;
+    struct err err;
+    int fd;
+    assert_int_equal(mnt_make_dir_in(r->fd, "a/b/c", false, &fd, &err), 0);
+    (void)close(fd);
+    assert_int_equal(fstatat(r->fd, "a/b/c", &st, 0), 0);
+    assert_int_equal(mnt_make_dir_in(r->fd, "/a//b/d/", false, &fd, &err), 0);
+    (void)close(fd);
+    assert_int_equal(fstatat(r->fd, "a/b/d", &st, 0), 0);
+
+    assert_int_equal(symlinkat("/a", r->fd, "link"), 0);
+    assert_int_equal(mnt_make_dir_in(r->fd, "link/x", true, &fd, &err), 0);
+    (void)close(fd);
+    assert_int_equal(fstatat(r->fd, "a/x", &st, 0), 0);
+    assert_int_equal(mnt_make_dir_in(r->fd, "link", false, &fd, &err), -1);
+    assert_int_equal(err.code, ERR_INVALID);
+
+    /* Out of the root by links: stays inside. */
+    assert_int_equal(symlinkat("../../../../../..", r->fd, "out"), 0);
+    assert_int_equal(mnt_make_dir_in(r->fd, "out/made", true, &fd, &err), 0);
+    (void)close(fd);
+    assert_int_equal(fstatat(r->fd, "made", &st, 0), 0);
+    assert_int_equal(mnt_make_dir_in(r->fd, "a/../../../made2", true, &fd, &err), 0);
+    (void)close(fd);
+    assert_int_equal(fstatat(r->fd, "made2", &st, 0), 0);
+
+    assert_int_equal(symlinkat("nowhere", r->fd, "dangling"), 0);
+    assert_int_equal(mnt_make_dir_in(r->fd, "dangling/x", true, &fd, &err), -1);
+    write_file(r, "file", "x");
+    assert_int_equal(mnt_make_dir_in(r->fd, "file/x", true, &fd, &err), -1);
+}
+
+static void test_mounts(void **state)
+{
+    static const struct mnt_option options[] = {{"size", "1m"}, {"mode", "0700"}, {NULL, NULL}};
+    static const struct mnt_option wrong[] = {{"no-such-option", "1"}, {NULL, NULL}};
+    struct root *r = *state;
+    struct err err;
+    cleanup_fd int fs = -1;
+    cleanup_fd int target = -1;
+    if (geteuid() != 0 || unshare(CLONE_NEWNS) < 0 ||
+        mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0) {
+        (void)printf("SKIP: needs to make a mount namespace: %s\n", strerror(errno));
+        skip();
+    }
+    /* The descriptor still names the old namespace's mount. */
+    (void)close(r->fd);
+    r->fd = open(r->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    assert_int_equal(mnt_new("tmpfs", options, MOUNT_ATTR_NOSUID, &fs, &err), 0);
+    assert_int_equal(mnt_make_dir_in(r->fd, "m", false, &target, &err), 0);
+    assert_int_equal(mnt_attach(fs, target, &err), 0);
+    write_file(r, "m/file", "x");
+    assert_int_equal(mnt_set_read_only(fs, false, &err), 0);
+    assert_int_equal(openat(r->fd, "m/other", O_CREAT | O_WRONLY | O_CLOEXEC, 0644), -1);
+    assert_int_equal(errno, EROFS);
+
+    int ignored;
+    assert_int_equal(mnt_new("no-such-fs", NULL, 0, &ignored, &err), -1);
+    assert_int_equal(err.sys_errno, ENODEV);
+    assert_int_equal(mnt_new("tmpfs", wrong, 0, &ignored, &err), -1);
+    assert_non_null(strstr(err.msg, "no-such-option")); /* the kernel's own words */
+
+    char path[64];
+    (void)snprintf(path, sizeof(path), "%s/m", r->path);
+    assert_int_equal(umount2(path, MNT_DETACH), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_disks, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_make_dir, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_mounts, setup, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
