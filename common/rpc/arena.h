@@ -24,8 +24,9 @@ void *rpc_arena_alloc(struct rpc_arena *arena, size_t size);
 /* Bytes handed out so far, rounding included. */
 size_t rpc_arena_used(const struct rpc_arena *arena);
 
-/* Whether an allocation was refused (limit or memory), and, if so, whether it was for the limit. */
+/* Whether an allocation was refused, for the limit or for want of memory. */
 bool rpc_arena_refused(const struct rpc_arena *arena);
+/* Whether one was refused for the limit. */
 bool rpc_arena_over_limit(const struct rpc_arena *arena);
 
 /* The arena as protobuf-c wants it; lives as long as the arena. Its free does nothing. */

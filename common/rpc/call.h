@@ -68,7 +68,9 @@ struct rpc_call {
 int rpc_call_new(const struct rpc_service *service, const struct rpc_method *method,
                  const ProtobufCMethodDescriptor *shape, struct rpc_mailbox *mailbox,
                  size_t max_message, struct rpc_call **ret_call, struct err *err);
+/* One reference more; any thread. */
 void rpc_call_ref(struct rpc_call *call);
+/* One less, and with the last the call is gone; any thread. */
 void rpc_call_unref(struct rpc_call *call);
 
 /* Decodes the request and calls the handler, which has a reference of its own from the caller; any
@@ -94,6 +96,7 @@ struct rpc_call_news {
     enum rpc_status status;
     const char *text; /* the call's; may be NULL */
 };
+/* Takes it. */
 struct rpc_call_news rpc_call_take(struct rpc_call *call);
 /* Runs the callbacks that are due: a cancellation that the handler asked about after the fact. */
 void rpc_call_tell(struct rpc_call *call);

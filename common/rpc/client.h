@@ -57,7 +57,7 @@ void rpc_reply_fini(struct rpc_reply *reply);
  * One unary call, blocking. On a thread that is not the loop's it waits; on the loop's own thread
  * (a program without a loop thread, such as a command) it runs the loop meanwhile. DEADLINE after
  * deadline_ms (sent to the peer as grpc-timeout); the peer's error status otherwise, its message as
- * the error's.
+ * the error's. Not from a callback or handler on the loop.
  */
 int rpc_client_call(struct rpc_client *client, const struct rpc_target *target,
                     const ProtobufCMessage *request, int64_t deadline_ms,

@@ -69,19 +69,25 @@ int rpc_client_call_add(struct rpc_client *client, struct rpc_client_call *call,
 /* What a call's mail does. Loop. */
 void rpc_client_on_call_mail(struct rpc_mail *mail);
 
+/* One reference less, and with the last the call is gone; any thread. NULL is fine. */
 void rpc_client_call_unref(struct rpc_client_call *call);
 
-/* What there is to send; the chunks are the caller's. Loop. */
+/* What the caller has said since the last time. */
 struct rpc_client_news {
-    struct rpc_chunk *chunks;
+    struct rpc_chunk *chunks; /* the taker's */
     bool last;
     bool released;
 };
+/* Takes it. Loop. */
 struct rpc_client_news rpc_client_call_take(struct rpc_client_call *call);
 
-/* Session callbacks of a call and its end (err NULL: OK). The caller's reference stays. Loop. */
+/* One reply (its data is taken); -1: cannot be decoded, and the call is to be ended with err. Loop.
+ */
 int rpc_client_call_message(struct rpc_client_call *call, struct rpc_bytes *message,
                             struct err *err);
+/* Whether the caller has paused it. Loop. */
 bool rpc_client_call_holds(struct rpc_client_call *call);
+/* n queued bytes have left. Loop. */
 void rpc_client_call_sent(struct rpc_client_call *call, size_t n);
+/* Tells the caller of the end (err NULL: OK), once. The loop's reference stays. Loop. */
 void rpc_client_call_end(struct rpc_client_call *call, const struct err *err);

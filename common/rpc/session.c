@@ -301,7 +301,8 @@ static int open_ng(struct rpc_session *session)
         nghttp2_option_set_max_outbound_ack(option, 256);
         nghttp2_option_set_max_settings(option, 16);
         nghttp2_option_set_max_continuations(option, MAX_CONTINUATION);
-        nghttp2_option_set_stream_reset_rate_limit(option, ABUSE_BURST, ABUSE_PER_SECOND);
+        /* Ours comes first: its GOAWAY says ENHANCE_YOUR_CALM. */
+        nghttp2_option_set_stream_reset_rate_limit(option, 2 * ABUSE_BURST, ABUSE_PER_SECOND);
         rv =
             session->server
                 ? nghttp2_session_server_new3(&session->ng, cb, session, option, rpc_mem_nghttp2())
@@ -380,7 +381,9 @@ int rpc_session_pull(struct rpc_session *session, const uint8_t **ret_bytes, siz
                      struct err *err)
 {
     const uint8_t *bytes = NULL;
-    ssize_t n = nghttp2_session_mem_send(session->ng, &bytes);
+    ssize_t n = session->fatal;
+    if (n == 0 || session->flooded) /* the GOAWAY that says so still goes out */
+        n = nghttp2_session_mem_send(session->ng, &bytes);
     if (n < 0) {
         session->fatal = (int)n;
         return fail(session, (int)n, err);

@@ -75,6 +75,10 @@ static void handle(struct rpc_call *call, void *arg)
     ProtobufCMessage *reply = NULL;
     int64_t begin = clock_monotonic_ns();
     int r = m->fn(&ctx, &reply, &err);
+    /* A call past its deadline counts as cancelled below; the client shall hear what really ended
+     * it. */
+    if (r < 0 && err.code == ERR_CANCELLED && clock_poll_timeout(ctx.deadline_ms) == 0)
+        err.code = ERR_DEADLINE;
     log_outcome(m, r, &err, begin);
     if (r < 0)
         rpc_call_fail(call, &err);

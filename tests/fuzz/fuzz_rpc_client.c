@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A server's bytes against a client with three calls in flight: what a hostile guest can say to the daemon. The first byte,
- * if not 0, makes allocations fail from 8 times that number on, after the calls were begun. Every call ends exactly once.
+ * A server's bytes against a client with three calls in flight: what a hostile guest can say to
+ * the daemon. The first byte, if not 0, makes allocations fail from 8 times that number on,
+ * after the calls were begun. Every call ends exactly once.
  */
 #include <errno.h>
 #include <stddef.h>
@@ -56,8 +57,8 @@ static void on_closed(void *arg, const struct err *err)
 static void begin(struct rpc_client *client, const char *method, const ProtobufCMessage *request,
                   struct seen *seen)
 {
-    struct rpc_target target = { &casemate__test__v1__rpc_test__descriptor, NULL, method };
-    struct rpc_call_handlers handlers = { .on_message = on_message, .on_end = on_end, .arg = seen };
+    struct rpc_target target = {&casemate__test__v1__rpc_test__descriptor, NULL, method};
+    struct rpc_call_handlers handlers = {.on_message = on_message, .on_end = on_end, .arg = seen};
     struct rpc_client_call *call;
     struct err err;
     require(rpc_client_start(client, &target, request, CLOCK_NO_DEADLINE, &handlers, &call, &err) ==
@@ -93,7 +94,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     Casemate__Test__V1__EchoRequest echo;
     Casemate__Test__V1__CountRequest count;
-    struct seen seen[3] = { { 0 } };
+    struct seen seen[3] = {{0}};
     struct rpc_client *client;
     struct err err;
     int fds[2], closed = 0;
@@ -106,7 +107,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     require(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) == 0);
     struct rpc_client_config config = {
         .loop = loop,
-        .limits = { .max_message_bytes = 1u << 20 },
+        .limits = {.max_message_bytes = 1u << 20},
         .on_closed = on_closed,
         .on_closed_arg = &closed,
     };

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * gRPC's framing, timeouts, percent encoding, content types and numbers. The first byte is the size of the pieces in which
- * the frame decoder is fed; it must find the same messages as when fed at once.
+ * gRPC's framing, timeouts, percent encoding, content types and numbers. The first byte is the
+ * size of the pieces in which the frame decoder is fed; it must find the same messages as when
+ * fed at once.
  */
 #include <stddef.h>
 #include <stdint.h>
@@ -25,7 +26,7 @@ static void require(int condition)
 /* A digest of the messages' lengths and bytes; the decoder's failure counts too. */
 static uint64_t frames(const uint8_t *data, size_t size, size_t step)
 {
-    struct rpc_budget budget = { .max = MAX_MESSAGE };
+    struct rpc_budget budget = {.max = MAX_MESSAGE};
     struct rpc_frame frame;
     uint64_t digest = 14695981039346656037u;
     rpc_frame_init(&frame, MAX_MESSAGE, &budget);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Every request and reply of CRI and of the agent: the first two bytes choose one, the third the size of the arena, the
- * rest is its encoding. What is decoded has only good strings, can be encoded again, and says then what it said before.
+ * Every request and reply of CRI and of the agent: the first two bytes choose one, the third
+ * the size of the arena, the rest is its encoding. What is decoded has only good strings, can
+ * be encoded again, and says then what it said before.
  */
 #include <stddef.h>
 #include <stdint.h>
@@ -34,7 +35,7 @@ static const ProtobufCMessageDescriptor *choose(uint8_t service, uint8_t method)
     return (service & 1) != 0 ? m->output : m->input;
 }
 
-/* Whether decoded text is what went in can only be seen by encoding it again: twice, it must be the same bytes. */
+/* Whether the decoded message is what went in shows when it is encoded again. */
 static struct rpc_chunk *round_trip(const ProtobufCMessageDescriptor *d, const uint8_t *bytes,
                                     size_t n, size_t limit, struct err *err)
 {

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A client's bytes against a whole server of the test service. The first byte's lowest bit asks for the HTTP/2 preface and
- * SETTINGS to be put in front; the second, if not 0, makes allocations fail from 8 times that number on. The rest is what
- * the client sends before it closes. Whatever it was, the connection ends, and every call with it.
+ * A client's bytes against a whole server of the test service. The first byte's lowest bit asks
+ * for the HTTP/2 preface and SETTINGS to be put in front; the second, if not 0, makes
+ * allocations fail from 8 times that number on. The rest is what the client sends before it
+ * closes. Whatever it was, the connection ends, and every call with it.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -53,7 +54,7 @@ static void on_count(struct rpc_call *call, void *arg)
     (void)arg;
     for (uint32_t i = 0; i < request->messages % 200; i++) {
         Casemate__Test__V1__CountReply reply = CASEMATE__TEST__V1__COUNT_REPLY__INIT;
-        reply.data = (ProtobufCBinaryData){ request->bytes_each % sizeof(zeros), zeros };
+        reply.data = (ProtobufCBinaryData){request->bytes_each % sizeof(zeros), zeros};
         if (rpc_call_send(call, &reply.base, &err) < 0)
             break;
     }
@@ -75,7 +76,7 @@ static void on_chat_message(void *arg, struct rpc_call *call, const ProtobufCMes
     casemate__test__v1__echo_reply__init(&reply);
     if (message == NULL) {
         live--;
-        rpc_call_fail(call, &(struct err){ .code = ERR_EXISTS, .msg = "that was all" });
+        rpc_call_fail(call, &(struct err){.code = ERR_EXISTS, .msg = "that was all"});
         return;
     }
     (void)rpc_call_send(call, &reply.base, &err);
@@ -92,11 +93,11 @@ static void on_chat(struct rpc_call *call, void *arg)
 static void start(void)
 {
     static const struct rpc_method methods[] = {
-        { .name = "Echo", .handler = on_echo },
-        { .name = "Count", .handler = on_count },
-        { .name = "Chat", .handler = on_chat, .client_streaming = true },
+        {.name = "Echo", .handler = on_echo},
+        {.name = "Count", .handler = on_count},
+        {.name = "Chat", .handler = on_chat, .client_streaming = true},
     };
-    static struct rpc_service service = { "casemate.test.v1.RpcTest", NULL, methods, 3, NULL };
+    static struct rpc_service service = {"casemate.test.v1.RpcTest", NULL, methods, 3, NULL};
     struct err err;
     service.descriptor = &casemate__test__v1__rpc_test__descriptor;
     log_set_fd(open("/dev/null", O_WRONLY | O_CLOEXEC));
@@ -105,7 +106,7 @@ static void start(void)
         .loop = loop,
         .services = &service,
         .n_services = 1,
-        .limits = { .max_message_bytes = 1u << 20, .max_streams = 16 },
+        .limits = {.max_message_bytes = 1u << 20, .max_streams = 16},
     };
     require(rpc_server_new(&config, &server, &err) == 0);
 }

@@ -242,6 +242,7 @@ static void test_rapid_reset(void **state)
     h2_until(&p, p.eof);
     assert_int_equal(f.server_closed, 1);
     assert_int_equal(p.goaways, 1);
+    assert_int_equal(p.goaway_code, NGHTTP2_ENHANCE_YOUR_CALM);
     stop(&f, &p);
 }
 

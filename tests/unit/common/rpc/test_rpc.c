@@ -5,6 +5,7 @@
  */
 #include <stdio.h>
 
+#include "common/rpc/mem.h"
 #include "tests/unit/common/rpc/rpc_fixture.h"
 
 static void test_unary(void **state)
@@ -657,6 +658,93 @@ static void test_connection_limit(void **state)
     fixture_stop(&f);
 }
 
+/* Every allocation in turn fails, and all after it, until the call has ended: it ends, and once. */
+static void test_no_memory(void **state)
+{
+    unsigned good = 0;
+    (void)state;
+    for (long n = 1; good < 3; n++) {
+        struct fixture f;
+        struct outcome o = {0};
+        struct err err;
+        struct rpc_client_call *call;
+        EchoRequest request = ECHO_REQUEST;
+        struct rpc_call_handlers handlers = {
+            .on_message = outcome_message, .on_end = outcome_end, .arg = &o};
+        assert_true(n < 5000);
+        fixture_start(&f, &(struct fixture_options){0});
+        rpc_mem_fail_from(n);
+        int r = rpc_client_start(f.client, &ECHO, &request.base, clock_deadline(PATIENCE_MS),
+                                 &handlers, &call, &err);
+        if (r < 0)
+            assert_int_equal(err.code, ERR_EXHAUSTED);
+        else
+            spin_until(&f, o.ends == 1);
+        rpc_mem_fail_from(0);
+        if (r == 0 && !o.ok)
+            assert_true(o.err.code == ERR_EXHAUSTED || o.err.code == ERR_UNAVAILABLE ||
+                        o.err.code == ERR_PROTOCOL);
+        good = r == 0 && o.ok ? good + 1 : 0;
+        fixture_stop(&f);
+        assert_true(o.ends <= 1);
+    }
+}
+
+static void free_server(void *arg)
+{
+    struct fixture *f = arg;
+    rpc_server_free(f->server);
+    f->server = NULL;
+    f->drained++;
+}
+
+static void free_client(void *arg, const struct err *err)
+{
+    struct fixture *f = arg;
+    assert_int_equal(err->code, ERR_UNAVAILABLE);
+    rpc_client_free(f->client);
+    f->client = NULL;
+    f->client_closed++;
+}
+
+/* Both ends may be freed by the callback that says that they are done. */
+static void test_freed_by_last_callback(void **state)
+{
+    struct fixture f;
+    struct err err;
+    int fds[2];
+    (void)state;
+    fixture_start(&f, &(struct fixture_options){.no_client = true});
+    close(f.peer_fd);
+    f.peer_fd = -1;
+    spin_until(&f, f.server_closed == 1);
+    for (int i = 0; i < 2; i++) {
+        struct outcome o = {0};
+        EchoRequest request = ECHO_REQUEST;
+        char text[] = "park";
+        request.text = text;
+        assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+        settle_ok(rpc_server_add_connection(f.server, fds[0], NULL, NULL, &err), &err);
+        struct rpc_client_config config = {
+            .loop = f.loop, .on_closed = free_client, .on_closed_arg = &f};
+        settle_ok(rpc_client_new(&config, fds[1], &f.client, &err), &err);
+        (void)begin(&f, &ECHO, &request.base, CLOCK_NO_DEADLINE, &o);
+        spin_until(&f, n_parked(&f) == 1);
+        if (i == 0) {
+            rpc_client_close(f.client);
+        } else {
+            rpc_server_shutdown(f.server, CLOCK_NO_DEADLINE, free_server, &f);
+            unpark(&f, RPC_OK);
+        }
+        spin_until(&f, f.client == NULL);
+        assert_int_equal(o.ends, 1);
+        unpark(&f, RPC_OK);
+    }
+    spin_until(&f, f.server == NULL);
+    assert_int_equal(f.client_closed, 2);
+    fixture_stop(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -684,6 +772,8 @@ int main(void)
         cmocka_unit_test(test_shutdown_deadline),
         cmocka_unit_test(test_keepalive),
         cmocka_unit_test(test_connection_limit),
+        cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_freed_by_last_callback),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
