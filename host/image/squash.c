@@ -249,7 +249,8 @@ void squash_free(struct squash *s)
     if (s == NULL)
         return;
     if (s->proc != NULL && !s->finished) {
-        /* a conversion that failed: libsquashfs loses blocks that are under way when it is destroyed */
+        /* a conversion that failed: libsquashfs loses blocks that are under way when it is
+         * destroyed */
         (void)sqfs_block_processor_end_file(s->proc);
         (void)sqfs_block_processor_finish(s->proc);
     }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * libsquashfs's readers over a descriptor. A directory reader holds the state of one open directory, so that each walk
- * makes one of its own; images of this room have few directories to look at (see complete.c), and tests do not care.
+ * libsquashfs's readers over a descriptor. A directory reader holds the state of one open
+ * directory, so that each walk makes one of its own; images of this room have few directories to
+ * look at (see complete.c), and tests do not care.
  */
 #include "host/image/squash_reader.h"
 
@@ -316,8 +317,8 @@ int squash_reader_each(struct squash_reader *r, const struct squash_node *dir,
 /* ---- contents and attributes ---- */
 
 int squash_reader_data(struct squash_reader *r, const struct squash_node *node,
-                       int (*fn)(void *arg, const void *bytes, size_t n, struct err *err), void *arg,
-                       struct err *err)
+                       int (*fn)(void *arg, const void *bytes, size_t n, struct err *err),
+                       void *arg, struct err *err)
 {
     cleanup_free char *chunk = malloc(CHUNK);
     if (chunk == NULL)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Looks into a squashfs image that a converter wrote: paths, metadata, contents, attributes. Parses what came from a
- * tenant once removed, so that the daemon does not use it: only the confined converter and tests do. One thread.
+ * Looks into a squashfs image that a converter wrote: paths, metadata, contents, attributes. Parses
+ * what came from a tenant once removed, so that the daemon does not use it: only the confined
+ * converter and tests do. One thread.
  */
 #pragma once
 
@@ -58,8 +59,8 @@ int squash_reader_each(struct squash_reader *r, const struct squash_node *dir,
 
 /* Hands the content of a regular file to fn, piece by piece. */
 int squash_reader_data(struct squash_reader *r, const struct squash_node *node,
-                       int (*fn)(void *arg, const void *bytes, size_t n, struct err *err), void *arg,
-                       struct err *err);
+                       int (*fn)(void *arg, const void *bytes, size_t n, struct err *err),
+                       void *arg, struct err *err);
 
 /* Hands each extended attribute to fn. */
 int squash_reader_xattrs(struct squash_reader *r, const struct squash_node *node,

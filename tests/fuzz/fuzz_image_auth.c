@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What comes with a 401: challenge, token answer, error body; and credentials in their encoded forms. */
+/* What comes with a 401: challenge, token answer, error body; and credentials in their encoded
+ * forms. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The documents of an image: index, manifest, config, layout index, and the image object made of a config. */
+/* The documents of an image: index, manifest, config, layout index, and the image object made of a
+ * config. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>

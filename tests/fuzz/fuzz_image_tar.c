@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A layer blob to a squashfs image, in process and without the system call filter. What was written is read back: an image
- * that the converter vouches for must open and list.
+ * A layer blob to a squashfs image, in process and without the system call filter. What was written
+ * is read back: an image that the converter vouches for must open and list.
  */
 #include <locale.h>
 #include <stdint.h>

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Tar to squashfs, in process: what entries become, in which order they may come, and what is refused. */
+/* Tar to squashfs, in process: what entries become, in which order they may come, and what is
+ * refused. */
 #include <stdarg.h>
 #include <setjmp.h>
 #include <stddef.h>
@@ -37,8 +38,8 @@ static int memory_file(const void *bytes, size_t n)
     return fd;
 }
 
-static int convert_bytes(const void *bytes, size_t n, const struct convert_options *options, int out,
-                         struct convert_result *result, struct err *err)
+static int convert_bytes(const void *bytes, size_t n, const struct convert_options *options,
+                         int out, struct convert_result *result, struct err *err)
 {
     int in = memory_file(bytes, n);
     int rc = convert_layer(in, out, options, result, err);
@@ -161,7 +162,7 @@ static void check_whiteout(struct layer *l, const char *path)
     squash_node_free(n);
 }
 
-#define OPAQUE(l, path) check_xattr(l, path, "trusted.overlay.opaque", "y")
+#define OPAQUE(l, path)     check_xattr(l, path, "trusted.overlay.opaque", "y")
 #define NOT_OPAQUE(l, path) check_xattr(l, path, "trusted.overlay.opaque", NULL)
 
 /* ---- what entries become ---- */
@@ -229,16 +230,11 @@ static void test_empty_layers(void **state)
 static void test_whiteouts(void **state)
 {
     static const struct fake_entry entries[] = {
-        {"d/", 'd', 0755, NULL},
-        {"d/.wh.gone", 'f', 0644, ""},
-        {"o/.wh..wh..opq", 'f', 0644, ""},
-        {"o/new", 'f', 0644, "n"},
-        {"p/new", 'f', 0644, "n"},
-        {"p/.wh..wh..opq", 'f', 0644, ""},
-        {"p/.wh.old", 'f', 0644, ""},
-        {"q/.wh..wh.plnk", 'f', 0644, ""},
-        {".wh.top", 'f', 0644, ""},
-        {NULL}};
+        {"d/", 'd', 0755, NULL},           {"d/.wh.gone", 'f', 0644, ""},
+        {"o/.wh..wh..opq", 'f', 0644, ""}, {"o/new", 'f', 0644, "n"},
+        {"p/new", 'f', 0644, "n"},         {"p/.wh..wh..opq", 'f', 0644, ""},
+        {"p/.wh.old", 'f', 0644, ""},      {"q/.wh..wh.plnk", 'f', 0644, ""},
+        {".wh.top", 'f', 0644, ""},        {NULL}};
     (void)state;
     struct layer l = open_layer(entries);
     check_whiteout(&l, "d/gone");
@@ -259,13 +255,15 @@ static void test_whiteouts(void **state)
 static void test_whiteout_and_namesake(void **state)
 {
     static const struct fake_entry before[] = {
-        {".wh.dir", 'f', 0644, ""}, {"dir/", 'd', 0755, NULL}, {"dir/x", 'f', 0644, "x"},
-        {".wh.file", 'f', 0644, ""}, {"file", 'f', 0644, "f"},
-        {".wh.deep", 'f', 0644, ""}, {"deep/er/x", 'f', 0644, "x"}, {NULL}};
+        {".wh.dir", 'f', 0644, ""},    {"dir/", 'd', 0755, NULL},
+        {"dir/x", 'f', 0644, "x"},     {".wh.file", 'f', 0644, ""},
+        {"file", 'f', 0644, "f"},      {".wh.deep", 'f', 0644, ""},
+        {"deep/er/x", 'f', 0644, "x"}, {NULL}};
     static const struct fake_entry after[] = {
-        {"dir/", 'd', 0755, NULL}, {"dir/x", 'f', 0644, "x"}, {".wh.dir", 'f', 0644, ""},
-        {"file", 'f', 0644, "f"}, {".wh.file", 'f', 0644, ""},
-        {"deep/er/x", 'f', 0644, "x"}, {".wh.deep", 'f', 0644, ""}, {NULL}};
+        {"dir/", 'd', 0755, NULL},   {"dir/x", 'f', 0644, "x"},
+        {".wh.dir", 'f', 0644, ""},  {"file", 'f', 0644, "f"},
+        {".wh.file", 'f', 0644, ""}, {"deep/er/x", 'f', 0644, "x"},
+        {".wh.deep", 'f', 0644, ""}, {NULL}};
     const struct fake_entry *const orders[] = {before, after};
     (void)state;
     for (size_t i = 0; i < 2; i++) {
@@ -293,11 +291,12 @@ static void test_duplicates(void **state)
 {
     static const struct fake_entry entries[] = {
         {"f", 'f', 0644, "first"}, {"f", 'f', 0600, "second"},
-        {"d/", 'd', 0755, NULL}, {"d/x", 'f', 0644, "x"}, {"d/", 'd', 0700, NULL},
-        {"t/", 'd', 0755, NULL}, {"t/x", 'f', 0644, "x"}, {"t", 'f', 0644, "now a file"},
-        {"u", 'l', 0777, "d"}, {"u/", 'd', 0755, NULL}, {"u/y", 'f', 0644, "y"},
-        {"v", 'f', 0644, "v"}, {"v", 'l', 0777, "f"},
-        {NULL}};
+        {"d/", 'd', 0755, NULL},   {"d/x", 'f', 0644, "x"},
+        {"d/", 'd', 0700, NULL},   {"t/", 'd', 0755, NULL},
+        {"t/x", 'f', 0644, "x"},   {"t", 'f', 0644, "now a file"},
+        {"u", 'l', 0777, "d"},     {"u/", 'd', 0755, NULL},
+        {"u/y", 'f', 0644, "y"},   {"v", 'f', 0644, "v"},
+        {"v", 'l', 0777, "f"},     {NULL}};
     (void)state;
     struct layer l = open_layer(entries);
     check_data(&l, "f", "second");
@@ -317,10 +316,11 @@ static void test_duplicates(void **state)
 static void test_symlinks_on_the_way(void **state)
 {
     static const struct fake_entry entries[] = {
-        {"usr/lib/", 'd', 0711, NULL}, {"lib", 'l', 0777, "usr/lib"}, {"lib/x", 'f', 0644, "x"},
-        {"abs", 'l', 0777, "/usr/lib"}, {"abs/y", 'f', 0644, "y"},
-        {"up", 'l', 0777, "../../../usr"}, {"up/lib/z", 'f', 0644, "z"},
-        {"new", 'l', 0777, "fresh/./place"}, {"new/w", 'f', 0644, "w"}, {NULL}};
+        {"usr/lib/", 'd', 0711, NULL}, {"lib", 'l', 0777, "usr/lib"},
+        {"lib/x", 'f', 0644, "x"},     {"abs", 'l', 0777, "/usr/lib"},
+        {"abs/y", 'f', 0644, "y"},     {"up", 'l', 0777, "../../../usr"},
+        {"up/lib/z", 'f', 0644, "z"},  {"new", 'l', 0777, "fresh/./place"},
+        {"new/w", 'f', 0644, "w"},     {NULL}};
     static const struct fake_entry loop[] = {
         {"a", 'l', 0777, "b"}, {"b", 'l', 0777, "a"}, {"a/x", 'f', 0644, "x"}, {NULL}};
     struct err err = {0};
@@ -344,12 +344,15 @@ static void test_symlinks_on_the_way(void **state)
 
 static void test_hard_links(void **state)
 {
-    static const struct fake_entry entries[] = {
-        {"z/file", 'f', 0640, "shared", 7, 8}, {"a/link", 'h', 0644, "z/file"},
-        {"b", 'h', 0644, "./a/link"},
-        {"dev", 'c', 0600, NULL, 0, 0, 1, 3}, {"dev2", 'h', 0644, "dev"},
-        {"gone", 'f', 0644, "g"}, {"kept", 'h', 0644, "gone"}, {"gone", 'f', 0644, "other"},
-        {NULL}};
+    static const struct fake_entry entries[] = {{"z/file", 'f', 0640, "shared", 7, 8},
+                                                {"a/link", 'h', 0644, "z/file"},
+                                                {"b", 'h', 0644, "./a/link"},
+                                                {"dev", 'c', 0600, NULL, 0, 0, 1, 3},
+                                                {"dev2", 'h', 0644, "dev"},
+                                                {"gone", 'f', 0644, "g"},
+                                                {"kept", 'h', 0644, "gone"},
+                                                {"gone", 'f', 0644, "other"},
+                                                {NULL}};
     (void)state;
     struct layer l = open_layer(entries);
     struct squash_node *a = find(&l, "a/link");
@@ -477,7 +480,8 @@ static void check_compression(enum image_compression compression)
     for (size_t i = 0; i < n; i++)
         data[i] = (char)('a' + (i * i / 7) % 26);
     data[n] = '\0';
-    const struct fake_entry entries[] = {{"big", 'f', 0644, data}, {"same", 'f', 0644, data}, {NULL}};
+    const struct fake_entry entries[] = {
+        {"big", 'f', 0644, data}, {"same", 'f', 0644, data}, {NULL}};
     struct fake_bytes tar = fake_tar(entries);
     struct layer l = open_bytes(tar.bytes, tar.n, &options);
     check_data(&l, "big", data);
@@ -532,8 +536,8 @@ static void test_wire_formats(void **state)
         struct err err = {0};
         struct convert_result result;
         int out = memory_file(NULL, 0);
-        assert_int_equal(convert_bytes(forms[i].bytes, forms[i].n - 5, &DEFAULTS, out, &result, &err),
-                         -1);
+        assert_int_equal(
+            convert_bytes(forms[i].bytes, forms[i].n - 5, &DEFAULTS, out, &result, &err), -1);
         assert_int_equal(err.code, ERR_PROTOCOL);
         (void)close(out);
     }
@@ -625,7 +629,8 @@ static void test_refuses(void **state)
     memset(name, 'x', sizeof(name));
     name[256] = '\0';
     refuse((struct fake_entry[]){{"../x", 'f', 0644, "x"}, {NULL}}, ERR_PROTOCOL, "climbs out");
-    refuse((struct fake_entry[]){{"a/../../x", 'f', 0644, "x"}, {NULL}}, ERR_PROTOCOL, "climbs out");
+    refuse((struct fake_entry[]){{"a/../../x", 'f', 0644, "x"}, {NULL}}, ERR_PROTOCOL,
+           "climbs out");
     refuse((struct fake_entry[]){{"/..", 'd', 0755, NULL}, {NULL}}, ERR_PROTOCOL, "climbs out");
     refuse((struct fake_entry[]){{"l", 'h', 0755, "../../etc/passwd"}, {NULL}}, ERR_PROTOCOL,
            "climbs out");
@@ -724,15 +729,24 @@ int main(void)
 {
     (void)setlocale(LC_CTYPE, "C.UTF-8"); /* as convert_main.c does */
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_types),        cmocka_unit_test(test_empty_layers),
-        cmocka_unit_test(test_whiteouts),    cmocka_unit_test(test_whiteout_and_namesake),
-        cmocka_unit_test(test_root_opaque),  cmocka_unit_test(test_duplicates),
-        cmocka_unit_test(test_symlinks_on_the_way), cmocka_unit_test(test_hard_links),
-        cmocka_unit_test(test_lower_marks),  cmocka_unit_test(test_xattrs),
-        cmocka_unit_test(test_names),        cmocka_unit_test(test_many_entries),
-        cmocka_unit_test(test_compressions), cmocka_unit_test(test_wire_formats),
-        cmocka_unit_test(test_sparse),       cmocka_unit_test(test_refuses),
-        cmocka_unit_test(test_garbage),      cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_types),
+        cmocka_unit_test(test_empty_layers),
+        cmocka_unit_test(test_whiteouts),
+        cmocka_unit_test(test_whiteout_and_namesake),
+        cmocka_unit_test(test_root_opaque),
+        cmocka_unit_test(test_duplicates),
+        cmocka_unit_test(test_symlinks_on_the_way),
+        cmocka_unit_test(test_hard_links),
+        cmocka_unit_test(test_lower_marks),
+        cmocka_unit_test(test_xattrs),
+        cmocka_unit_test(test_names),
+        cmocka_unit_test(test_many_entries),
+        cmocka_unit_test(test_compressions),
+        cmocka_unit_test(test_wire_formats),
+        cmocka_unit_test(test_sparse),
+        cmocka_unit_test(test_refuses),
+        cmocka_unit_test(test_garbage),
+        cmocka_unit_test(test_limits),
         cmocka_unit_test(test_full_disk),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
