@@ -12,6 +12,8 @@
  * bytes it holds. */
 static size_t rebuild(const struct buf *log, uint8_t *ret_bytes)
 {
+    if (log->len == 0)
+        return 0;
     const char *p = (const char *)buf_bytes(log), *end = p + log->len;
     size_t n = 0;
     while (p < end) {

@@ -44,7 +44,7 @@ static void lines_have_the_time_of_their_first_byte(void **state)
     expect(&out, T0 " stdout F begun\n" T7 " stdout F \n");
     assert_int_equal(crilog_flush(&stream, &out, &err), 0);
     expect(&out, T7 " stdout P last\n");
-    assert_int_equal(stream.offset, 112);
+    assert_int_equal(stream.offset, 113);
     assert_int_equal(crilog_flush(&stream, &out, &err), 0);
     assert_int_equal(out.len, 0);
 }
