@@ -209,15 +209,13 @@ static void test_tag_moves(void **state)
     char path[256];
     pull(f, "one:1");
     pull(f, "one:also");
-    struct fake_answer moved = {.path = path,
-                                .body = f->two.manifest,
-                                .n = strlen(f->two.manifest)};
+    struct fake_answer moved = {
+        .path = path, .body = f->two.manifest, .n = strlen(f->two.manifest)};
     (void)snprintf(path, sizeof(path), "/v2/moved/manifests/1");
-    fake_registry_add(f->registry,
-                      &(struct fake_answer){.path = path,
-                                            .body = f->one.manifest,
-                                            .n = strlen(f->one.manifest),
-                                            .times = 1});
+    fake_registry_add(f->registry, &(struct fake_answer){.path = path,
+                                                         .body = f->one.manifest,
+                                                         .n = strlen(f->one.manifest),
+                                                         .times = 1});
     fake_registry_add(f->registry, &moved);
     for (size_t i = 0; i < 2; i++) {
         const struct fake_image *im = i == 0 ? &f->one : &f->two;
@@ -313,7 +311,8 @@ static void test_damage(void **state)
     pull(f, "one:1");
     pull(f, "two:1");
     cleanup_free char *a = layer_path(f, f->one.diff_ids[1]);
-    cleanup_free char *stray = layer_path(f, "sha256:0123456789012345678901234567890123456789012345678901234567890123");
+    cleanup_free char *stray =
+        layer_path(f, "sha256:0123456789012345678901234567890123456789012345678901234567890123");
     cleanup_free char *junk = text_printf("%s/images/layers/junk", f->node.dir);
     cleanup_free char *temporary = text_printf("%s/images/ingest/half", f->node.dir);
     assert_int_equal(unlink(a), 0);
@@ -338,9 +337,11 @@ static void test_unreadable_records(void **state)
     pull(f, "two:1");
     for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
         assert_int_equal(store_put(f->node.store, "image", f->one.config_digest, 1, bad[i],
-                                   strlen(bad[i]), &err), 0);
+                                   strlen(bad[i]), &err),
+                         0);
         assert_int_equal(store_put(f->node.store, "image-layer", f->one.diff_ids[1], 1, bad[i],
-                                   strlen(bad[i]), &err), 0);
+                                   strlen(bad[i]), &err),
+                         0);
         fake_node_reopen(&f->node);
         assert_int_equal(count_images(f), 1);
     }
@@ -391,16 +392,17 @@ static void write_layout(struct fixture *f, const char *dir, const struct fake_i
     }
     cleanup_free char *blobs = text_printf("%s/blobs/sha256", dir);
     cleanup_free char *index_path = text_printf("%s/index.json", dir);
-    cleanup_free char *index = text_printf(
-        "{\"schemaVersion\": 2, \"manifests\": [{\"digest\": \"%s\", \"size\": %zu, \"annotations\": "
-        "{\"org.opencontainers.image.ref.name\": \"%s\"}}]}",
-        im->manifest_digest, strlen(im->manifest), name);
+    cleanup_free char *index = text_printf("{\"schemaVersion\": 2, \"manifests\": [{\"digest\": "
+                                           "\"%s\", \"size\": %zu, \"annotations\": "
+                                           "{\"org.opencontainers.image.ref.name\": \"%s\"}}]}",
+                                           im->manifest_digest, strlen(im->manifest), name);
     assert_int_equal(fd_make_dirs(blobs, 0700, &err), 0);
     for (size_t i = 0; i < n; i++) {
         cleanup_free char *path = text_printf("%s/%s", blobs, digests[i] + 7);
         assert_int_equal(fd_write_file_atomic(AT_FDCWD, path, bodies[i], sizes[i], 0600, &err), 0);
     }
-    assert_int_equal(fd_write_file_atomic(AT_FDCWD, index_path, index, strlen(index), 0600, &err), 0);
+    assert_int_equal(fd_write_file_atomic(AT_FDCWD, index_path, index, strlen(index), 0600, &err),
+                     0);
 }
 
 static int import(struct fixture *f, const char *path, const char *reference, struct err *err)
@@ -447,8 +449,7 @@ static void test_import_refuses(void **state)
     struct err err = {0};
     cleanup_free char *dir = text_printf("%s/layout", f->node.dir);
     cleanup_free char *empty = text_printf("%s/empty", f->node.dir);
-    cleanup_free char *layer =
-        text_printf("%s/blobs/sha256/%s", dir, f->one.layer_digests[1] + 7);
+    cleanup_free char *layer = text_printf("%s/blobs/sha256/%s", dir, f->one.layer_digests[1] + 7);
     write_layout(f, dir, &f->one, "imported:1");
     assert_int_equal(import(f, "/nonexistent", NULL, &err), -1);
     assert_int_equal(err.code, ERR_NOT_FOUND);
@@ -459,7 +460,8 @@ static void test_import_refuses(void **state)
     assert_int_equal(err.code, ERR_INVALID);
     /* another blob under the layer's name */
     assert_int_equal(fd_write_file_atomic(AT_FDCWD, layer, f->two.layers[1].bytes,
-                                          f->two.layers[1].n, 0600, &err), 0);
+                                          f->two.layers[1].n, 0600, &err),
+                     0);
     assert_int_equal(import(f, dir, NULL, &err), -1);
     assert_int_equal(err.code, ERR_PROTOCOL);
     assert_int_equal(unlink(layer), 0);
@@ -479,10 +481,18 @@ int main(void)
     if (converter == NULL)
         print_message("SKIP: casemate-convert is not built (make all)\n");
     const struct CMUnitTest tests[] = {
-        TEST(test_names_of_one_image), TEST(test_pinned), TEST(test_shared_layers),
-        TEST(test_removal_takes_all_names), TEST(test_tag_moves), TEST(test_removed_while_in_use),
-        TEST(test_removed_in_use_comes_back), TEST(test_removed_in_use_and_forgotten),
-        TEST(test_damage), TEST(test_unreadable_records), TEST(test_fs_info), TEST(test_import),
+        TEST(test_names_of_one_image),
+        TEST(test_pinned),
+        TEST(test_shared_layers),
+        TEST(test_removal_takes_all_names),
+        TEST(test_tag_moves),
+        TEST(test_removed_while_in_use),
+        TEST(test_removed_in_use_comes_back),
+        TEST(test_removed_in_use_and_forgotten),
+        TEST(test_damage),
+        TEST(test_unreadable_records),
+        TEST(test_fs_info),
+        TEST(test_import),
         TEST(test_import_refuses),
     };
     int rc = converter == NULL ? 0 : cmocka_run_group_tests(tests, NULL, NULL);
