@@ -354,6 +354,18 @@ static int bring_up(struct vm *vm, int64_t deadline_ms, struct err *err)
     return vm_check_running(vm, err);
 }
 
+/*
+ * A QEMU that ends before QMP was connected leaves a connection refused and nobody who watches it.
+ * The watch is set up now, so that its end goes through the one door and its own words are found.
+ */
+static void watch_late(struct vm *vm)
+{
+    struct watch_call call = {.vm = vm};
+
+    if (!vm->watched)
+        (void)sync_run_on_loop(vm->loop, run_watch, &call, NULL);
+}
+
 /* A start that failed: ends what is left, and lets QEMU's own words stand for the error if it ended
  * by itself. */
 static void give_up(struct vm *vm, struct err *err)
@@ -363,8 +375,9 @@ static void give_up(struct vm *vm, struct err *err)
     if (err->code == ERR_UNAVAILABLE)
         (void)process_wait(vm->pidfd, clock_deadline(REFUSE_WAIT_MS), NULL);
     bool by_itself = process_wait(vm->pidfd, 0, NULL) == 0;
+    watch_late(vm);
     if (!vm->watched) {
-        /* The watch was not even set up: no loop will reap it. */
+        /* No loop will reap it. */
         struct spawn_child child = {.pid = vm->record.pid,
                                     .pidfd = fcntl(vm->pidfd, F_DUPFD_CLOEXEC, 3)};
         spawn_kill(&child);
