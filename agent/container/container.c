@@ -36,7 +36,9 @@
 #include "common/base/log.h"
 #include "common/loop/loop.h"
 #include "agent/container/cgroup.h"
+#include "agent/container/devices.h"
 #include "agent/container/pause.h"
+#include "agent/container/stats.h"
 #include "agent/container/validate.h"
 #include "agent/mount/rootfs.h"
 #include "agent/process/launch.h"
@@ -70,6 +72,7 @@ struct container {
     char id[VALIDATE_MAX_ID + 1];
     uint64_t number; /* names its folder on the scratch disk; never used twice */
     int cgroup_fd;
+    int filter_fd; /* which devices it may use; -1: all (privileged), or in force already */
     struct process *process;
     LIST_HEAD(, exec) execs;
     size_t n_execs;
@@ -82,7 +85,8 @@ struct containers {
     struct loop *loop;
     struct reaper *reaper;
     int cgroup_base_fd;
-    struct pause *pause; /* the pod's pid namespace, made when first wanted */
+    int standard_filter_fd; /* -1 until first wanted */
+    struct pause *pause;    /* the pod's pid namespace, made when first wanted */
     LIST_HEAD(, container) list;
     size_t count;
     uint64_t next_number;
@@ -101,6 +105,7 @@ int containers_new(const struct containers_config *config, struct containers **r
     cs->loop = config->loop;
     cs->reaper = config->reaper;
     cs->cgroup_base_fd = config->cgroup_base_fd;
+    cs->standard_filter_fd = -1;
     LIST_INIT(&cs->list);
     *ret_containers = cs;
     return 0;
@@ -195,6 +200,7 @@ void containers_free(struct containers *containers)
         free_all_waiting(&c->waiting);
         container_free(c);
     }
+    close_fd(&containers->standard_filter_fd);
     pause_free(containers->pause);
     free(containers);
 }
@@ -205,6 +211,7 @@ void containers_free(struct containers *containers)
 
 struct enter_new {
     const Casemate__Agent__V1__CreateContainerRequest *request;
+    uint32_t project;
     char upper[UPPER_PATH_SIZE];
 };
 
@@ -214,11 +221,16 @@ static void upper_path(uint64_t number, char ret_path[UPPER_PATH_SIZE])
                    (unsigned long long)number);
 }
 
-static int make_upper(const char *path, struct err *err)
+static int make_upper(const char *path, uint32_t project, struct err *err)
 {
     static const char *const names[] = {"upper", "work"};
     if (mkdir(path, 0700) < 0)
         return err_set_errno(err, errno, "make the writable layer");
+    cleanup_fd int top = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (top < 0)
+        return err_set_errno(err, errno, "open the writable layer");
+    if (stats_set_project(top, project, err) < 0)
+        return -1;
     for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
         char folder[UPPER_PATH_SIZE + 8];
         (void)snprintf(folder, sizeof(folder), "%s/%s", path, names[i]);
@@ -242,11 +254,13 @@ static int enter_new(void *arg, int *ret_ptmx_fd, struct err *err)
         .n_masked_paths = r->n_masked_paths,
         .readonly_paths = r->readonly_paths,
         .n_readonly_paths = r->n_readonly_paths,
+        .devices = r->devices,
+        .n_devices = r->n_devices,
         .pod_shm = r->ipc_namespace != CASEMATE__AGENT__V1__NAMESPACE_SHARING__NAMESPACE_CONTAINER,
         .privileged = r->privileged,
         .deadline_ms = clock_deadline(DISK_TIMEOUT_MS),
     };
-    if (make_upper(e->upper, err) < 0)
+    if (make_upper(e->upper, e->project, err) < 0)
         return -1;
     /* Now, not at fork: the new namespace's root is the cgroup that the caller is in by now. */
     if (unshare(CLONE_NEWCGROUP) < 0)
@@ -314,15 +328,22 @@ static void container_free(struct container *c)
     process_unref(c->process);
     loop_source_free(c->timer);
     close_fd(&c->cgroup_fd);
+    close_fd(&c->filter_fd);
     free(c);
 }
 DEFINE_CLEANUP(container, struct container, container_free)
+
+/* The project that the container's writable layer counts as; 0 is everything else. */
+static uint32_t project_of(const struct container *c)
+{
+    return (uint32_t)(c->number + 1);
+}
 
 static int launch_first(struct containers *cs, struct container *c,
                         const Casemate__Agent__V1__CreateContainerRequest *r, struct err *err)
 {
     cleanup_fd int pidns = -1;
-    struct enter_new enter = {.request = r};
+    struct enter_new enter = {.request = r, .project = project_of(c)};
     struct process_config config = {
         .loop = cs->loop,
         .reaper = cs->reaper,
@@ -349,6 +370,20 @@ static int launch_first(struct containers *cs, struct container *c,
     return process_launch(&config, &spec, &c->process, err);
 }
 
+/* Most containers have the standard devices only: their program is loaded once. */
+static int load_filter(struct containers *cs, struct container *c,
+                       const Casemate__Agent__V1__CreateContainerRequest *r, struct err *err)
+{
+    if (r->privileged)
+        return 0;
+    if (r->n_devices > 0)
+        return devices_load(r->devices, r->n_devices, &c->filter_fd, err);
+    if (cs->standard_filter_fd < 0 && devices_load(NULL, 0, &cs->standard_filter_fd, err) < 0)
+        return -1;
+    c->filter_fd = fcntl(cs->standard_filter_fd, F_DUPFD_CLOEXEC, 0);
+    return c->filter_fd < 0 ? err_set_errno(err, errno, "duplicate the device filter") : 0;
+}
+
 int container_create(struct containers *containers,
                      const Casemate__Agent__V1__CreateContainerRequest *request,
                      struct process **ret_process, struct err *err)
@@ -362,11 +397,13 @@ int container_create(struct containers *containers,
         return err_no_memory(err);
     c->owner = containers;
     c->cgroup_fd = -1;
+    c->filter_fd = -1;
     c->number = containers->next_number++;
     LIST_INIT(&c->execs);
     STAILQ_INIT(&c->waiting);
     (void)snprintf(c->id, sizeof(c->id), "%s", request->id);
-    if (loop_add_timer(containers->loop, on_timer, c, &c->timer, err) < 0)
+    if (loop_add_timer(containers->loop, on_timer, c, &c->timer, err) < 0 ||
+        load_filter(containers, c, request, err) < 0)
         return -1;
     if (cgroup_create(containers->cgroup_base_fd, c->id, request->resources, &c->cgroup_fd, err) <
         0)
@@ -380,6 +417,26 @@ int container_create(struct containers *containers,
     containers->count++;
     *ret_process = c->process;
     c = NULL;
+    return 0;
+}
+
+/* The filter comes into force only now: the child has opened its disks itself to mount them. */
+int container_start(struct containers *containers, const char *container_id,
+                    struct process **ret_process, struct err *err)
+{
+    struct container *c = find(containers, container_id);
+    if (c == NULL || c->process == NULL)
+        return err_set(err, ERR_NOT_FOUND, "there is no container %s", container_id);
+    if (c->process->state == PROCESS_HELD) {
+        if (c->filter_fd >= 0 && devices_attach(c->filter_fd, c->cgroup_fd, err) < 0)
+            return -1;
+        close_fd(&c->filter_fd);
+        if (process_start(c->process, err) < 0)
+            return -1;
+    } else if (c->process->state == PROCESS_PREPARING) {
+        return err_set(err, ERR_BAD_STATE, "container %s is not made yet", container_id);
+    }
+    *ret_process = c->process;
     return 0;
 }
 
@@ -501,6 +558,31 @@ int container_update(struct containers *containers, const char *container_id,
     if (c == NULL)
         return err_set(err, ERR_NOT_FOUND, "there is no container %s", container_id);
     return cgroup_apply(c->cgroup_fd, settings, err);
+}
+
+/* ---- stats ---- */
+
+int container_read_stats(struct containers *containers, const char *container_id,
+                         struct container_stats *stats, struct err *err)
+{
+    struct container *c = find(containers, container_id);
+    if (c == NULL)
+        return err_set(err, ERR_NOT_FOUND, "there is no container %s", container_id);
+    casemate__agent__v1__container_stats__init(&stats->message);
+    stats->message.container_id = c->id;
+    stats->message.time_ns = clock_realtime_ns();
+    stats->message.cgroup = &stats->cgroup;
+    stats_read_cgroup(c->cgroup_fd, &stats->cgroup, &stats->pressures);
+    stats->message.has_layer =
+        stats_read_project(ROOTFS_SCRATCH_DIR, project_of(c), &stats->message.layer_bytes,
+                           &stats->message.layer_inodes);
+    return 0;
+}
+
+void containers_read_stats(struct containers *containers, Casemate__Agent__V1__CgroupStats *stats,
+                           struct stats_pressures *pressures)
+{
+    stats_read_cgroup(containers->cgroup_base_fd, stats, pressures);
 }
 
 /* ---- removal

@@ -11,6 +11,7 @@
 #include <stddef.h>
 
 #include "common/base/err.h"
+#include "agent/container/stats.h"
 #include "proto/agent/agent.pb-c.h"
 
 struct containers;
@@ -46,6 +47,13 @@ int container_create(struct containers *containers,
                      const Casemate__Agent__V1__CreateContainerRequest *request,
                      struct process **ret_process, struct err *err);
 
+/*
+ * Lets a container that was made exec: its process is STARTING, and RUNNING or failed later. One
+ * that was started before stays as it is. BAD_STATE while it is still being made.
+ */
+int container_start(struct containers *containers, const char *container_id,
+                    struct process **ret_process, struct err *err);
+
 /* Begins one more process in a running container: *ret_process is STARTING. EXISTS when the exec id
  * is taken. */
 int container_exec(struct containers *containers, const Casemate__Agent__V1__ExecRequest *request,
@@ -78,6 +86,22 @@ void containers_each(struct containers *containers,
                      void (*fn)(void *arg, const char *container_id, const char *exec_id,
                                 struct process *process),
                      void *arg);
+
+/* The messages of one container's stats, which point at each other: not to be moved. */
+struct container_stats {
+    Casemate__Agent__V1__ContainerStats message;
+    Casemate__Agent__V1__CgroupStats cgroup;
+    struct stats_pressures pressures;
+};
+
+/* Reads what a container uses. The message's id is the container's own. NOT_FOUND when there is
+ * none. */
+int container_read_stats(struct containers *containers, const char *container_id,
+                         struct container_stats *stats, struct err *err);
+
+/* Reads what all of them use together. */
+void containers_read_stats(struct containers *containers, Casemate__Agent__V1__CgroupStats *stats,
+                           struct stats_pressures *pressures);
 
 /* Kills every process of every container at once: the VM is going down. */
 void containers_kill_all(struct containers *containers);

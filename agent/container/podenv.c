@@ -133,6 +133,7 @@ static int mount_all(void *arg, struct err *err)
         if (disk_find(r->scratch->lun, r->scratch->size_bytes, clock_deadline(DISK_TIMEOUT_MS),
                       device, err) < 0)
             return err_prefix(err, "scratch disk");
+        /* A file system made with project quotas keeps the sums without being told to. */
         if (mount(device, ROOTFS_SCRATCH_DIR, "ext4", MS_NODEV | MS_NOATIME, "discard") < 0)
             return err_set_errno(err, errno, "mount the scratch disk (LUN %u)", r->scratch->lun);
     } else if (mount("scratch", ROOTFS_SCRATCH_DIR, "tmpfs", MS_NODEV, "mode=0700") < 0) {

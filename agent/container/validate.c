@@ -7,6 +7,8 @@
 #include "agent/container/validate.h"
 
 #include <limits.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <stddef.h>
 #include <string.h>
 #include <sys/param.h>
@@ -134,6 +136,19 @@ int validate_window(uint32_t width, uint32_t height, struct err *err)
     return 0;
 }
 
+static int check_seccomp(const Casemate__Agent__V1__Seccomp *s, struct err *err)
+{
+    const uint32_t flags = SECCOMP_FILTER_FLAG_LOG | SECCOMP_FILTER_FLAG_SPEC_ALLOW;
+    if (s == NULL)
+        return 0;
+    if (s->filter.len == 0 || s->filter.len % sizeof(struct sock_filter) != 0 ||
+        s->filter.len / sizeof(struct sock_filter) > BPF_MAXINSNS)
+        return err_set(err, ERR_INVALID, "seccomp.filter: not 1 to %d instructions", BPF_MAXINSNS);
+    if ((s->flags & ~flags) != 0)
+        return err_set(err, ERR_INVALID, "seccomp.flags: unknown flags 0x%x", s->flags & ~flags);
+    return 0;
+}
+
 int validate_process(const Casemate__Agent__V1__Process *p, struct err *err)
 {
     if (p == NULL)
@@ -146,8 +161,11 @@ int validate_process(const Casemate__Agent__V1__Process *p, struct err *err)
     if ((p->cwd[0] != '\0' && p->cwd[0] != '/') || strlen(p->cwd) >= PATH_MAX)
         return err_set(err, ERR_INVALID, "cwd: not an absolute path");
     if (validate_window(p->tty_width, p->tty_height, err) < 0 || check_user(p->user, err) < 0 ||
-        check_capabilities(p->capabilities, err) < 0 || check_rlimits(p, err) < 0)
+        check_capabilities(p->capabilities, err) < 0 || check_rlimits(p, err) < 0 ||
+        check_seccomp(p->seccomp, err) < 0)
         return -1;
+    if (p->oom_score_adj < -1000 || p->oom_score_adj > 1000)
+        return err_set(err, ERR_INVALID, "oom_score_adj: not -1000 to 1000");
     return 0;
 }
 
@@ -234,12 +252,36 @@ static int check_rootfs(const Casemate__Agent__V1__RootFs *rootfs, struct err *e
     return 0;
 }
 
+/* A path below /dev that cannot climb out of it. */
+static bool is_device_path(const char *path)
+{
+    return text_has_prefix(path, "/dev/") && path[5] != '\0' && strlen(path) < 256 &&
+           strstr(path, "/../") == NULL && strstr(path, "//") == NULL &&
+           strcmp(path + strlen(path) - 2, "..") != 0;
+}
+
+static int check_devices(const Casemate__Agent__V1__CreateContainerRequest *r, struct err *err)
+{
+    if (r->n_devices > VALIDATE_MAX_DEVICES)
+        return err_set(err, ERR_INVALID, "devices: more than %u", VALIDATE_MAX_DEVICES);
+    for (size_t i = 0; i < r->n_devices; i++) {
+        const Casemate__Agent__V1__Device *d = r->devices[i];
+        if (!is_device_path(d->path) ||
+            (d->guest_path[0] != '\0' && !is_device_path(d->guest_path)))
+            return err_set(err, ERR_INVALID, "devices[%zu]: not a path below /dev", i);
+        if (d->permissions[0] == '\0' || strspn(d->permissions, "rwm") != strlen(d->permissions))
+            return err_set(err, ERR_INVALID, "devices[%zu]: permissions are not of \"rwm\"", i);
+    }
+    return 0;
+}
+
 int validate_create(const Casemate__Agent__V1__CreateContainerRequest *r, struct err *err)
 {
     if (validate_ids(r->id, "", err) < 0 || validate_process(r->process, err) < 0 ||
         check_rootfs(r->rootfs, err) < 0 || validate_resources(r->resources, err) < 0 ||
         check_paths("masked_paths", r->masked_paths, r->n_masked_paths, err) < 0 ||
-        check_paths("readonly_paths", r->readonly_paths, r->n_readonly_paths, err) < 0)
+        check_paths("readonly_paths", r->readonly_paths, r->n_readonly_paths, err) < 0 ||
+        check_devices(r, err) < 0)
         return -1;
     switch (r->pid_namespace) {
     case CASEMATE__AGENT__V1__NAMESPACE_SHARING__NAMESPACE_POD:

@@ -17,6 +17,7 @@
 #define VALIDATE_MAX_PATHS   256u  /* masked, read-only: each */
 #define VALIDATE_MAX_CGROUP  128u
 #define VALIDATE_MAX_SYSCTLS 256u
+#define VALIDATE_MAX_DEVICES 64u
 #define VALIDATE_MAX_LUN     16383u /* SAM-5 flat space */
 
 /* An id: [A-Za-z0-9_.-]{1,128}, not beginning with a dot. */

@@ -10,6 +10,7 @@
 #include "common/loop/loop.h"
 #include "agent/init/agent.h"
 #include "agent/init/boot.h"
+#include "agent/init/hotplug.h"
 #include "agent/init/power.h"
 
 static void on_shutdown(void *arg)
@@ -25,6 +26,10 @@ static int run(struct err *err)
     if (boot_prepare(&config.cgroup_base_fd, err) < 0 || agent_new(&config, &agent, err) < 0 ||
         agent_serve_host(agent, err) < 0)
         return -1;
+    struct hotplug *hotplug;
+    struct err ignored;
+    if (hotplug_start(agent_loop(agent), &hotplug, &ignored) < 0)
+        log_event(LOG_WARN, NULL, &ignored, "the VM cannot grow, going on");
     log_info("casemate-agent " CASEMATE_VERSION " is ready");
     return loop_run(agent_loop(agent), err);
 }

@@ -22,12 +22,12 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "common/base/buf.h"
 #include "common/base/cleanup.h"
 #include "common/base/fd.h"
+#include "agent/mount/devnodes.h"
 #include "agent/mount/disk.h"
 #include "agent/mount/mnt.h"
 
@@ -166,37 +166,6 @@ static int attach_shm(int root, int pod_shm, struct err *err)
     return 0;
 }
 
-/* ---- /dev
- * ----------------------------------------------------------------------------------------------------------
- */
-
-static int make_devices(int dev, struct err *err)
-{
-    static const struct {
-        const char *name;
-        unsigned major, minor;
-    } nodes[] = {{"null", 1, 3},   {"zero", 1, 5},    {"full", 1, 7},
-                 {"random", 1, 8}, {"urandom", 1, 9}, {"tty", 5, 0}};
-    static const struct {
-        const char *name;
-        const char *target;
-    } links[] = {{"fd", "/proc/self/fd"},       {"stdin", "/proc/self/fd/0"},
-                 {"stdout", "/proc/self/fd/1"}, {"stderr", "/proc/self/fd/2"},
-                 {"ptmx", "pts/ptmx"},          {"core", "/proc/kcore"}};
-    mode_t old = umask(0);
-    for (size_t i = 0; i < ARRAY_SIZE(nodes); i++) {
-        if (mknodat(dev, nodes[i].name, S_IFCHR | 0666, makedev(nodes[i].major, nodes[i].minor)) <
-            0)
-            return err_set_errno(err, errno, "make /dev/%s", nodes[i].name);
-    }
-    (void)umask(old);
-    for (size_t i = 0; i < ARRAY_SIZE(links); i++) {
-        if (symlinkat(links[i].target, dev, links[i].name) < 0)
-            return err_set_errno(err, errno, "make /dev/%s", links[i].name);
-    }
-    return 0;
-}
-
 /* ---- restrictions
  * --------------------------------------------------------------------------------------------------
  */
@@ -255,15 +224,38 @@ static int restrict_paths(int root, const struct rootfs_spec *spec, struct err *
  * ------------------------------------------------------------------------------------------------------
  */
 
-static int furnish(int root, int pod_shm, const struct rootfs_spec *spec, int *ret_ptmx_fd,
-                   struct err *err)
+/* What is taken along from the VM's own tree, which is out of reach after the switch. */
+struct outside {
+    int pod_shm; /* detached copy of the mount; -1: the container has its own */
+    int vm_dev;  /* the VM's /dev */
+};
+
+static void close_outside(struct outside *o)
+{
+    close_fd(&o->pod_shm);
+    close_fd(&o->vm_dev);
+}
+
+static int open_outside(const struct rootfs_spec *spec, struct outside *o, struct err *err)
+{
+    o->vm_dev = open("/dev", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (o->vm_dev < 0)
+        return err_set_errno(err, errno, "open /dev");
+    return spec->pod_shm ? mnt_copy(ROOTFS_SHM_DIR, false, &o->pod_shm, err) : 0;
+}
+
+static int furnish(int root, const struct outside *outside, const struct rootfs_spec *spec,
+                   int *ret_ptmx_fd, struct err *err)
 {
     cleanup_fd int dev = -1;
     cleanup_fd int ptmx = -1;
     cleanup_fd int cwd = -1;
     if (mount_kernel_file_systems(root, spec->privileged, err) < 0 ||
-        attach_shm(root, pod_shm, err) < 0 ||
-        mnt_open_in(root, "dev", O_DIRECTORY, &dev, err) < 0 || make_devices(dev, err) < 0 ||
+        attach_shm(root, outside->pod_shm, err) < 0 ||
+        mnt_open_in(root, "dev", O_DIRECTORY, &dev, err) < 0 ||
+        devnodes_make_standard(dev, err) < 0 ||
+        devnodes_make(dev, outside->vm_dev, spec->devices, spec->n_devices, err) < 0 ||
+        (spec->privileged && devnodes_make_all(dev, outside->vm_dev, err) < 0) ||
         mnt_open_in(root, "dev/pts/ptmx", O_NOFOLLOW, &ptmx, err) < 0)
         return -1;
     if (mnt_make_dir_in(root, spec->cwd, true, &cwd, err) < 0)
@@ -276,11 +268,11 @@ static int furnish(int root, int pod_shm, const struct rootfs_spec *spec, int *r
 
 int rootfs_enter(const struct rootfs_spec *spec, int *ret_ptmx_fd, struct err *err)
 {
-    cleanup_fd int pod_shm = -1;
+    CLEANUP(close_outside) struct outside outside = {.pod_shm = -1, .vm_dev = -1};
     cleanup_fd int root = -1;
     if (build_root(spec, err) < 0)
         return -1;
-    if (spec->pod_shm && mnt_copy(ROOTFS_SHM_DIR, false, &pod_shm, err) < 0)
+    if (open_outside(spec, &outside, err) < 0)
         return -1;
     if (switch_root(err) < 0)
         return -1;
@@ -288,7 +280,7 @@ int rootfs_enter(const struct rootfs_spec *spec, int *ret_ptmx_fd, struct err *e
     if (root < 0)
         return err_set_errno(err, errno, "open /");
     cleanup_fd int ptmx = -1;
-    if (furnish(root, pod_shm, spec, &ptmx, err) < 0)
+    if (furnish(root, &outside, spec, &ptmx, err) < 0)
         return -1;
     if (spec->rootfs->read_only && mnt_set_read_only(root, false, err) < 0)
         return -1;

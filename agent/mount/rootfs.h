@@ -30,6 +30,8 @@ struct rootfs_spec {
     size_t n_masked_paths;
     char *const *readonly_paths;
     size_t n_readonly_paths;
+    Casemate__Agent__V1__Device *const *devices;
+    size_t n_devices;
     bool pod_shm;        /* /dev/shm is the pod's */
     bool privileged;     /* sysfs and cgroups writable, the guest's devices */
     int64_t deadline_ms; /* for disks to appear */

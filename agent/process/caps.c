@@ -116,6 +116,19 @@ static void split(uint64_t mask, __u32 *ret_low, __u32 *ret_high)
     *ret_high = (__u32)(mask >> 32);
 }
 
+int caps_raise(struct err *err)
+{
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct data[2] = {{0}};
+    if (syscall(SYS_capget, &header, data) < 0)
+        return err_set_errno(err, errno, "get capabilities");
+    data[0].effective = data[0].permitted;
+    data[1].effective = data[1].permitted;
+    if (syscall(SYS_capset, &header, data) < 0)
+        return err_set_errno(err, errno, "set capabilities");
+    return 0;
+}
+
 int caps_apply(const struct caps *caps, struct err *err)
 {
     uint64_t known = known_to_kernel();

@@ -28,5 +28,8 @@ int caps_parse(char *const *names, size_t n, uint64_t *ret_mask, struct err *err
  * change of user. */
 int caps_prepare(const struct caps *caps, struct err *err);
 
+/* Makes everything effective that is permitted: after the change of user nothing is. */
+int caps_raise(struct err *err);
+
 /* Makes the sets exactly these (those that the kernel knows); after the change of user. */
 int caps_apply(const struct caps *caps, struct err *err);

@@ -8,16 +8,12 @@
  * what it does not need at once, or it would keep another container's stdin open. The channel is a
  * SOCK_SEQPACKET pair, close-on-exec too: the daemon's question "did the exec work" is answered by
  * its closing without a message of failure before.
- *
- * Identity is changed last and in the one order that works: limits (need root), bounding set (needs
- * CAP_SETPCAP), groups, gid, uid, the other capability sets, no_new_privs, working directory, exec.
  */
 #include "agent/process/launch.h"
 
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
 #include <linux/close_range.h>
 #include <linux/sched.h>
 #include <sched.h>
@@ -28,8 +24,6 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -39,7 +33,7 @@
 #include "common/base/cleanup.h"
 #include "common/base/fd.h"
 #include "common/base/log.h"
-#include "agent/process/limits.h"
+#include "agent/process/identity.h"
 #include "agent/process/userdb.h"
 
 #define CHANNEL_FD   3
@@ -257,91 +251,6 @@ static void bind_console(void)
     (void)mount(slave, "/dev/console", NULL, MS_BIND, NULL);
 }
 
-/* ---- in the child: identity
- * ---------------------------------------------------------------------------------------- */
-
-static int find_user(const Casemate__Agent__V1__Process *process, struct user *user,
-                     struct err *err)
-{
-    const Casemate__Agent__V1__User *wanted = process->user;
-    cleanup_fd int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (root < 0)
-        return err_set_errno(err, errno, "open /");
-    cleanup_free char *passwd = NULL;
-    cleanup_free char *group = NULL;
-    bool by_name = wanted != NULL && wanted->name[0] != '\0';
-    struct err ignored;
-    /* A broken file matters only to who is looked up in it. */
-    if (userdb_read(root, "passwd", &passwd, by_name ? err : &ignored) < 0 && by_name)
-        return -1;
-    if (by_name) {
-        if (userdb_read(root, "group", &group, err) < 0)
-            return -1;
-        if (userdb_resolve(wanted->name, passwd, group, user, err) < 0)
-            return -1;
-    } else {
-        *user = (struct user){0};
-        if (wanted != NULL) {
-            user->uid = wanted->uid;
-            user->gid = wanted->gid;
-        }
-        userdb_home(passwd, user->uid, user->home);
-    }
-    for (size_t i = 0; wanted != NULL && i < wanted->n_additional_gids; i++) {
-        if (userdb_add_group(user, wanted->additional_gids[i], err) < 0)
-            return -1;
-    }
-    return 0;
-}
-
-static int set_limits(const Casemate__Agent__V1__Process *process, struct err *err)
-{
-    for (size_t i = 0; i < process->n_rlimits; i++) {
-        const Casemate__Agent__V1__Rlimit *r = process->rlimits[i];
-        int resource = rlimit_by_name(r->type);
-        struct rlimit limit = {.rlim_cur = r->soft, .rlim_max = r->hard};
-        if (resource < 0 || setrlimit((__rlimit_resource_t)resource, &limit) < 0)
-            return err_set_errno(err, resource < 0 ? EINVAL : errno, "set limit %s", r->type);
-    }
-    return 0;
-}
-
-static int read_caps(const Casemate__Agent__V1__Process *process, struct caps *caps,
-                     struct err *err)
-{
-    const Casemate__Agent__V1__Capabilities *c = process->capabilities;
-    *caps = (struct caps){0};
-    if (c == NULL)
-        return 0;
-    if (caps_parse(c->bounding, c->n_bounding, &caps->bounding, err) < 0 ||
-        caps_parse(c->permitted, c->n_permitted, &caps->permitted, err) < 0 ||
-        caps_parse(c->effective, c->n_effective, &caps->effective, err) < 0 ||
-        caps_parse(c->inheritable, c->n_inheritable, &caps->inheritable, err) < 0 ||
-        caps_parse(c->ambient, c->n_ambient, &caps->ambient, err) < 0)
-        return -1;
-    return 0;
-}
-
-static int become(const Casemate__Agent__V1__Process *process, const struct user *user,
-                  struct err *err)
-{
-    struct caps caps;
-    if (read_caps(process, &caps, err) < 0 || set_limits(process, err) < 0 ||
-        caps_prepare(&caps, err) < 0)
-        return -1;
-    if (setgroups(user->n_groups, user->groups) < 0)
-        return err_set_errno(err, errno, "set supplementary groups");
-    if (setresgid(user->gid, user->gid, user->gid) < 0)
-        return err_set_errno(err, errno, "set group %u", user->gid);
-    if (setresuid(user->uid, user->uid, user->uid) < 0)
-        return err_set_errno(err, errno, "set user %u", user->uid);
-    if (caps_apply(&caps, err) < 0)
-        return -1;
-    if (process->no_new_privs && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
-        return err_set_errno(err, errno, "set no_new_privs");
-    return 0;
-}
-
 /* ---- in the child: exec
  * -------------------------------------------------------------------------------------------- */
 
@@ -443,6 +352,18 @@ static void reset_signals(void)
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
+/* Before the container's root is entered: what is at /proc there is the container's business. */
+static int set_oom_score(int32_t score, struct err *err)
+{
+    char text[16];
+    if (score == 0)
+        return 0;
+    (void)snprintf(text, sizeof(text), "%d", score);
+    if (fd_write_text(AT_FDCWD, "/proc/self/oom_score_adj", text, err) < 0)
+        return err_prefix(err, "OOM score");
+    return 0;
+}
+
 static int wait_for_go(int ptmx_fd, bool tty)
 {
     struct message m = {.kind = MESSAGE_READY, .has_ptmx = ptmx_fd >= 0, .has_master = tty};
@@ -475,13 +396,15 @@ static int child_run(const struct launch_spec *spec, int *channel, struct err *e
         return -1;
     *channel = CHANNEL_FD;
     (void)umask(0022);
+    if (set_oom_score(process->oom_score_adj, err) < 0)
+        return -1;
     if (spec->enter(spec->enter_arg, &ptmx_fd, err) < 0)
         return -1;
     if (spec->keep_fd >= 0)
         (void)close(KEEP_FD);
 
     struct user user;
-    if (find_user(process, &user, err) < 0)
+    if (identity_find(process, &user, err) < 0)
         return -1;
     const char *cwd = process->cwd[0] == '\0' ? "/" : process->cwd;
     if (fd_make_dirs(cwd, 0755, err) < 0)
@@ -510,7 +433,7 @@ static int child_run(const struct launch_spec *spec, int *channel, struct err *e
     /* As root where the user may not, as the user where root may not (a network file system):
      * either will do. */
     bool inside = chdir(cwd) == 0;
-    if (become(process, &user, err) < 0)
+    if (identity_become(process, &user, err) < 0)
         return -1;
     if (!inside && enter_cwd(cwd, err) < 0)
         return -1;

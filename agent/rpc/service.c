@@ -22,6 +22,7 @@
 #include "agent/container/podenv.h"
 #include "agent/container/validate.h"
 #include "agent/process/process.h"
+#include "agent/rpc/stats_call.h"
 #include "proto/agent/agent.pb-c.h"
 
 #define PROTOCOL_VERSION 1u
@@ -112,7 +113,8 @@ static bool fail_with(struct pending *p, const struct err *failure)
 
 static void handle_hello(struct rpc_call *call, void *arg)
 {
-    static char features[][20] = {"pid-pod", "pid-target", "resize-tty", "update-resources"};
+    static char features[][20] = {"devices",    "oom-score", "pid-pod", "pid-target",
+                                  "resize-tty", "seccomp",   "stats",   "update-resources"};
     struct service *s = arg;
     const Casemate__Agent__V1__HelloRequest *r = (const void *)rpc_call_request(call);
     if (r->version_min > PROTOCOL_VERSION || r->version_max < PROTOCOL_VERSION) {
@@ -292,16 +294,11 @@ static void handle_start_container(struct rpc_call *call, void *arg)
     struct process *process;
     struct err err;
     if (validate_ids(r->id, "", &err) < 0 ||
-        containers_find(s->config.containers, r->id, "", &process, &err) < 0) {
+        container_start(s->config.containers, r->id, &process, &err) < 0) {
         rpc_call_fail(call, &err);
         return;
     }
     /* Asking again is fine: the answer is the same. */
-    bool asked = process->state != PROCESS_HELD && process->state != PROCESS_PREPARING;
-    if (!asked && process_start(process, &err) < 0) {
-        rpc_call_fail(call, &err);
-        return;
-    }
     pend(s, call, process, step_start, false);
 }
 
@@ -428,6 +425,12 @@ static void handle_update_resources(struct rpc_call *call, void *arg)
     Casemate__Agent__V1__UpdateResourcesReply reply =
         CASEMATE__AGENT__V1__UPDATE_RESOURCES_REPLY__INIT;
     rpc_call_reply(call, &reply.base);
+}
+
+static void handle_stats(struct rpc_call *call, void *arg)
+{
+    struct service *s = arg;
+    stats_call_answer(call, s->config.containers);
 }
 
 /* ---- List
@@ -679,6 +682,7 @@ static const struct rpc_method methods[] = {
     {.name = "WriteStdin", .handler = handle_write_stdin},
     {.name = "ResizeTty", .handler = handle_resize_tty},
     {.name = "UpdateResources", .handler = handle_update_resources},
+    {.name = "Stats", .handler = handle_stats},
     {.name = "Shutdown", .handler = handle_shutdown},
 };
 

@@ -33,7 +33,7 @@ trap 'exit 130' INT TERM
 one=$WORK/one two=$WORK/two
 mkdir -p "$one"/{bin,etc,tmp,root,home/someone} "$two/etc"
 cp "$(command -v busybox)" "$one/bin/busybox"
-for name in sh cat echo ls id pwd env sleep true seq tail touch hostname mount grep wc df date stty tty ps head; do
+for name in sh cat echo ls id pwd env sleep true seq tail touch hostname mount grep wc df date stty tty ps head mknod dd mkdir rmdir; do
     ln -s busybox "$one/bin/$name"
 done
 printf 'root:x:0:0:root:/root:/bin/sh\nsomeone:x:1000:1000::/home/someone:/bin/sh\n' >"$one/etc/passwd"
@@ -46,7 +46,7 @@ mknod "$two/etc/removed" c 0 0
 mksquashfs "$one" "$WORK/0.img" -quiet -no-progress -noI -noD -noF -noX -all-root >/dev/null
 mksquashfs "$two" "$WORK/1.img" -quiet -no-progress -noI -noD -noF -noX -all-root >/dev/null
 truncate -s 256M "$WORK/2.img"
-mke2fs -q -t ext4 -O ^has_journal -m0 "$WORK/2.img"
+mke2fs -q -t ext4 -O ^has_journal,quota,project -E quotatype=prjquota -m0 "$WORK/2.img"
 
 drives=()
 for i in 0 1 2; do

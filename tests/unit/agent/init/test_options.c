@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "agent/init/hotplug.h"
 #include "agent/init/options.h"
 
 static enum log_level level(const char *command_line)
@@ -39,11 +40,39 @@ static void test_modules(void **state)
     assert_null(options_next_module(&cursor));
 }
 
+static bool is_new_cpu(const char *event, size_t n)
+{
+    char path[40] = "";
+    bool is = hotplug_is_new_cpu(event, n, path, sizeof(path));
+    if (is)
+        assert_string_equal(path, "/devices/system/cpu/cpu3");
+    return is;
+}
+
+#define EVENT(text) text, sizeof(text)
+#define CPU_PATH    "DEVPATH=/devices/system/cpu/cpu3\0"
+
+static void test_events(void **state)
+{
+    (void)state;
+    assert_true(is_new_cpu(EVENT("add@/x\0ACTION=add\0" CPU_PATH "SUBSYSTEM=cpu\0SEQNUM=1")));
+    assert_false(is_new_cpu(EVENT("remove@/x\0ACTION=remove\0" CPU_PATH "SUBSYSTEM=cpu")));
+    assert_false(is_new_cpu(EVENT("add@/x\0ACTION=add\0" CPU_PATH "SUBSYSTEM=block")));
+    assert_false(is_new_cpu(EVENT("ACTION=add\0DEVPATH=/devices/pci\0SUBSYSTEM=cpu")));
+    assert_false(
+        is_new_cpu(EVENT("ACTION=add\0DEVPATH=/devices/system/cpu/cpu/../../x\0SUBSYSTEM=cpu")));
+    assert_false(is_new_cpu(
+        EVENT("ACTION=add\0DEVPATH=/devices/system/cpu/cpu33333333333333333333\0SUBSYSTEM=cpu")));
+    assert_false(is_new_cpu("ACTION=add", 10)); /* no NUL at its end */
+    assert_false(is_new_cpu("", 0));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_command_line),
         cmocka_unit_test(test_modules),
+        cmocka_unit_test(test_events),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

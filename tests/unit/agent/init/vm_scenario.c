@@ -397,6 +397,140 @@ static void test_modes(void)
     ok("shared pid namespace, read-only root");
 }
 
+static void with_devices(Casemate__Agent__V1__CreateContainerRequest *r)
+{
+    static char path[] = "/dev/deep/kmsg", guest[] = "/dev/kmsg", permissions[] = "rw";
+    static Casemate__Agent__V1__Device device;
+    static Casemate__Agent__V1__Device *list[] = {&device};
+    casemate__agent__v1__device__init(&device);
+    device.path = path;
+    device.guest_path = guest;
+    device.permissions = permissions;
+    r->devices = list;
+    r->n_devices = 1;
+}
+
+static void make_privileged(Casemate__Agent__V1__CreateContainerRequest *r)
+{
+    r->privileged = true;
+}
+
+/* LUN 2 is the scratch disk: a container must not read it by making a node for it. */
+static void test_devices(void)
+{
+    int code;
+    char *text = driver_run("plain", "head -c 1 /dev/zero | wc -c; ls /dev", NULL, &code);
+    EXPECT(contains(text, "1\n") && !contains(text, "sda") && !contains(text, "kmsg"), "%s", text);
+    free(text);
+    text =
+        driver_run("blocked", "mknod /tmp/d b 8 32 && dd if=/tmp/d bs=1 count=1 2>&1", NULL, &code);
+    EXPECT(code != 0 && contains(text, "Operation not permitted"), "%d %s", code, text);
+    free(text);
+    text = driver_run("device", "echo hello > /dev/deep/kmsg && echo written", with_devices, &code);
+    EXPECT(code == 0 && contains(text, "written\n"), "%s", text);
+    free(text);
+    text = driver_run(
+        "priv",
+        "ls /dev; dd if=/dev/sda bs=1 count=1 2>/dev/null | wc -c; touch /sys/fs/cgroup/x 2>&1; "
+        "mkdir /sys/fs/cgroup/sub && echo made && rmdir /sys/fs/cgroup/sub",
+        make_privileged, &code);
+    EXPECT(contains(text, "sda\n") && contains(text, "vport") && contains(text, "made\n"), "%s",
+           text);
+    free(text);
+    ok("devices: standard ones, given ones, none by mknod, all when privileged");
+}
+
+struct instruction {
+    uint16_t code;
+    uint8_t jt, jf;
+    uint32_t k;
+};
+
+/* mkdir(2) and mkdirat(2) of x86-64 fail with EDOM, everything else is allowed. */
+static struct instruction no_mkdir[] = {
+    {0x20, 0, 0, 0},               /* load the number */
+    {0x15, 1, 0, 83},              /* mkdir */
+    {0x15, 0, 1, 258},             /* mkdirat */
+    {0x06, 0, 0, 0x00050000 | 33}, /* errno */
+    {0x06, 0, 0, 0x7fff0000},      /* allow */
+};
+
+static void run_filtered(bool no_new_privs, unsigned uid)
+{
+    struct driver_process p;
+    struct err err;
+    Casemate__Agent__V1__Seccomp seccomp = CASEMATE__AGENT__V1__SECCOMP__INIT;
+    driver_process_init(
+        &p, "sh", "-c",
+        "mkdir /tmp/x 2>&1; grep -E '^(Seccomp|CapEff|NoNewPrivs):' /proc/self/status; "
+        "cat /proc/self/oom_score_adj; id -u",
+        NULL);
+    seccomp.filter = (ProtobufCBinaryData){.len = sizeof(no_mkdir), .data = (uint8_t *)no_mkdir};
+    p.message.seccomp = &seccomp;
+    p.message.oom_score_adj = 500;
+    p.message.no_new_privs = no_new_privs;
+    p.user.uid = uid;
+    p.caps.n_effective = uid == 0 ? p.caps.n_effective : 0;
+    EXPECT(driver_create("filter", &p, NULL, &err) == 0, "%s", err.msg);
+    EXPECT(driver_start("filter", &err) == 0, "%s", err.msg);
+    char *text = driver_read("filter", "", 0, 0, false, NULL);
+    char wanted[128];
+    (void)snprintf(wanted, sizeof(wanted), "NoNewPrivs:\t%d\nSeccomp:\t2\n500\n%u\n", no_new_privs,
+                   uid);
+    EXPECT(contains(text, "Numerical") || contains(text, "out of domain"), "%s", text);
+    EXPECT(contains(text, wanted), "%s", text);
+    EXPECT(contains(text, uid == 0 ? "CapEff:\t00000000080004eb" : "CapEff:\t0000000000000000"),
+           "%s", text);
+    free(text);
+    EXPECT(driver_remove("filter", "", &err) == 0, "%s", err.msg);
+}
+
+static void test_seccomp(void)
+{
+    run_filtered(true, 0);
+    run_filtered(false, 0);
+    run_filtered(true, 1000);
+    run_filtered(false, 1000);
+    ok("seccomp filter and OOM score, with and without no_new_privs, root and not");
+}
+
+static void test_stats(void)
+{
+    struct driver_process p;
+    struct err err;
+    struct rpc_reply reply = {0};
+    char id[] = "stats", unknown[] = "unknown";
+    char *ids[] = {id, unknown};
+    Casemate__Agent__V1__StatsRequest request = CASEMATE__AGENT__V1__STATS_REQUEST__INIT;
+    driver_process_init(
+        &p, "sh", "-c",
+        "dd if=/dev/zero of=/tmp/big bs=1024 count=3000 2>/dev/null; echo done; sleep 1000", NULL);
+    EXPECT(driver_create(id, &p, small_memory, &err) == 0, "%s", err.msg);
+    EXPECT(driver_start(id, &err) == 0, "%s", err.msg);
+    free(driver_read_some(id, "", 0, 0, 5, NULL));
+    request.container_ids = ids;
+    request.n_container_ids = 2;
+    EXPECT(driver_call("Stats", &request.base, &reply, &err) == 0, "%s", err.msg);
+    const Casemate__Agent__V1__StatsReply *r = (const void *)reply.message;
+    EXPECT(r->n_containers == 1 && strcmp(r->containers[0]->container_id, id) == 0, "%zu",
+           r->n_containers);
+    const Casemate__Agent__V1__ContainerStats *c = r->containers[0];
+    EXPECT(c->cgroup->cpu_usage_ns > 0 && c->cgroup->processes >= 1, "%llu processes",
+           (unsigned long long)c->cgroup->processes);
+    EXPECT(c->cgroup->memory_limit_bytes == 16777216 && c->cgroup->memory_usage_bytes > 0,
+           "memory");
+    EXPECT(c->has_layer && c->layer_bytes >= 3000 * 1024 && c->layer_bytes < 4000 * 1024 &&
+               c->layer_inodes >= 4 && c->layer_inodes < 30,
+           "layer: %d, %llu bytes, %llu inodes", c->has_layer, (unsigned long long)c->layer_bytes,
+           (unsigned long long)c->layer_inodes);
+    EXPECT(r->pod->memory_usage_bytes >= c->cgroup->memory_usage_bytes, "pod");
+    EXPECT(r->scratch_bytes > 0 && r->scratch_used_bytes >= c->layer_bytes, "scratch");
+    EXPECT(r->vm_memory_bytes > r->vm_memory_available_bytes, "vm");
+    rpc_reply_fini(&reply);
+    EXPECT(driver_remove(id, "", &err) == 0, "%s", err.msg);
+    ok("stats: cgroup, layer by project quota, pod, VM");
+}
+
 static void test_many(void)
 {
     struct err err;
@@ -508,6 +642,9 @@ int main(int argc, char **argv)
     test_tty();
     test_limits();
     test_modes();
+    test_devices();
+    test_seccomp();
+    test_stats();
     test_many();
     test_agent_memory();
     test_takeover();
