@@ -164,6 +164,82 @@ static int fail(const struct squash *s, int sqfs_error, const char *step, struct
     return err_set(err, ERR_UNSUPPORTED, "squashfs: %s: error %d", step, sqfs_error);
 }
 
+/* ---- compressors ---- */
+
+/*
+ * libsquashfs 1.2's lz4 hands out blocks that grew (9 bytes for an id table of 8), which neither
+ * the kernel nor unsquashfs reads back. This compressor stands before the real one and says "does
+ * not shrink" for those.
+ */
+struct shrinker {
+    sqfs_compressor_t base;
+    sqfs_compressor_t *real;
+};
+
+static const sqfs_compressor_t *real_of(const sqfs_compressor_t *base)
+{
+    return ((const struct shrinker *)(const void *)base)->real;
+}
+
+static void shrinker_config(const sqfs_compressor_t *base, sqfs_compressor_config_t *cfg)
+{
+    real_of(base)->get_configuration(real_of(base), cfg);
+}
+
+static int shrinker_write(sqfs_compressor_t *base, sqfs_file_t *file)
+{
+    sqfs_compressor_t *real = container_of(base, struct shrinker, base)->real;
+    return real->write_options(real, file);
+}
+
+static int shrinker_read(sqfs_compressor_t *base, sqfs_file_t *file)
+{
+    sqfs_compressor_t *real = container_of(base, struct shrinker, base)->real;
+    return real->read_options(real, file);
+}
+
+static sqfs_s32 shrinker_block(sqfs_compressor_t *base, const sqfs_u8 *in, sqfs_u32 size,
+                               sqfs_u8 *out, sqfs_u32 out_size)
+{
+    sqfs_compressor_t *real = container_of(base, struct shrinker, base)->real;
+    sqfs_s32 n = real->do_block(real, in, size, out, out_size);
+    return n > 0 && (sqfs_u32)n >= size ? 0 : n;
+}
+
+static sqfs_compressor_t *shrinker_new(sqfs_compressor_t *real);
+
+static void shrinker_destroy(sqfs_object_t *base)
+{
+    struct shrinker *s = (struct shrinker *)(void *)base;
+    sqfs_destroy(s->real);
+    free(s);
+}
+
+static sqfs_object_t *shrinker_copy(const sqfs_object_t *base)
+{
+    sqfs_compressor_t *real = sqfs_copy(((const struct shrinker *)(const void *)base)->real);
+    sqfs_compressor_t *copy = real == NULL ? NULL : shrinker_new(real);
+    return copy == NULL ? NULL : &copy->base;
+}
+
+/* Takes the real compressor over, also when it fails. */
+static sqfs_compressor_t *shrinker_new(sqfs_compressor_t *real)
+{
+    struct shrinker *s = calloc(1, sizeof(*s));
+    if (s == NULL) {
+        sqfs_destroy(real);
+        return NULL;
+    }
+    s->real = real;
+    s->base.base.destroy = shrinker_destroy;
+    s->base.base.copy = shrinker_copy;
+    s->base.get_configuration = shrinker_config;
+    s->base.write_options = shrinker_write;
+    s->base.read_options = shrinker_read;
+    s->base.do_block = shrinker_block;
+    return &s->base;
+}
+
 /* ---- setup ---- */
 
 static int make_compressors(struct squash *s, enum image_compression compression, struct err *err)
@@ -173,8 +249,11 @@ static int make_compressors(struct squash *s, enum image_compression compression
     int rc = sqfs_compressor_config_init(&cfg, id, SQFS_DEFAULT_BLOCK_SIZE, 0);
     if (id == SQFS_COMP_ZSTD)
         cfg.level = SQFS_ZSTD_MIN_LEVEL;
+    sqfs_compressor_t *real = NULL;
     if (rc == 0)
-        rc = sqfs_compressor_create(&cfg, &s->cmp);
+        rc = sqfs_compressor_create(&cfg, &real);
+    if (rc == 0 && (s->cmp = shrinker_new(real)) == NULL)
+        rc = SQFS_ERROR_ALLOC;
     cfg.flags |= SQFS_COMP_FLAG_UNCOMPRESS;
     if (rc == 0)
         rc = sqfs_compressor_create(&cfg, &s->uncmp);

@@ -1,0 +1,206 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# The image service against Debian's docker-registry: plain, TLS with a CA of its own and a password, many layers, layers
+# pulled while the service is killed again and again (KILLS times, default 25), import of what skopeo writes.
+. "$(dirname "$0")/lib.sh"
+isolate "$0" "$@"
+need docker-registry unsquashfs python3 curl
+
+export CONVERTER=$bin/casemate-convert
+driver=${IMAGE_DRIVER:-$repo/build/tests/unit/host/image/test_live_registry}
+[ -x "$driver" ] || fail "$driver is not built: make tests"
+[ -x "$CONVERTER" ] || fail "$CONVERTER is not built"
+layout=$work/layout state=$work/state
+
+image() {
+    "$driver" "$state" "$@"
+}
+
+# add_image REF LAYER...: to the layout.
+add_image() {
+    local ref=$1 layers=() l
+    shift
+    for l; do layers+=(--layer "$l"); done
+    python3 "$repo/scripts/oci-layout.py" --out "$layout" --ref "$ref" "${layers[@]}" --add-to-index \
+        --cmd /bin/sh "${extra[@]}" >/dev/null
+}
+
+stop_registry() {
+    kill "$registry_pid"
+    wait_for 10 registry_is_gone
+    registry_pid=''
+}
+
+registry_is_gone() {
+    ! kill -0 "$registry_pid" 2>/dev/null
+}
+
+# serve OPTIONS...: sets address and registry_pid.
+serve() {
+    address=$(bash "$repo/tests/images/serve.sh" --data "$work/registry" --port 0 --pidfile "$work/registry.pid" "$@")
+    registry_pid=$(cat "$work/registry.pid")
+}
+
+push() {
+    python3 "$repo/tests/images/push.py" "$layout" "${address#*://}" >/dev/null
+}
+
+no_converter() {
+    ! pgrep -x casemate-conver >/dev/null
+}
+
+# files DIR: how many there are.
+files() {
+    find "$state/images/$1" -type f | wc -l
+}
+
+# ---- images ------------------------------------------------------------------------------------
+
+mkdir -p "$work/l1/etc" "$work/l1/dir" "$work/l2/etc" "$work/l2/dir"
+echo a >"$work/l1/etc/a"
+echo b >"$work/l1/etc/b"
+touch "$work/l1/dir/old" "$work/l2/etc/.wh.a" "$work/l2/dir/.wh..wh..opq" "$work/l2/dir/new"
+echo B >"$work/l2/etc/b"
+extra=()
+add_image docker.io/library/gz:1 "$work/l1" "$work/l2"
+extra=(--compress zstd)
+add_image docker.io/library/zstd:1 "$work/l1" "$work/l2"
+extra=(--compress none --format docker)
+add_image docker.io/library/none:1 "$work/l1" "$work/l2"
+extra=()
+add_image docker.io/library/arch:1 "$work/l1"
+extra=(--arch arm64 --variant v8)
+add_image docker.io/library/arch:1 "$work/l2"
+add_image docker.io/library/foreign:1 "$work/l2"
+extra=()
+many=()
+for i in $(seq 127); do
+    mkdir -p "$work/many/$i"
+    echo "$i" >"$work/many/$i/file-$i"
+    echo "$i" >"$work/many/$i/last"
+    many+=("$work/many/$i")
+done
+add_image docker.io/library/many:1 "${many[@]}"
+mkdir "$work/big"
+for i in 1 2 3 4; do
+    mkdir "$work/big/$i"
+    head -c 12000000 /dev/urandom >"$work/big/$i/data"
+done
+add_image docker.io/library/big:1 "$work"/big/*
+
+# ---- plain -------------------------------------------------------------------------------------
+
+serve
+push
+export MIRROR=$address REGISTRY=${address#*://}
+for kind in gz zstd none; do
+    id=$(image pull "$kind:1")
+    image get "$id" >"$work/got"
+    grep -qx "tag docker.io/library/$kind:1" "$work/got" || fail "$kind: tag: $(cat "$work/got")"
+    grep -q "${address#*://}" "$work/got" && fail "$kind: the mirror's name shows"
+done
+[ "$(files layers)" -eq 2 ] || fail "three images of two layers share them: $(files layers)"
+mapfile -t layers < <(sed -n 's/^layer //p' "$work/got")
+unsquashfs -quiet -no-progress -d "$work/u1" "${layers[0]}" >/dev/null
+unsquashfs -quiet -no-progress -d "$work/u2" "${layers[1]}" >/dev/null
+diff -r "$work/l1" "$work/u1" || fail "the lower layer differs"
+[ "$(stat -c '%F %t %T' "$work/u2/etc/a")" = 'character special file 0 0' ] || fail "no whiteout"
+[ "$(cat "$work/u2/etc/b")" = B ] || fail "etc/b"
+[ "$(getfattr --only-values -n trusted.overlay.opaque "$work/u2/dir" 2>/dev/null || echo y)" = y ] || fail "not opaque"
+[ ! -e "$work/u2/dir/.wh..wh..opq" ] || fail "the opaque mark is a file"
+echo "ok: gzip, zstd and plain layers, through a mirror, are the same two files"
+
+image pull arch:1 >/dev/null
+image pull foreign:1 2>"$work/error" && fail "an image for arm64 was pulled"
+grep -q '^UNSUPPORTED: .*linux/' "$work/error" || fail "$(cat "$work/error")"
+image pull "$REGISTRY/library/gz:1" >/dev/null
+image get "$REGISTRY/library/gz:1" | grep -qx "tag $REGISTRY/library/gz:1" || fail "name with a port"
+image pull nosuch:1 2>"$work/error" && fail "pulled what is not there"
+grep -q '^NOT_FOUND\|^UNAVAILABLE' "$work/error" || fail "$(cat "$work/error")"
+image pull many:1 >/dev/null
+[ "$(image get many:1 | grep -c '^layer ')" -eq 127 ] || fail "127 layers"
+echo "ok: platform choice, names, 127 layers"
+
+for name in gz:1 zstd:1 none:1 arch:1 many:1 "$REGISTRY/library/gz:1"; do
+    image remove "$name"
+done
+[ -z "$(image list)" ] || fail "left: $(image list)"
+[ "$(files layers)" -eq 0 ] || fail "layers are left"
+echo "ok: removing everything leaves nothing"
+
+# ---- killed ------------------------------------------------------------------------------------
+
+kills=${KILLS:-25} whole=0
+mkfifo "$work/never"
+for i in $(seq "$kills"); do
+    printf -v delay '0.%03d' $((1 + RANDOM % 350)) # any moment of a pull, from its start to after its end
+    "$driver" "$state" pull big:1 >/dev/null 2>&1 &
+    pid=$!
+    read -r -t "$delay" _ <>"$work/never" || true # nobody writes there: only the time passes
+    kill -9 "$pid" 2>/dev/null || true
+    wait "$pid" 2>/dev/null || true
+    wait_for 10 no_converter
+    image collect || fail "collect after kill $i"
+    [ "$(files ingest)" -eq 0 ] || fail "kill $i: temporary files are left"
+    if [ -n "$(image list)" ]; then
+        whole=$((whole + 1))
+        [ "$(image get big:1 | grep -c '^layer ')" -eq 4 ] || fail "kill $i: half an image"
+        [ "$(files layers)" -eq 4 ] || fail "kill $i: half the layers"
+        while read -r layer; do
+            unsquashfs -lln "$layer" >/dev/null || fail "kill $i: $layer is damaged"
+        done < <(image get big:1 | sed -n 's/^layer //p')
+        image remove big:1
+    fi
+    [ "$(files layers)" -eq 0 ] || fail "kill $i: layers are left without an image"
+done
+image pull big:1 >/dev/null || fail "the pull after the kills"
+unsquashfs -quiet -no-progress -d "$work/ub" "$(image get big:1 | sed -n 's/^layer //p' | tail -n 1)" >/dev/null
+cmp "$work/big/4/data" "$work/ub/data" || fail "content after the kills"
+image remove big:1
+[ "$whole" -lt "$kills" ] || fail "no kill met a pull that was under way"
+echo "ok: killed $kills times ($whole of them after the commit), each time all or nothing"
+stop_registry
+
+# ---- TLS and a password ------------------------------------------------------------------------
+
+if command -v htpasswd >/dev/null && command -v openssl >/dev/null; then
+    serve --tls "$work/tls" --htpasswd user:pass:word
+    unset MIRROR
+    export REGISTRY=${address#*://}
+    CA='' AUTH=user:pass:word image pull "$REGISTRY/library/gz:1" 2>/dev/null && fail "an unknown CA was trusted"
+    export CA=$work/tls/ca.pem
+    image pull "$REGISTRY/library/gz:1" 2>"$work/error" && fail "pulled without a password"
+    grep -q '^DENIED: ' "$work/error" || fail "$(cat "$work/error")"
+    AUTH=user:wrong image pull "$REGISTRY/library/gz:1" 2>"$work/error" && fail "pulled with a wrong password"
+    grep -q '^DENIED: ' "$work/error" || fail "$(cat "$work/error")"
+    AUTH=user:pass:word image pull "$REGISTRY/library/gz:1" >/dev/null
+    image remove "$REGISTRY/library/gz:1"
+    stop_registry
+    unset CA
+    echo "ok: TLS with a CA of its own, password"
+else
+    echo "SKIP: TLS and password: htpasswd or openssl is not installed"
+fi
+
+# ---- import ------------------------------------------------------------------------------------
+
+rm -rf "$layout"
+extra=()
+add_image docker.io/library/gz:1 "$work/l1" "$work/l2"
+id=$(image import "$layout")
+tar -C "$layout" -cf "$work/layout.tar" .
+[ "$(image import "$work/layout.tar" other.host/gz:2)" = "$id" ] || fail "the tar of a layout is another image"
+if command -v skopeo >/dev/null; then
+    skopeo --insecure-policy copy -q "oci:$layout:docker.io/library/gz:1" "docker-archive:$work/docker.tar:some/name:3"
+    image import "$work/docker.tar" >/dev/null
+    image get some/name:3 | grep -qx 'tag docker.io/some/name:3' || fail "docker archive"
+    [ "$(files layers)" -eq 2 ] || fail "the archive's layers are others"
+else
+    echo "SKIP: docker archive: skopeo is not installed"
+fi
+gzip -k "$work/layout.tar"
+image import "$work/layout.tar.gz" 2>"$work/error" && fail "imported a compressed archive"
+grep -q 'gunzip' "$work/error" || fail "$(cat "$work/error")"
+no_converter || fail "a converter is left"
+echo "ok: import of a layout, of its tar and of a docker archive"
