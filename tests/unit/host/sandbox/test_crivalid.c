@@ -1,0 +1,451 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Which fields are refused, with which code, and by which name; and that everything clients send as
+ * a matter of course is accepted. One row a field: a function that asks for it.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "common/base/cleanup.h"
+#include "host/sandbox/crivalid.h"
+
+/* A pod and a container with every message in place and nothing asked for. */
+struct setup {
+    Runtime__V1__PodSandboxConfig pod;
+    Runtime__V1__PodSandboxMetadata pod_name;
+    Runtime__V1__LinuxPodSandboxConfig pod_linux;
+    Runtime__V1__LinuxSandboxSecurityContext pod_security;
+    Runtime__V1__ContainerConfig config;
+    Runtime__V1__ContainerMetadata name;
+    Runtime__V1__ImageSpec image;
+    Runtime__V1__LinuxContainerConfig linux_;
+    Runtime__V1__LinuxContainerSecurityContext security;
+    Runtime__V1__LinuxContainerResources resources;
+    Runtime__V1__NamespaceOption namespaces;
+    Runtime__V1__UserNamespace userns;
+    Runtime__V1__SELinuxOption selinux;
+    Runtime__V1__SecurityProfile profile;
+    Runtime__V1__Int64Value id;
+    Runtime__V1__DNSConfig dns;
+    Runtime__V1__PortMapping port;
+    Runtime__V1__PortMapping *ports[1];
+    Runtime__V1__Mount mount;
+    Runtime__V1__Mount *mounts[1];
+    Runtime__V1__Device device;
+    Runtime__V1__Device *devices[1];
+    Runtime__V1__CDIDevice cdi;
+    Runtime__V1__CDIDevice *cdis[1];
+    Runtime__V1__HugepageLimit hugepages;
+    Runtime__V1__HugepageLimit *hugepage_list[1];
+    Runtime__V1__KeyValue env;
+    Runtime__V1__KeyValue *envs[1];
+    Runtime__V1__WindowsContainerConfig windows;
+    Runtime__V1__WindowsPodSandboxConfig pod_windows;
+    int64_t groups[1];
+    char text[80];
+    char *list[1];
+};
+
+static void set_up(struct setup *s)
+{
+    memset(s, 0, sizeof(*s));
+    runtime__v1__pod_sandbox_config__init(&s->pod);
+    runtime__v1__pod_sandbox_metadata__init(&s->pod_name);
+    runtime__v1__linux_pod_sandbox_config__init(&s->pod_linux);
+    runtime__v1__linux_sandbox_security_context__init(&s->pod_security);
+    runtime__v1__container_config__init(&s->config);
+    runtime__v1__container_metadata__init(&s->name);
+    runtime__v1__image_spec__init(&s->image);
+    runtime__v1__linux_container_config__init(&s->linux_);
+    runtime__v1__linux_container_security_context__init(&s->security);
+    runtime__v1__linux_container_resources__init(&s->resources);
+    runtime__v1__namespace_option__init(&s->namespaces);
+    runtime__v1__user_namespace__init(&s->userns);
+    runtime__v1__selinux_option__init(&s->selinux);
+    runtime__v1__security_profile__init(&s->profile);
+    runtime__v1__int64_value__init(&s->id);
+    runtime__v1__dnsconfig__init(&s->dns);
+    runtime__v1__port_mapping__init(&s->port);
+    runtime__v1__mount__init(&s->mount);
+    runtime__v1__device__init(&s->device);
+    runtime__v1__cdidevice__init(&s->cdi);
+    runtime__v1__hugepage_limit__init(&s->hugepages);
+    runtime__v1__key_value__init(&s->env);
+    runtime__v1__windows_container_config__init(&s->windows);
+    runtime__v1__windows_pod_sandbox_config__init(&s->pod_windows);
+    (void)snprintf(s->text, sizeof(s->text), "text");
+    s->list[0] = s->text;
+    s->ports[0] = &s->port;
+    s->mounts[0] = &s->mount;
+    s->devices[0] = &s->device;
+    s->cdis[0] = &s->cdi;
+    s->hugepage_list[0] = &s->hugepages;
+    s->envs[0] = &s->env;
+    s->pod_name.name = s->pod_name.uid = s->pod_name.namespace_ = s->text;
+    s->pod.metadata = &s->pod_name;
+    s->pod.linux = &s->pod_linux;
+    s->pod_linux.security_context = &s->pod_security;
+    s->name.name = s->image.image = s->text;
+    s->config.metadata = &s->name;
+    s->config.image = &s->image;
+    s->config.linux = &s->linux_;
+    s->linux_.security_context = &s->security;
+    s->linux_.resources = &s->resources;
+}
+
+struct row {
+    const char *field; /* what the message must begin with or contain; NULL: accepted */
+    enum err_code code;
+    void (*ask)(struct setup *s);
+};
+
+#define ASK(name) static void name(struct setup *s)
+
+ASK(nothing)
+{
+    (void)s;
+}
+
+/* ---- pods ---- */
+ASK(pod_no_metadata)
+{
+    s->pod.metadata = NULL;
+}
+ASK(pod_relative_logs)
+{
+    s->pod.log_directory = s->text;
+}
+ASK(pod_empty_dns)
+{
+    s->pod.dns_config = &s->dns;
+}
+ASK(pod_dns)
+{
+    s->dns.servers = s->list;
+    s->dns.n_servers = 1;
+    s->pod.dns_config = &s->dns;
+}
+ASK(pod_port)
+{
+    s->port.container_port = 80;
+    s->pod.port_mappings = s->ports;
+    s->pod.n_port_mappings = 1;
+}
+ASK(pod_host_port)
+{
+    pod_port(s);
+    s->port.host_port = 8080;
+}
+ASK(pod_windows)
+{
+    s->pod.windows = &s->pod_windows;
+}
+ASK(pod_empty_selinux)
+{
+    s->pod_security.selinux_options = &s->selinux;
+}
+ASK(pod_selinux)
+{
+    s->selinux.type = s->text;
+    s->pod_security.selinux_options = &s->selinux;
+}
+/* The kubelet sends this with every pod. */
+ASK(pod_seccomp_default)
+{
+    s->pod_security.seccomp = &s->profile;
+}
+ASK(pod_host_network)
+{
+    s->namespaces.network = RUNTIME__V1__NAMESPACE_MODE__NODE;
+    s->pod_security.namespace_options = &s->namespaces;
+}
+ASK(pod_host_ipc)
+{
+    s->namespaces.ipc = RUNTIME__V1__NAMESPACE_MODE__NODE;
+    s->pod_security.namespace_options = &s->namespaces;
+}
+ASK(pod_guest_pid)
+{
+    s->namespaces.pid = RUNTIME__V1__NAMESPACE_MODE__NODE;
+    s->pod_security.namespace_options = &s->namespaces;
+}
+ASK(pod_bad_network)
+{
+    s->namespaces.network = RUNTIME__V1__NAMESPACE_MODE__CONTAINER;
+    s->pod_security.namespace_options = &s->namespaces;
+}
+ASK(pod_userns)
+{
+    s->namespaces.userns_options = &s->userns; /* mode POD */
+    s->pod_security.namespace_options = &s->namespaces;
+}
+ASK(pod_no_userns)
+{
+    s->userns.mode = RUNTIME__V1__NAMESPACE_MODE__NODE;
+    pod_userns(s);
+}
+ASK(pod_group_alone)
+{
+    s->pod_security.run_as_group = &s->id;
+}
+ASK(pod_long_hostname)
+{
+    memset(s->text, 'x', 65);
+    s->text[65] = '\0';
+    s->pod.hostname = s->text;
+}
+
+static const struct row pod_rows[] = {
+    {NULL, ERR_NONE, nothing},
+    {NULL, ERR_NONE, pod_empty_dns},
+    {NULL, ERR_NONE, pod_port},
+    {NULL, ERR_NONE, pod_empty_selinux},
+    {NULL, ERR_NONE, pod_seccomp_default},
+    {NULL, ERR_NONE, pod_guest_pid},
+    {NULL, ERR_NONE, pod_no_userns},
+    {"metadata", ERR_INVALID, pod_no_metadata},
+    {"log_directory", ERR_INVALID, pod_relative_logs},
+    {"hostname", ERR_INVALID, pod_long_hostname},
+    {"namespace_options.network", ERR_INVALID, pod_bad_network},
+    {"run_as_group", ERR_INVALID, pod_group_alone},
+    {"dns_config", ERR_UNSUPPORTED, pod_dns},
+    {"port_mappings", ERR_UNSUPPORTED, pod_host_port},
+    {"windows", ERR_UNSUPPORTED, pod_windows},
+    {"selinux_options", ERR_UNSUPPORTED, pod_selinux},
+    {"namespace_options.network", ERR_UNSUPPORTED, pod_host_network},
+    {"namespace_options.ipc", ERR_UNSUPPORTED, pod_host_ipc},
+    {"userns_options", ERR_UNSUPPORTED, pod_userns},
+};
+
+/* ---- containers ---- */
+ASK(no_metadata)
+{
+    s->config.metadata = NULL;
+}
+ASK(no_image)
+{
+    s->config.image = NULL;
+}
+ASK(no_linux)
+{
+    s->config.linux = NULL;
+}
+ASK(climbing_log)
+{
+    (void)snprintf(s->text, sizeof(s->text), "a/../../b");
+    s->config.log_path = s->text;
+}
+ASK(absolute_log)
+{
+    (void)snprintf(s->text, sizeof(s->text), "/b");
+    s->config.log_path = s->text;
+}
+ASK(dotted_log)
+{
+    (void)snprintf(s->text, sizeof(s->text), "a/..b..");
+    s->config.log_path = s->text;
+}
+ASK(bad_signal)
+{
+    s->config.stop_signal = (Runtime__V1__Signal)66;
+}
+ASK(empty_env)
+{
+    s->config.envs = s->envs;
+    s->config.n_envs = 1;
+}
+ASK(relative_dir)
+{
+    s->config.working_dir = s->text;
+}
+ASK(mounts)
+{
+    s->config.mounts = s->mounts;
+    s->config.n_mounts = 1;
+}
+ASK(devices)
+{
+    s->config.devices = s->devices;
+    s->config.n_devices = 1;
+}
+ASK(cdi_devices)
+{
+    s->config.cdi_devices = s->cdis;
+    s->config.n_cdi_devices = 1;
+}
+ASK(windows)
+{
+    s->config.windows = &s->windows;
+}
+ASK(empty_selinux)
+{
+    s->security.selinux_options = &s->selinux;
+}
+ASK(selinux)
+{
+    s->selinux.level = s->text;
+    s->security.selinux_options = &s->selinux;
+}
+ASK(apparmor_default)
+{
+    s->security.apparmor = &s->profile;
+}
+ASK(apparmor_profile)
+{
+    s->profile.profile_type = RUNTIME__V1__SECURITY_PROFILE__PROFILE_TYPE__Localhost;
+    s->security.apparmor = &s->profile;
+}
+ASK(apparmor_legacy)
+{
+    (void)snprintf(s->text, sizeof(s->text), "localhost/x");
+    s->security.apparmor_profile = s->text;
+}
+ASK(group_alone)
+{
+    s->security.run_as_group = &s->id;
+}
+ASK(user_twice)
+{
+    s->security.run_as_user = &s->id;
+    s->security.run_as_username = s->text;
+}
+ASK(negative_user)
+{
+    s->id.value = -1;
+    s->security.run_as_user = &s->id;
+}
+ASK(large_group)
+{
+    s->groups[0] = 4294967295;
+    s->security.supplemental_groups = s->groups;
+    s->security.n_supplemental_groups = 1;
+}
+ASK(privileged_alone)
+{
+    s->security.privileged = true;
+}
+ASK(privileged)
+{
+    s->security.privileged = s->pod_security.privileged = true;
+}
+ASK(host_network)
+{
+    s->namespaces.network = RUNTIME__V1__NAMESPACE_MODE__NODE;
+    s->security.namespace_options = &s->namespaces;
+}
+ASK(target_of_nobody)
+{
+    s->namespaces.pid = RUNTIME__V1__NAMESPACE_MODE__TARGET;
+    s->security.namespace_options = &s->namespaces;
+}
+ASK(cpuset)
+{
+    s->resources.cpuset_cpus = s->text;
+}
+ASK(no_hugepages)
+{
+    s->resources.hugepage_limits = s->hugepage_list;
+    s->resources.n_hugepage_limits = 1;
+}
+ASK(hugepages)
+{
+    no_hugepages(s);
+    s->hugepages.limit = 1;
+}
+ASK(negative_memory)
+{
+    s->resources.memory_limit_in_bytes = -5;
+}
+ASK(little_swap)
+{
+    s->resources.memory_limit_in_bytes = 100;
+    s->resources.memory_swap_limit_in_bytes = 50;
+}
+
+static const struct row container_rows[] = {
+    {NULL, ERR_NONE, nothing},
+    {NULL, ERR_NONE, no_linux},
+    {NULL, ERR_NONE, dotted_log},
+    {NULL, ERR_NONE, empty_selinux},
+    {NULL, ERR_NONE, apparmor_default},
+    {NULL, ERR_NONE, privileged},
+    {NULL, ERR_NONE, no_hugepages},
+    {"metadata", ERR_INVALID, no_metadata},
+    {"image", ERR_INVALID, no_image},
+    {"log_path", ERR_INVALID, climbing_log},
+    {"log_path", ERR_INVALID, absolute_log},
+    {"stop_signal", ERR_INVALID, bad_signal},
+    {"envs[0]", ERR_INVALID, empty_env},
+    {"working_dir", ERR_INVALID, relative_dir},
+    {"run_as_group", ERR_INVALID, group_alone},
+    {"run_as_user", ERR_INVALID, user_twice},
+    {"run_as_user", ERR_INVALID, negative_user},
+    {"supplemental_groups", ERR_INVALID, large_group},
+    {"privileged", ERR_INVALID, privileged_alone},
+    {"target_id", ERR_INVALID, target_of_nobody},
+    {"linux.resources", ERR_INVALID, negative_memory},
+    {"memory_swap_limit_in_bytes", ERR_INVALID, little_swap},
+    {"mounts", ERR_UNSUPPORTED, mounts},
+    {"devices", ERR_UNSUPPORTED, devices},
+    {"CDI_devices", ERR_UNSUPPORTED, cdi_devices},
+    {"windows", ERR_UNSUPPORTED, windows},
+    {"selinux_options", ERR_UNSUPPORTED, selinux},
+    {"apparmor", ERR_UNSUPPORTED, apparmor_profile},
+    {"apparmor", ERR_UNSUPPORTED, apparmor_legacy},
+    {"namespace_options.network", ERR_UNSUPPORTED, host_network},
+    {"cpuset_cpus", ERR_UNSUPPORTED, cpuset},
+    {"hugepage_limits", ERR_UNSUPPORTED, hugepages},
+};
+
+static void expect(const struct row *row, int result, const struct err *err)
+{
+    if (row->field == NULL) {
+        if (result != 0)
+            fail_msg("refused: %s", err->msg);
+        return;
+    }
+    assert_int_equal(result, -1);
+    if (err->code != row->code || strstr(err->msg, row->field) == NULL)
+        fail_msg("wanted %s about %s, got %s: %s", err_code_name(row->code), row->field,
+                 err_code_name(err->code), err->msg);
+}
+
+static void pods(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(pod_rows); i++) {
+        struct setup s;
+        struct err err = {0};
+
+        set_up(&s);
+        pod_rows[i].ask(&s);
+        expect(&pod_rows[i], crivalid_pod(&s.pod, &err), &err);
+    }
+}
+
+static void containers(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(container_rows); i++) {
+        struct setup s;
+        struct err err = {0};
+
+        set_up(&s);
+        container_rows[i].ask(&s);
+        expect(&container_rows[i], crivalid_container(&s.config, &s.pod, &err), &err);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(pods),
+        cmocka_unit_test(containers),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
