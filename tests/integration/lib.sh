@@ -29,9 +29,25 @@ need() {
     done
 }
 
+# What a test takes from outside goes into the cache before it is cut off: inside there is no network. What cannot be had is
+# named where it is needed.
+fetch_outside() {
+    local test=$1
+    if grep -q '^need_tools' "$test"; then
+        bash "$repo/tests/tools/build.sh" >/dev/null || true
+    fi
+    if grep -q 'tests/images/build.sh' "$test"; then
+        local images
+        images=$(mktemp -d "${TMPDIR:-/tmp}/casemate-images.XXXXXX")
+        bash "$repo/tests/images/build.sh" "$images" >/dev/null || true
+        rm -rf "$images"
+    fi
+}
+
 isolate() {
     if [ "${CASEMATE_ISOLATED:-}" != 1 ]; then
         [ "$(id -u)" -eq 0 ] || skip "needs root"
+        fetch_outside "$1"
         CASEMATE_ISOLATED=1 exec unshare --net --mount --pid --fork --kill-child --mount-proc --propagation private \
             bash "$@"
     fi
