@@ -21,6 +21,12 @@
  * boot.
  * - one virtio-scsi controller carries all disks (LUNs), because hotplug of a LUN needs no PCI slot
  * and no ACPI.
+ * - every machine has one network interface at a fixed place, also without a network: templates and
+ * clones must be equal, and plugging one in takes the guest longer than giving it a tap. Offloads
+ * (checksums, segmentation) are agreed upon by guest and QEMU at boot and depend on the peer, so a
+ * machine without a network has a tap too, which leads nowhere (deadend.h). More interfaces are
+ * rare; they come behind root ports, which cost the boot little.
+ * - romfile= : nobody boots from the network, and SeaBIOS would run the ROM.
  */
 #include "host/vmm/cmdline.h"
 
@@ -146,6 +152,31 @@ static void add_devices(struct builder *b, const struct cmdline_spec *spec)
     }
 }
 
+static void add_network(struct builder *b, const struct cmdline_spec *spec)
+{
+    const uint8_t *m = spec->mac;
+    char peer[32] = "";
+
+    if (spec->fds.tap >= 0) {
+        (void)snprintf(peer, sizeof(peer), "netdev=net0,");
+        add(b, "-netdev");
+        if (spec->fds.vhost_net >= 0)
+            add(b, "tap,id=net0,fd=%d,vhost=on,vhostfd=%d", spec->fds.tap, spec->fds.vhost_net);
+        else
+            add(b, "tap,id=net0,fd=%d", spec->fds.tap);
+    }
+    add(b, "-device");
+    add(b,
+        "virtio-net-pci,id=nic0,%smac=%02x:%02x:%02x:%02x:%02x:%02x,bus=pcie.0,addr=%#x,disable-"
+        "legacy=on,romfile=",
+        peer, m[0], m[1], m[2], m[3], m[4], m[5], CMDLINE_NIC_SLOT(0u));
+    for (unsigned int i = 1; i < CMDLINE_NICS; i++) {
+        add(b, "-device");
+        add(b, "pcie-root-port,id=nicport%u,chassis=%u,bus=pcie.0,addr=%#x", i, i,
+            CMDLINE_NIC_SLOT(i));
+    }
+}
+
 static int check(const struct cmdline_spec *spec, struct err *err)
 {
     if (!vm_id_is_valid(spec->name))
@@ -178,6 +209,7 @@ int cmdline_build(const struct cmdline_spec *spec, struct cmdline *ret_cmdline, 
     add_machine(&b, spec);
     add_kernel(&b, spec);
     add_devices(&b, spec);
+    add_network(&b, spec);
     if (b.failed) {
         cmdline_fini(&b.cmdline);
         return err_no_memory(err);

@@ -21,6 +21,8 @@ struct cmdline_fds {
     int vhost;  /* /dev/vhost-vsock */
     int kernel; /* read by path /proc/self/fd/N */
     int initrd;
+    int tap;       /* of the network interface that every machine has; -1: it has no peer */
+    int vhost_net; /* /dev/vhost-net, for the same one */
 };
 
 struct cmdline_spec {
@@ -36,6 +38,7 @@ struct cmdline_spec {
     uint32_t vcpus;
     bool console;              /* guest console into a ring in QEMU */
     const char *cmdline_extra; /* for the guest's kernel */
+    uint8_t mac[6];            /* that the network interface starts with */
     struct cmdline_fds fds;
 };
 
@@ -59,3 +62,11 @@ static inline void cleanup_cmdline_(struct cmdline *cmdline)
 
 #define CMDLINE_CONSOLE_BYTES (64 * 1024) /* of the guest console's ring */
 #define CMDLINE_AGENT_PORT    "org.casemate.agent.0"
+
+/*
+ * Network interfaces are "nic0" on the root bus, and "nic1" to "nic3", plugged in later behind root
+ * ports "nicport1" to "nicport3". The guest finds each by the device number on bus 0 of itself or
+ * of its port.
+ */
+#define CMDLINE_NICS            4
+#define CMDLINE_NIC_SLOT(index) (0x10u + (index))

@@ -15,6 +15,7 @@
 
 #include "common/base/cleanup.h"
 #include "common/base/err.h"
+#include "host/vmm/cmdline.h"
 #include "host/vmm/vmm.h"
 
 struct loop;
@@ -39,7 +40,9 @@ struct vmm {
     struct vmm_status status;
     char qemu[PATH_MAX]; /* once prepared */
     int qemu_major, qemu_minor;
-    uint8_t *uids_used; /* one byte each of config.uid_count */
+    uint8_t *uids_used;           /* one byte each of config.uid_count */
+    pthread_mutex_t deadend_lock; /* for the next; held while a tap is made */
+    int deadend_ns; /* network namespace of taps that lead nowhere; -1: not made yet */
 };
 
 void vmm_unref(struct vmm *vmm);
@@ -121,6 +124,7 @@ struct vm {
     void *exit_arg;
     bool exit_told;
     struct disk *disks[VM_DISK_LUNS]; /* NULL: free */
+    bool nics_used[CMDLINE_NICS];
 };
 
 /* ---- vm_exit.c */
@@ -159,3 +163,8 @@ void disk_on_device_deleted(struct vm *vm, const char *device_id);
 int disk_rebuild(struct vm *vm, int64_t deadline_ms, struct err *err);
 /* Frees the bookkeeping. */
 void disk_forget_all(struct vm *vm);
+
+/* ---- nic.c */
+
+/* Finds out which interfaces were plugged in, after the daemon came back. */
+int nic_rebuild(struct vm *vm, int64_t deadline_ms, struct err *err);

@@ -30,6 +30,7 @@
 #include "common/loop/loop.h"
 #include "host/vmm/base64.h"
 #include "host/vmm/cmdline.h"
+#include "host/vmm/deadend.h"
 #include "host/vmm/internal.h"
 #include "host/vmm/json.h"
 #include "host/vmm/process.h"
@@ -41,8 +42,21 @@
 #define REFUSE_WAIT_MS 1000  /* from QEMU's hang-up to its end, to learn its exit status */
 #define CID_TRIES      8
 
+/* Of an interface that leads nowhere: locally administered. */
+static const uint8_t nowhere_mac[6] = {0x02, 0, 0, 0, 0, 0x01};
+
 /* Where QEMU finds its descriptors. */
-enum { FD_STDERR = 2, FD_QMP, FD_AGENT, FD_VHOST, FD_KERNEL, FD_INITRD, FD_END };
+enum {
+    FD_STDERR = 2,
+    FD_QMP,
+    FD_AGENT,
+    FD_VHOST,
+    FD_KERNEL,
+    FD_INITRD,
+    FD_TAP,
+    FD_VHOST_NET,
+    FD_END
+};
 
 /* ---- the object ----------------------------------------------------------------------------- */
 
@@ -188,14 +202,43 @@ static int open_guest_file(const char *what, const char *path, int *ret_fd, stru
     return 0;
 }
 
-static int attempt_open(struct attempt *a, struct err *err)
+static int copy_fd(const char *what, int fd, int *ret_fd, struct err *err)
+{
+    int copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+
+    if (copy < 0)
+        return err_set_errno(err, errno, "%s", what);
+    *ret_fd = copy;
+    return 0;
+}
+
+/* What the interface that every machine has is connected to. */
+static int open_network(struct vmm *vmm, struct attempt *a, struct err *err)
+{
+    const struct vm_nic *nic = a->spec->nic;
+    struct err why;
+
+    if (nic != NULL) {
+        if (copy_fd("tap", nic->tap_fd, &a->fds[FD_TAP], err) < 0 ||
+            (nic->vhost_fd >= 0 &&
+             copy_fd("vhost-net", nic->vhost_fd, &a->fds[FD_VHOST_NET], err) < 0))
+            return -1;
+        return 0;
+    }
+    if (deadend_open(vmm, &a->fds[FD_TAP], &why) < 0)
+        log_event(LOG_DEBUG, &(struct log_ctx){.sandbox = a->spec->id}, &why,
+                  "no tap that leads nowhere: the interface has no peer and no offloads");
+    return 0;
+}
+
+static int attempt_open(struct vmm *vmm, struct attempt *a, struct err *err)
 {
     const struct vm_spec *spec = a->spec;
 
     if (open_guest_file("guest kernel", spec->kernel, &a->fds[FD_KERNEL], err) < 0 ||
         (spec->initrd != NULL &&
          open_guest_file("guest initrd", spec->initrd, &a->fds[FD_INITRD], err) < 0) ||
-        process_stderr_new(&a->fds[FD_STDERR], err) < 0 ||
+        open_network(vmm, a, err) < 0 || process_stderr_new(&a->fds[FD_STDERR], err) < 0 ||
         listen_in(spec->dir, VM_QMP_SOCKET, &a->fds[FD_QMP], err) < 0)
         return -1;
     if (a->choice->transport == VMM_TRANSPORT_VSOCK) {
@@ -208,7 +251,7 @@ static int attempt_open(struct attempt *a, struct err *err)
 static int attempt_cmdline(struct attempt *a, struct err *err)
 {
     const struct vm_spec *spec = a->spec;
-    const struct cmdline_spec line = {
+    struct cmdline_spec line = {
         .qemu = a->choice->qemu,
         .name = spec->id,
         .machine = spec->machine != NULL ? spec->machine : "q35",
@@ -226,8 +269,12 @@ static int attempt_cmdline(struct attempt *a, struct err *err)
                 .vhost = FD_VHOST,
                 .kernel = FD_KERNEL,
                 .initrd = spec->initrd != NULL ? FD_INITRD : -1,
+                .tap = a->fds[FD_TAP] >= 0 ? FD_TAP : -1,
+                .vhost_net = a->fds[FD_VHOST_NET] >= 0 ? FD_VHOST_NET : -1,
             },
     };
+
+    memcpy(line.mac, spec->nic != NULL ? spec->nic->mac : nowhere_mac, sizeof(line.mac));
 
     return cmdline_build(&line, &a->cmdline, err);
 }
@@ -397,7 +444,7 @@ static int start_once(struct vmm *vmm, struct attempt *a, int64_t deadline_ms, s
     struct spawn_child child = {.pidfd = -1};
     struct vm *vm = NULL;
 
-    if (attempt_open(a, err) < 0 || attempt_cmdline(a, err) < 0 ||
+    if (attempt_open(vmm, a, err) < 0 || attempt_cmdline(a, err) < 0 ||
         vmm_take_uid(vmm, &a->uid, err) < 0) {
         remove_sockets(a->spec->dir);
         return -1;
@@ -487,7 +534,7 @@ static int reconnect(struct vm *vm, int64_t deadline_ms, struct err *err)
 
     if (vm_open(vm, err) < 0 ||
         qmp_client_call(vm->qmp, "query-status", NULL, -1, deadline_ms, &status, err) < 0 ||
-        disk_rebuild(vm, deadline_ms, err) < 0)
+        disk_rebuild(vm, deadline_ms, err) < 0 || nic_rebuild(vm, deadline_ms, err) < 0)
         return -1;
     pthread_mutex_lock(&vm->lock);
     if (vm->state == VM_STARTING)

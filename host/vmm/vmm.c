@@ -79,6 +79,8 @@ void vmm_unref(struct vmm *vmm)
     if (vmm == NULL || atomic_fetch_sub(&vmm->refs, 1) != 1)
         return;
     free(vmm->uids_used);
+    close_fd(&vmm->deadend_ns);
+    pthread_mutex_destroy(&vmm->deadend_lock);
     for (size_t i = 0; i < ARRAY_SIZE(vmm->texts); i++)
         free(vmm->texts[i]);
     pthread_cond_destroy(&vmm->changed);
@@ -107,7 +109,9 @@ int vmm_new(const struct vmm_config *config, struct loop *loop, struct vmm **ret
         return err_no_memory(err);
     atomic_init(&vmm->refs, 1);
     vmm->loop = loop;
+    vmm->deadend_ns = -1;
     pthread_mutex_init(&vmm->lock, NULL);
+    pthread_mutex_init(&vmm->deadend_lock, NULL);
     sync_cond_init(&vmm->changed);
     vmm->uids_used = calloc(config->uid_count + 1, 1);
     if (vmm->uids_used == NULL) {

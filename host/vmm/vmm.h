@@ -93,6 +93,20 @@ int vmm_kill_stray(struct vmm *vmm, const char *id, unsigned int *ret_killed, st
 
 /* ---- one machine ---------------------------------------------------------------------------- */
 
+#define VM_NIC_FIRST_SLOT 16 /* PCI device number of the interface that every machine has */
+
+/*
+ * What a network interface of the guest is connected to. The tap is opened by the caller, with
+ * IFF_TAP | IFF_NO_PI | IFF_VNET_HDR; both descriptors stay his. The MAC address is the device's
+ * own: the guest may set another, and the one of a clone's first interface is its template's until
+ * it does.
+ */
+struct vm_nic {
+    int tap_fd;
+    int vhost_fd; /* /dev/vhost-net; -1: QEMU moves the packets itself */
+    uint8_t mac[6];
+};
+
 enum vm_console {
     VM_CONSOLE_RING, /* the console goes to 64 KiB in QEMU's memory, for vm_console_text */
     VM_CONSOLE_OFF,  /* the guest has no serial port; its end is told without last words */
@@ -108,6 +122,10 @@ struct vm_spec {
     uint32_t memory_mib;       /* at boot */
     uint32_t vcpus;            /* at boot */
     enum vm_console console;
+    /*
+     * Every machine has one network interface, at VM_NIC_FIRST_SLOT. NULL: it leads nowhere.
+     */
+    const struct vm_nic *nic;
     /* NULL-terminated cgroup.procs paths that QEMU joins; NULL: none. */
     const char *const *cgroup_procs;
     int oom_score_adj; /* of QEMU; refusal by the kernel is logged and tolerated */
@@ -190,6 +208,16 @@ int vm_remove_disk(struct vm *vm, uint32_t lun, int64_t deadline_ms, struct err 
 
 /* What is attached, in order of LUN (also after vm_attach): a heap array, freed by the caller. */
 int vm_list_disks(struct vm *vm, struct vm_disk_info **ret_disks, size_t *ret_n, struct err *err);
+
+/* ---- further network interfaces ------------------------------------------------------------- */
+
+/*
+ * Plugs in one more interface, of at most three, for as long as the machine lives. *ret_slot is
+ * where the guest finds it: the device number, on PCI bus 0, of the bridge it is behind.
+ * EXHAUSTED when all are used; a failure leaves nothing behind.
+ */
+int vm_add_nic(struct vm *vm, const struct vm_nic *nic, int64_t deadline_ms, uint32_t *ret_slot,
+               struct err *err);
 
 /* ---- the end -------------------------------------------------------------------------------- */
 

@@ -33,6 +33,8 @@ struct fake_qmp {
     bool fdset[MAX_ITEMS];
     json_t *nodes;   /* object: node-name → arguments */
     json_t *devices; /* object: id → arguments */
+    json_t *named;   /* object: name of a descriptor → true */
+    json_t *netdevs; /* object: id → arguments */
     json_t *held;    /* array of ids */
     json_t *seen;    /* object: command → count */
 };
@@ -137,8 +139,46 @@ static const char *cmd_blockdev_del(struct fake_qmp *f, const json_t *args)
     return NULL;
 }
 
+static const char *cmd_getfd(struct fake_qmp *f, const json_t *args, int fd)
+{
+    if (fd < 0)
+        return "No file descriptor supplied via SCM_RIGHTS";
+    json_object_set_new(f->named, text_of(args, "fdname"), json_true());
+    return NULL;
+}
+
+static const char *cmd_closefd(struct fake_qmp *f, const json_t *args)
+{
+    return json_object_del(f->named, text_of(args, "fdname")) == 0 ? NULL
+                                                                   : "File descriptor not found";
+}
+
+static const char *cmd_netdev_add(struct fake_qmp *f, json_t *args)
+{
+    const char *vhost = text_of(args, "vhostfd");
+
+    if (json_object_get(f->netdevs, text_of(args, "id")) != NULL)
+        return "Duplicate ID for netdev";
+    if (json_object_del(f->named, text_of(args, "fd")) < 0 ||
+        (vhost[0] != '\0' && json_object_del(f->named, vhost) < 0))
+        return "File descriptor named 'x' has not been found";
+    json_object_set(f->netdevs, text_of(args, "id"), args);
+    return NULL;
+}
+
+static const char *cmd_netdev_del(struct fake_qmp *f, const json_t *args)
+{
+    return json_object_del(f->netdevs, text_of(args, "id")) == 0 ? NULL : "Device not found";
+}
+
 static const char *cmd_device_add(struct fake_qmp *f, json_t *args)
 {
+    if (strcmp(text_of(args, "driver"), "virtio-net-pci") == 0) {
+        if (json_object_get(f->netdevs, text_of(args, "netdev")) == NULL)
+            return "Property 'virtio-net-pci.netdev' can't find value";
+        json_object_set(f->devices, text_of(args, "id"), args);
+        return NULL;
+    }
     if (json_object_get(f->nodes, text_of(args, "drive")) == NULL)
         return "Property 'scsi-hd.drive' can't find value";
     json_object_set(f->devices, text_of(args, "id"), args);
@@ -236,6 +276,14 @@ static void execute(struct fake_qmp *f, const char *command, json_t *args, const
         refusal = cmd_blockdev_add(f, args);
     else if (strcmp(command, "blockdev-del") == 0)
         refusal = cmd_blockdev_del(f, args);
+    else if (strcmp(command, "getfd") == 0)
+        refusal = cmd_getfd(f, args, fd);
+    else if (strcmp(command, "closefd") == 0)
+        refusal = cmd_closefd(f, args);
+    else if (strcmp(command, "netdev_add") == 0)
+        refusal = cmd_netdev_add(f, args);
+    else if (strcmp(command, "netdev_del") == 0)
+        refusal = cmd_netdev_del(f, args);
     else if (strcmp(command, "device_add") == 0)
         refusal = cmd_device_add(f, args);
     else if (strcmp(command, "query-named-block-nodes") == 0)
@@ -367,6 +415,8 @@ struct fake_qmp *fake_qmp_start(int fd, bool listening, const struct fake_qmp_op
         f->options = *options;
     f->nodes = json_object();
     f->devices = json_object();
+    f->named = json_object();
+    f->netdevs = json_object();
     f->held = json_array();
     f->seen = json_object();
     pthread_mutex_init(&f->lock, NULL);
@@ -394,6 +444,8 @@ void fake_qmp_stop(struct fake_qmp *f)
     close(f->fd);
     json_decref(f->nodes);
     json_decref(f->devices);
+    json_decref(f->named);
+    json_decref(f->netdevs);
     json_decref(f->held);
     json_decref(f->seen);
     pthread_cond_destroy(&f->changed);
@@ -413,6 +465,19 @@ void fake_qmp_plant(struct fake_qmp *f, unsigned int lun, int depth, const char 
     if (depth > 2)
         json_object_set_new(f->devices, name,
                             json_pack("{s:s, s:s}", "drive", name, "serial", serial));
+    pthread_mutex_unlock(&f->lock);
+}
+
+void fake_qmp_plant_nic(struct fake_qmp *f, unsigned int index, bool device)
+{
+    char nic[16], net[16];
+
+    (void)snprintf(nic, sizeof(nic), "nic%u", index);
+    (void)snprintf(net, sizeof(net), "net%u", index);
+    pthread_mutex_lock(&f->lock);
+    json_object_set_new(f->netdevs, net, json_object());
+    if (device)
+        json_object_set_new(f->devices, nic, json_pack("{s:s}", "netdev", net));
     pthread_mutex_unlock(&f->lock);
 }
 
@@ -471,6 +536,16 @@ size_t fake_qmp_nodes(struct fake_qmp *f)
 size_t fake_qmp_devices(struct fake_qmp *f)
 {
     return size_of(f, f->devices);
+}
+
+size_t fake_qmp_netdevs(struct fake_qmp *f)
+{
+    return size_of(f, f->netdevs);
+}
+
+size_t fake_qmp_named_fds(struct fake_qmp *f)
+{
+    return size_of(f, f->named);
 }
 
 size_t fake_qmp_count(struct fake_qmp *f, const char *command)

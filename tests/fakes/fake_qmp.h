@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A QEMU that speaks QMP and has no machine: a thread on a socket that greets, keeps descriptor
- * sets, block nodes and devices as QEMU does, and misbehaves on demand. For tests; failures abort.
+ * A QEMU that speaks QMP and has no machine: a thread on a socket that greets, keeps descriptors,
+ * block nodes, netdevs and devices as QEMU does, and misbehaves on demand. For tests; failures
+ * abort.
  */
 #pragma once
 
@@ -28,6 +29,9 @@ void fake_qmp_stop(struct fake_qmp *fake);
 /* Makes it have, before anybody connects: a descriptor set (1), also a node (2), also a device with
  * this serial (3). */
 void fake_qmp_plant(struct fake_qmp *fake, unsigned int lun, int depth, const char *serial);
+/* Makes it have, before anybody connects, a network interface "nicN" (device) or only its netdev
+ * "netN". */
+void fake_qmp_plant_nic(struct fake_qmp *fake, unsigned int index, bool device);
 /* Changes the misbehaviour from now on. */
 void fake_qmp_set(struct fake_qmp *fake, const struct fake_qmp_options *options);
 /* Sends DEVICE_DELETED for everything that was held. */
@@ -41,6 +45,8 @@ void fake_qmp_hang_up(struct fake_qmp *fake);
 size_t fake_qmp_fdsets(struct fake_qmp *fake);
 size_t fake_qmp_nodes(struct fake_qmp *fake);
 size_t fake_qmp_devices(struct fake_qmp *fake);
+size_t fake_qmp_netdevs(struct fake_qmp *fake);
+size_t fake_qmp_named_fds(struct fake_qmp *fake);
 /* How often a command came. */
 size_t fake_qmp_count(struct fake_qmp *fake, const char *command);
 /* Waits until a command has come at least n times. */

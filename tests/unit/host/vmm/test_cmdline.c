@@ -25,7 +25,14 @@ static struct cmdline_spec sample(void)
         .vcpus = 2,
         .console = true,
         .cmdline_extra = "casemate.x=1",
-        .fds = {.qmp = 3, .agent = 4, .vhost = -1, .kernel = 6, .initrd = 7},
+        .fds = {.qmp = 3,
+                .agent = 4,
+                .vhost = -1,
+                .kernel = 6,
+                .initrd = 7,
+                .tap = 8,
+                .vhost_net = -1},
+        .mac = {2, 0, 0, 0xab, 0, 1},
     };
 }
 
@@ -97,6 +104,30 @@ static void is_confined_and_complete(void **state)
     assert_true(nodefaults && no_user_config);
 }
 
+/* Templates and clones only fit when what is plugged where does not depend on the peer. */
+static void has_one_interface_at_its_place(void **state)
+{
+    static const char device[] =
+        "mac=02:00:00:ab:00:01,bus=pcie.0,addr=0x10,disable-legacy=on,romfile=";
+    struct cmdline_spec spec = sample();
+    cleanup_cmdline struct cmdline tap = {0}, vhost = {0}, alone = {0};
+
+    (void)state;
+    build(&spec, &tap);
+    assert_true(has_value(&tap, "-device", device));
+    assert_true(has_value(&tap, "-device", "virtio-net-pci,id=nic0,netdev=net0,"));
+    assert_string_equal(value_of(&tap, "-netdev", 0), "tap,id=net0,fd=8");
+    assert_true(has_value(&tap, "-device", "pcie-root-port,id=nicport3,chassis=3"));
+    spec.fds.vhost_net = 9;
+    build(&spec, &vhost);
+    assert_true(has_value(&vhost, "-device", device));
+    assert_string_equal(value_of(&vhost, "-netdev", 0), "tap,id=net0,fd=8,vhost=on,vhostfd=9");
+    spec.fds.tap = -1;
+    build(&spec, &alone);
+    assert_true(has_value(&alone, "-device", device));
+    assert_null(value_of(&alone, "-netdev", 0));
+}
+
 static void varies_with_what_is_asked(void **state)
 {
     struct cmdline_spec spec = sample();
@@ -164,6 +195,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(is_confined_and_complete),
+        cmocka_unit_test(has_one_interface_at_its_place),
         cmocka_unit_test(varies_with_what_is_asked),
         cmocka_unit_test(refuses_what_cannot_be),
     };

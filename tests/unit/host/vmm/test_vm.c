@@ -475,6 +475,85 @@ static void a_monitor_that_hangs_is_reported(void **state)
     assert_int_equal(vm_kill_record(t.vmm, &t.record, LATER(), &err), 0);
 }
 
+static int add_nic(int64_t deadline_ms, uint32_t *ret_slot, struct err *err)
+{
+    const struct vm_nic nic = {.tap_fd = t.disk_fd, .vhost_fd = t.disk_fd, .mac = {2, 3}};
+
+    return vm_add_nic(t.vm, &nic, deadline_ms, ret_slot, err);
+}
+
+static void interfaces_are_plugged_in(void **state)
+{
+    struct err err;
+    uint32_t slot = 0;
+
+    (void)state;
+    attach(NULL);
+    for (uint32_t i = 1; i <= 3; i++) {
+        assert_int_equal(add_nic(LATER(), &slot, &err), 0);
+        assert_int_equal(slot, VM_NIC_FIRST_SLOT + i);
+    }
+    assert_int_equal(fake_qmp_netdevs(t.fake), 3);
+    assert_int_equal(fake_qmp_devices(t.fake), 3);
+    assert_int_equal(fake_qmp_named_fds(t.fake), 0);
+    assert_int_equal(add_nic(LATER(), &slot, &err), -1);
+    assert_int_equal(err.code, ERR_EXHAUSTED);
+}
+
+static void failed_interfaces_are_undone(void **state)
+{
+    static const char *const steps[] = {"getfd", "netdev_add", "device_add"};
+    struct err err;
+    uint32_t slot = 0;
+
+    (void)state;
+    attach(NULL);
+    fake_qmp_wait_for(t.fake, "closefd", 6); /* rests that the attachment looks for */
+    for (size_t i = 0; i < ARRAY_SIZE(steps); i++) {
+        size_t before = fake_qmp_count(t.fake, "closefd");
+        fake_qmp_set(t.fake, &(struct fake_qmp_options){.fail = steps[i]});
+        assert_int_equal(add_nic(LATER(), &slot, &err), -1);
+        assert_non_null(strstr(err.msg, "told to fail"));
+        fake_qmp_wait_for(t.fake, "closefd", before + 2);
+        assert_int_equal(fake_qmp_netdevs(t.fake), 0);
+        assert_int_equal(fake_qmp_devices(t.fake), 0);
+        assert_int_equal(fake_qmp_named_fds(t.fake), 0);
+    }
+    fake_qmp_set(t.fake, &(struct fake_qmp_options){0});
+    assert_int_equal(add_nic(LATER(), &slot, &err), 0);
+    assert_int_equal(slot, VM_NIC_FIRST_SLOT + 1);
+}
+
+static void an_unanswered_interface_ends_at_its_deadline(void **state)
+{
+    struct err err;
+    uint32_t slot = 0;
+
+    (void)state;
+    attach(NULL);
+    fake_qmp_wait_for(t.fake, "closefd", 6);
+    fake_qmp_set(t.fake, &(struct fake_qmp_options){.silent = "device_add"});
+    assert_int_equal(add_nic(SOON(), &slot, &err), -1);
+    assert_int_equal(err.code, ERR_DEADLINE);
+    assert_int_equal(vm_kill(t.vm, &err), 0);
+    wait_told();
+}
+
+static void interfaces_are_found_again(void **state)
+{
+    struct err err;
+    uint32_t slot = 0;
+
+    (void)state;
+    start_fake(NULL);
+    fake_qmp_plant_nic(t.fake, 1, true);
+    fake_qmp_plant_nic(t.fake, 2, false);
+    assert_int_equal(vm_attach(t.vmm, &t.record, LATER(), &t.vm, &err), 0);
+    assert_int_equal(add_nic(LATER(), &slot, &err), 0);
+    assert_int_equal(slot, VM_NIC_FIRST_SLOT + 2);
+    assert_int_equal(fake_qmp_netdevs(t.fake), 2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -486,6 +565,11 @@ int main(void)
         cmocka_unit_test_setup_teardown(all_luns_can_be_used, setup, teardown),
         cmocka_unit_test_setup_teardown(bad_disks_are_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(rests_are_cleared_when_found_again, setup, teardown),
+        cmocka_unit_test_setup_teardown(interfaces_are_plugged_in, setup, teardown),
+        cmocka_unit_test_setup_teardown(failed_interfaces_are_undone, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_unanswered_interface_ends_at_its_deadline, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(interfaces_are_found_again, setup, teardown),
         cmocka_unit_test_setup_teardown(a_lost_monitor_ends_the_machine, setup, teardown),
         cmocka_unit_test_setup_teardown(a_garbled_monitor_is_named, setup, teardown),
         cmocka_unit_test_setup_teardown(the_last_words_are_kept, setup, teardown),
