@@ -18,7 +18,13 @@
 #include "common/base/fd.h"
 #include "common/base/text.h"
 
-enum { MAX_FILE = 1 << 20, MAX_DROPINS = 256, MAX_REGISTRIES = 256, MAX_MIRRORS = 16 };
+enum {
+    MAX_FILE = 1 << 20,
+    MAX_DROPINS = 256,
+    MAX_REGISTRIES = 256,
+    MAX_MIRRORS = 16,
+    MAX_LIST = 256
+};
 
 typedef int (*read_fn)(const char *value, void *field, struct err *err);
 
@@ -90,6 +96,22 @@ static int read_transport(const char *value, void *field, struct err *err)
     return 0;
 }
 
+static int read_list(const char *value, void *field, struct err *err)
+{
+    struct config_list *list = field;
+    if (list->n == MAX_LIST)
+        return err_set(err, ERR_INVALID, "more than %d values", MAX_LIST);
+    char **items = reallocarray(list->items, list->n + 1, sizeof(*items));
+    if (items == NULL)
+        return err_no_memory(err);
+    list->items = items;
+    items[list->n] = strdup(value);
+    if (items[list->n] == NULL)
+        return err_no_memory(err);
+    list->n++;
+    return 0;
+}
+
 struct key {
     const char *section;
     const char *name;
@@ -121,6 +143,13 @@ static const struct key keys[] = {
     KEY("image", converter_uid, read_unsigned),
     KEY("image", compression, read_compression),
     KEY("image", auth_file, read_path),
+    {"image", "pinned", offsetof(struct config, pinned), read_list},
+    KEY("image", parallel_layers, read_unsigned),
+    KEY("image", stall_timeout_s, read_unsigned),
+    KEY("image", max_layer_mib, read_unsigned),
+    KEY("image", max_layer_ratio, read_unsigned),
+    KEY("image", max_layer_entries, read_unsigned),
+    KEY("image", converter_memory_mib, read_unsigned),
     KEY("network", loopback_only, read_bool),
 };
 
@@ -308,6 +337,12 @@ static int set_defaults(struct config *c, struct err *err)
         .scratch_mib = 10240,
         .converter = find_part("bin/casemate-convert", CASEMATE_LIBEXECDIR "/casemate-convert"),
         .converter_uid = 1999999,
+        .parallel_layers = 3,
+        .stall_timeout_s = 30,
+        .max_layer_mib = 32768,
+        .max_layer_ratio = 400,
+        .max_layer_entries = 2000000,
+        .converter_memory_mib = 1024,
     };
     if (c->socket == NULL || c->state_dir == NULL || c->run_dir == NULL || c->kernel == NULL ||
         c->initrd == NULL || c->converter == NULL)
@@ -327,6 +362,13 @@ static int check(const struct config *c, struct err *err)
         return err_set(err, ERR_INVALID, "[pod] scratch_mib must be at least 16");
     if (c->converter_uid == 0)
         return err_set(err, ERR_INVALID, "[image] converter_uid must not be root's");
+    if (c->parallel_layers == 0 || c->parallel_layers > 16)
+        return err_set(err, ERR_INVALID, "[image] parallel_layers must be 1 to 16");
+    if (c->stall_timeout_s == 0 || c->max_layer_mib == 0 || c->max_layer_ratio == 0 ||
+        c->max_layer_entries == 0)
+        return err_set(err, ERR_INVALID, "[image] limits must not be 0");
+    if (c->converter_memory_mib < 128)
+        return err_set(err, ERR_INVALID, "[image] converter_memory_mib must be at least 128");
     if (c->uid_count > 0 && c->uid_base == 0)
         return err_set(err, ERR_INVALID, "[vmm] uid_base must not be root's");
     return 0;
@@ -360,5 +402,8 @@ void config_fini(struct config *c)
         free(r->client_key);
     }
     free(c->registries);
+    for (size_t i = 0; i < c->pinned.n; i++)
+        free(c->pinned.items[i]);
+    free(c->pinned.items);
     *c = (struct config){0};
 }

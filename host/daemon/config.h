@@ -27,6 +27,12 @@ struct config_registry {
     char *client_key;
 };
 
+/* Values of a key that may be there more than once, in order. */
+struct config_list {
+    char **items;
+    size_t n;
+};
+
 struct config {
     /* [casemated] */
     char *socket;    /* CRI socket */
@@ -52,7 +58,14 @@ struct config {
     char *converter;
     unsigned converter_uid;
     enum image_compression compression;
-    char *auth_file; /* NULL: none */
+    char *auth_file;           /* NULL: none */
+    struct config_list pinned; /* references that the kubelet must not collect */
+    unsigned parallel_layers;  /* layers of one pull under way at the same time */
+    unsigned stall_timeout_s;  /* a transfer below 1 KiB/s for this long has stalled */
+    unsigned max_layer_mib;    /* one layer, unpacked; also as a filesystem image */
+    unsigned max_layer_ratio;  /* unpacked : as transferred */
+    unsigned max_layer_entries;
+    unsigned converter_memory_mib;
     /* [network] */
     bool loopback_only; /* pods without a network are allowed */
     /* [registry "HOST"] */

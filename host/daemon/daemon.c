@@ -241,7 +241,15 @@ static int open_images(struct daemon *d, struct err *err)
                               .compression = c->compression,
                               .registries = registries,
                               .n_registries = c->n_registries,
-                              .auth_file = c->auth_file};
+                              .auth_file = c->auth_file,
+                              .pinned = (const char *const *)c->pinned.items,
+                              .n_pinned = c->pinned.n,
+                              .limits = {.layer_bytes = (uint64_t)c->max_layer_mib << 20,
+                                         .layer_ratio = c->max_layer_ratio,
+                                         .layer_entries = c->max_layer_entries,
+                                         .memory_bytes = (uint64_t)c->converter_memory_mib << 20,
+                                         .parallel = c->parallel_layers,
+                                         .stall_s = c->stall_timeout_s}};
     return image_service_open(&ic, d->store, &d->images, err);
 }
 

@@ -142,7 +142,10 @@ static int make_object(struct catalog *c, const struct image_entry *e, const cha
                                 .pinned = is_pinned(c, names)};
     int rc = describe_layers(c, e, &layers, &parts.n_layers, err);
     for (size_t i = 0; rc == 0 && i < parts.n_layers; i++) {
-        parts.size_bytes += layers[i].size_bytes;
+        bool again = false; /* the same file further down */
+        for (size_t k = 0; k < i; k++)
+            again = again || strcmp(layers[k].diff_id, layers[i].diff_id) == 0;
+        parts.size_bytes += again ? 0 : layers[i].size_bytes;
         if (layers[i].path == NULL)
             rc = err_no_memory(err);
     }

@@ -12,6 +12,7 @@
 #include <curl/curl.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
@@ -99,7 +100,6 @@ static size_t on_header(char *line, size_t size, size_t n, void *arg)
     if (n > 5 && memcmp(line, "HTTP/", 5) == 0) { /* a new answer (100 Continue, proxy) */
         r->n_challenges = 0;
         r->content_digest[0] = '\0';
-        r->retry_after_s = 0;
         r->range_start = UINT64_MAX;
     }
     (void)take_header(line, n, "Docker-Content-Digest", r->content_digest,
@@ -108,9 +108,6 @@ static size_t on_header(char *line, size_t size, size_t n, void *arg)
         take_header(line, n, "WWW-Authenticate", r->challenges[r->n_challenges],
                     HTTP_MAX_CHALLENGE))
         r->n_challenges++;
-    if (take_header(line, n, "Retry-After", value, sizeof(value)) &&
-        text_parse_u64(value, 3600, &number) == 0)
-        r->retry_after_s = (unsigned)number;
     if (take_header(line, n, "Content-Range", value, sizeof(value)) &&
         text_has_prefix(value, "bytes ")) {
         value[6 + strcspn(value + 6, "-")] = '\0';
@@ -154,6 +151,38 @@ static size_t on_write(char *bytes, size_t size, size_t n, void *arg)
 
 /* ---- the exchange ---- */
 
+static bool is_loopback(const char *url)
+{
+    const char *host = strstr(url, "://");
+    host = host == NULL ? url : host + 3;
+    size_t n = strcspn(host, "/?#");
+    const char *at = memrchr(host, '@', n);
+    if (at != NULL) {
+        n -= (size_t)(at + 1 - host);
+        host = at + 1;
+    }
+    size_t name = strcspn(host, ":/?#");
+    return text_has_prefix(host, "[::1]") || text_has_prefix(host, "127.") ||
+           (name == strlen("localhost") && strncasecmp(host, "localhost", name) == 0);
+}
+
+/*
+ * libcurl reads https_proxy, all_proxy and no_proxy in either case, but http_proxy in lower case
+ * only (HTTP_PROXY is what a CGI program gets from a client's Proxy header; the daemon is none, and
+ * the ecosystem's services are configured with it). As there, what is on this machine is never
+ * asked of a proxy.
+ */
+static CURLcode choose_proxy(CURL *e, const char *url)
+{
+    const char *proxy = getenv("HTTP_PROXY");
+    if (is_loopback(url))
+        return curl_easy_setopt(e, CURLOPT_PROXY, "");
+    if (proxy != NULL && *proxy != '\0' && getenv("http_proxy") == NULL &&
+        strncasecmp(url, "http://", 7) == 0)
+        return curl_easy_setopt(e, CURLOPT_PROXY, proxy);
+    return CURLE_OK;
+}
+
 static CURLcode set_up(struct http_client *c, struct exchange *x, const struct http_limits *limits,
                        struct curl_slist *headers)
 {
@@ -177,6 +206,8 @@ static CURLcode set_up(struct http_client *c, struct exchange *x, const struct h
     SET(CURLOPT_LOW_SPEED_TIME, (long)limits->stall_s);
     SET(CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
     SET(CURLOPT_USERAGENT, "casemate/" CASEMATE_VERSION);
+    if (rc == CURLE_OK)
+        rc = choose_proxy(e, q->url);
     if (q->post_body != NULL)
         SET(CURLOPT_POSTFIELDS, q->post_body);
     if (q->tls != NULL && q->tls->ca_file != NULL)
@@ -241,10 +272,13 @@ static void read_info(struct http_client *c, struct http_response *r)
     char *type = NULL;
     char *location = NULL;
     curl_off_t length = -1;
+    curl_off_t wait = 0; /* Retry-After in both its forms */
     (void)curl_easy_getinfo(c->easy, CURLINFO_RESPONSE_CODE, &status);
     (void)curl_easy_getinfo(c->easy, CURLINFO_CONTENT_TYPE, &type);
     (void)curl_easy_getinfo(c->easy, CURLINFO_REDIRECT_URL, &location);
     (void)curl_easy_getinfo(c->easy, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &length);
+    (void)curl_easy_getinfo(c->easy, CURLINFO_RETRY_AFTER, &wait);
+    r->retry_after_s = wait <= 0 ? 0 : wait > 3600 ? 3600 : (unsigned)wait;
     r->status = (int)status;
     r->content_length = length < 0 ? UINT64_MAX : (uint64_t)length;
     if (type != NULL && strlen(type) < sizeof(r->content_type))

@@ -163,7 +163,7 @@ struct image {
     const char *id;                    /* "sha256:…" of the config */
     struct image_strings repo_tags;    /* "docker.io/library/busybox:1.36" */
     struct image_strings repo_digests; /* "docker.io/library/busybox@sha256:…" */
-    uint64_t size_bytes;               /* layer files + config + manifest */
+    uint64_t size_bytes;               /* layer files, each once, + config */
     bool pinned;
     bool has_uid; /* config User begins with a number: uid is it; else username may be set */
     int64_t uid;

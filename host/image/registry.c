@@ -22,6 +22,7 @@
 #include "common/base/clock.h"
 #include "common/base/log.h"
 #include "common/base/text.h"
+#include "host/image/credhelper.h"
 #include "host/image/registry_token.h"
 
 enum {
@@ -64,11 +65,29 @@ static bool same_origin(const char *a, const char *b)
     return n == origin_length(b) && strncasecmp(a, b, n) == 0;
 }
 
+/* What the node's config.json says for a host: a helper's word first, then what the file itself
+ * has.
+ */
+static int node_credentials(const struct registry_spec *spec, const char *host,
+                            struct auth_credentials *ret_credentials, struct err *err)
+{
+    struct auth_credentials c = {0};
+    char helper[CREDHELPER_MAX_NAME + 1];
+    if (credhelper_find(spec->auth_json, spec->auth_json_len, host, helper, err) < 0)
+        return -1;
+    if (helper[0] != '\0' && credhelper_get(helper, host, spec->limits.deadline_ms, &c, err) < 0)
+        return -1;
+    if (c.username == NULL && c.identity_token == NULL &&
+        auth_from_config(spec->auth_json, spec->auth_json_len, host, &c, err) < 0)
+        return -1;
+    *ret_credentials = c;
+    return 0;
+}
+
 static int add_endpoint(struct registry *r, const struct registry_spec *spec, char *base,
                         bool mirror, struct err *err)
 {
     struct endpoint *e = &r->endpoints[r->n_endpoints];
-    struct auth_credentials none = {0};
     if (base == NULL)
         return err_no_memory(err);
     size_t n = strlen(base);
@@ -84,12 +103,9 @@ static int add_endpoint(struct registry *r, const struct registry_spec *spec, ch
         return err_prefix(err, "auth config");
     const struct auth_credentials *c = &e->credentials;
     bool given = c->username != NULL || c->identity_token != NULL || c->registry_token != NULL;
-    if (!given && spec->auth_json != NULL) {
-        const char *host = mirror ? strstr(base, "://") + 3 : spec->ref->domain;
-        if (auth_from_config(spec->auth_json, spec->auth_json_len, host, &none, err) < 0)
-            return err_prefix(err, "registry credentials file");
-        e->credentials = none;
-    }
+    const char *host = mirror ? strstr(base, "://") + 3 : spec->ref->domain;
+    if (!given && spec->auth_json != NULL && node_credentials(spec, host, &e->credentials, err) < 0)
+        return err_prefix(err, "registry credentials file");
     if (c->registry_token != NULL) {
         e->authorization = text_printf("Bearer %s", c->registry_token);
         if (e->authorization == NULL)
@@ -299,6 +315,26 @@ static bool is_final(const struct err *err)
     return err->code == ERR_CANCELLED || err->code == ERR_DEADLINE || err->code == ERR_EXHAUSTED;
 }
 
+/*
+ * Whether another request makes sense, after waiting; counts tries without much progress, so that a
+ * peer that stalls again and again does not keep a pull for ever. A mirror that cannot be
+ * reached is not tried twice in a row, the next endpoint is; the origin may be starting anew.
+ */
+static bool try_again(struct registry *r, const struct endpoint *e,
+                      const struct http_response *resp, unsigned *tries, bool progress,
+                      struct err *err)
+{
+    struct err wait = {0};
+    *tries = progress ? 1 : *tries + 1;
+    if (err->code != ERR_UNAVAILABLE || *tries >= MAX_TRIES || (resp->status == 0 && e->mirror))
+        return false;
+    if (back_off(r, *tries - 1, resp->retry_after_s, &wait) < 0) {
+        *err = wait;
+        return false;
+    }
+    return true;
+}
+
 /* ---- manifests ---- */
 
 static int collect(void *arg, const void *bytes, size_t n, struct err *err)
@@ -310,21 +346,19 @@ static int get_manifest_from(struct registry *r, struct http_client *client, str
                              const char *path, struct buf *out, struct http_response *resp,
                              struct err *err)
 {
-    for (unsigned attempt = 0;; attempt++) {
+    for (unsigned tries = 0;;) {
         buf_consume(out, out->len);
         struct request q = {.path = path,
                             .accept = MANIFEST_ACCEPT,
                             .on_body = collect,
                             .on_body_arg = out,
                             .max_body = MANIFEST_MAX_BYTES};
-        if (ask(r, client, e, &q, resp, err) < 0)
-            return -1;
-        if (resp->status == 200)
-            return 0;
-        (void)status_error(resp, err);
-        if (err->code != ERR_UNAVAILABLE || attempt + 1 == MAX_TRIES)
-            return -1;
-        if (back_off(r, attempt, resp->retry_after_s, err) < 0)
+        if (ask(r, client, e, &q, resp, err) == 0) {
+            if (resp->status == 200)
+                return 0;
+            (void)status_error(resp, err);
+        }
+        if (!try_again(r, e, resp, &tries, false, err))
             return -1;
     }
 }
@@ -439,25 +473,6 @@ static int get_rest(struct registry *r, struct http_client *client, struct endpo
     return 0;
 }
 
-/*
- * Whether another request makes sense, after waiting; counts tries without much progress, so that a
- * peer that stalls again and again does not keep a pull for ever. A peer that cannot be reached is
- * not tried twice in a row, the next endpoint is.
- */
-static bool try_again(struct registry *r, const struct http_response *resp, unsigned *tries,
-                      bool progress, struct err *err)
-{
-    struct err wait = {0};
-    *tries = progress ? 1 : *tries + 1;
-    if (err->code != ERR_UNAVAILABLE || *tries >= MAX_TRIES || resp->status == 0)
-        return false;
-    if (back_off(r, *tries - 1, resp->retry_after_s, &wait) < 0) {
-        *err = wait;
-        return false;
-    }
-    return true;
-}
-
 static int stream_blob(struct registry *r, struct http_client *client, struct blob_stream *s,
                        struct http_response *resp, struct err *err)
 {
@@ -473,7 +488,7 @@ static int stream_blob(struct registry *r, struct http_client *client, struct bl
                 return 0;
             if (s->sink_failed || is_final(err))
                 return -1;
-            if (!try_again(r, resp, &tries, s->delivered - before >= MUCH_BYTES, err))
+            if (!try_again(r, e, resp, &tries, s->delivered - before >= MUCH_BYTES, err))
                 break;
         }
         (void)err_prefix(err, "%s", e->base);

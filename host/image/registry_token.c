@@ -84,12 +84,21 @@ static int make_form(const struct token_spec *spec, const struct auth_challenge 
     return rc;
 }
 
+static bool is_below(const char *url, const char *base)
+{
+    return text_has_prefix(url, base) && strchr("/?#", url[strlen(base)]) != NULL;
+}
+
 /* Sends the token request; the answer's body in *answer. */
 static int request_token(struct http_client *client, const struct token_spec *spec,
                          const struct auth_challenge *c, struct buf *answer,
                          struct http_response *resp, struct err *err)
 {
     const struct auth_credentials *cred = spec->credentials;
+    /* A service elsewhere may be certified by the same authority, but our own certificate is for
+     * the registry. */
+    struct http_tls ca_only = {.ca_file = spec->tls->ca_file};
+    const struct http_tls *tls = is_below(c->realm, spec->endpoint) ? spec->tls : &ca_only;
     const char *headers[2] = {NULL};
     cleanup_free char *url = NULL;
     char *form = NULL;
@@ -111,7 +120,7 @@ static int request_token(struct http_client *client, const struct token_spec *sp
         struct http_request q = {.url = url != NULL ? url : c->realm,
                                  .headers = headers,
                                  .post_body = form,
-                                 .tls = spec->tls,
+                                 .tls = tls,
                                  .on_body = collect,
                                  .on_body_arg = answer,
                                  .max_body = MAX_TOKEN_ANSWER};

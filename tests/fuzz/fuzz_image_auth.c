@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "host/image/auth.h"
+#include "host/image/credhelper.h"
 #include "host/image/registry_token.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -34,6 +35,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (auth_from_cri(&auth, "host.x", &credentials, &err) == 0)
         auth_credentials_fini(&credentials);
     if (auth_from_config(text, size, "host.x", &credentials, &err) == 0)
+        auth_credentials_fini(&credentials);
+    char helper[CREDHELPER_MAX_NAME + 1];
+    if (credhelper_find(text, size, "host.x", helper, &err) == 0 && strchr(helper, '/') != NULL)
+        abort();
+    if (credhelper_parse(text, size, &credentials, &err) == 0)
         auth_credentials_fini(&credentials);
     token_error_text(text, size, said, sizeof(said));
     free(text);

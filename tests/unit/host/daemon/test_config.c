@@ -110,6 +110,8 @@ static void wrong_values_are_named(void **state)
         {"[network]\nloopback_only = maybe\n", "'maybe' is neither yes nor no"},
         {"[vmm]\naccel = hvf\n", "'hvf' is none of auto, kvm, tcg"},
         {"[image]\ncompression = rar\n", "'rar' is none of zstd, lz4, none"},
+        {"[image]\nparallel_layers = 17\n", "parallel_layers must be 1 to 16"},
+        {"[image]\nmax_layer_ratio = 0\n", "limits must not be 0"},
         {"[image]\nconverter_uid = 0\n", "converter_uid must not be root's"},
         {"[registry docker.io]\nplain_http = yes\n", "is not of the form [registry \"HOST\"]"},
         {"[registry \"a\"]\nmirror = ftp://x\n", "mirror 'ftp://x' is no http"},

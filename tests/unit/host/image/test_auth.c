@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "host/image/auth.h"
+#include "host/image/credhelper.h"
 
 static void test_bearer(void **state)
 {
@@ -133,6 +134,40 @@ static void test_config_file(void **state)
     assert_int_equal(auth_from_config("{", 1, "reg.x", &c, &err), -1);
 }
 
+static void test_helpers(void **state)
+{
+    static const char json[] =
+        "{\"credsStore\": \"all\", \"credHelpers\": {\"reg.x\": \"ecr-login\","
+        " \"https://index.docker.io/v1/\": \"hub\", \"bad\": \"../sh\"}}";
+    char name[CREDHELPER_MAX_NAME + 1] = "";
+    struct auth_credentials c = {0};
+    struct err err = {0};
+    (void)state;
+    assert_int_equal(credhelper_find(json, strlen(json), "reg.x", name, &err), 0);
+    assert_string_equal(name, "ecr-login");
+    assert_int_equal(credhelper_find(json, strlen(json), "docker.io", name, &err), 0);
+    assert_string_equal(name, "hub");
+    assert_int_equal(credhelper_find(json, strlen(json), "other", name, &err), 0);
+    assert_string_equal(name, "all");
+    assert_int_equal(credhelper_find(json, strlen(json), "bad", name, &err), -1);
+    assert_int_equal(err.code, ERR_PROTOCOL);
+    assert_int_equal(credhelper_find("{}", 2, "reg.x", name, &err), 0);
+    assert_string_equal(name, "");
+    assert_int_equal(credhelper_find("{", 1, "reg.x", name, &err), -1);
+
+    static const char plain[] = "{\"Username\": \"u\", \"Secret\": \"s\"}";
+    static const char token[] = "{\"Username\": \"<token>\", \"Secret\": \"t\"}";
+    assert_int_equal(credhelper_parse(plain, strlen(plain), &c, &err), 0);
+    assert_string_equal(c.username, "u");
+    assert_string_equal(c.password, "s");
+    auth_credentials_fini(&c);
+    assert_int_equal(credhelper_parse(token, strlen(token), &c, &err), 0);
+    assert_null(c.username);
+    assert_string_equal(c.identity_token, "t");
+    auth_credentials_fini(&c);
+    assert_int_equal(credhelper_parse("{\"Username\": 1}", 15, &c, &err), -1);
+}
+
 static void test_basic_value(void **state)
 {
     char *value = auth_basic_value("user", "pass:word");
@@ -150,6 +185,7 @@ int main(void)
         cmocka_unit_test(test_tokens),
         cmocka_unit_test(test_cri_credentials),
         cmocka_unit_test(test_config_file),
+        cmocka_unit_test(test_helpers),
         cmocka_unit_test(test_basic_value),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

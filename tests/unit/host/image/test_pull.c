@@ -11,6 +11,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "common/base/clock.h"
@@ -243,6 +245,35 @@ static void test_retries_500(void **state)
     expect_success(f);
 }
 
+static void test_retry_after(void **state)
+{
+    struct fixture *f = *state;
+    char date[64];
+    char header[128];
+    time_t then = time(NULL) + 2;
+    struct tm tm;
+    assert_true(strftime(date, sizeof(date), "%a, %d %b %Y %H:%M:%S GMT", gmtime_r(&then, &tm)) >
+                0);
+    (void)snprintf(header, sizeof(header), "Retry-After: %s\r\n", date);
+    add(f, "/v2/app/manifests/1",
+        (struct fake_answer){.status = 429, .times = 1, .headers = header});
+    add(f, BLOB(1),
+        (struct fake_answer){.status = 503, .times = 1, .headers = "Retry-After: 1\r\n"});
+    fake_registry_serve(f->registry, "app", "1", &f->image);
+    int64_t start = clock_monotonic_ms();
+    expect_success(f);
+    assert_true(clock_monotonic_ms() - start >= 1900); /* the date has whole seconds: 1 to 2, + 1 */
+}
+
+static void test_retries_broken_connections(void **state)
+{
+    struct fixture *f = *state;
+    add(f, "/v2/app/manifests/1", (struct fake_answer){.mode = FAKE_DROP, .times = 2});
+    add(f, BLOB(0), (struct fake_answer){.mode = FAKE_DROP, .times = 2});
+    fake_registry_serve(f->registry, "app", "1", &f->image);
+    expect_success(f);
+}
+
 /* ---- what does not ---- */
 
 static void test_no_such_tag(void **state)
@@ -462,6 +493,66 @@ static void test_basic(void **state)
     assert_int_equal(fake_node_pull(&f->node, f->name, &auth, &err), 0);
 }
 
+static void write_file(const char *dir, const char *name, mode_t mode, const char *text)
+{
+    char path[256];
+    (void)snprintf(path, sizeof(path), "%s/%s", dir, name);
+    FILE *out = fopen(path, "w");
+    assert_non_null(out);
+    assert_true(fputs(text, out) >= 0);
+    assert_int_equal(fclose(out), 0);
+    assert_int_equal(chmod(path, mode), 0);
+}
+
+/* config.json names a helper, the helper prints `answer`; the registry wants Basic user:pass:word.
+ */
+static void use_helper(struct fixture *f, const char *script, char auth_file[256])
+{
+    char config[512];
+    write_file(f->node.dir, "docker-credential-test", 0755, script);
+    (void)snprintf(config, sizeof(config),
+                   "{\"auths\": {\"%s\": {}}, \"credHelpers\": {\"%s\": \"test\"}}", f->entry.host,
+                   f->entry.host);
+    write_file(f->node.dir, "config.json", 0600, config);
+    (void)snprintf(auth_file, 256, "%s/config.json", f->node.dir);
+    f->node.auth_file = auth_file;
+    fake_node_reopen(&f->node);
+}
+
+static void test_credential_helper(void **state)
+{
+    struct fixture *f = *state;
+    char auth_file[256];
+    char script[512];
+    char *old_path = strdup(getenv("PATH"));
+    char *path = text_printf("%s:%s", f->node.dir, old_path);
+    assert_int_equal(setenv("PATH", path, 1), 0);
+    add(f, "/v2/app/manifests/1",
+        (struct fake_answer){.body = f->image.manifest,
+                             .n = strlen(f->image.manifest),
+                             .want_authorization = "Basic dXNlcjpwYXNzOndvcmQ="});
+    add(f, "/v2/app/manifests/1",
+        (struct fake_answer){.status = 401, .headers = "WWW-Authenticate: Basic realm=\"r\"\r\n"});
+    fake_registry_serve(f->registry, "app", "1", &f->image);
+
+    use_helper(f, "#!/bin/sh\necho credentials not found in native keychain\nexit 1\n", auth_file);
+    expect_failure(f, ERR_DENIED, "wants credentials");
+    use_helper(f, "#!/bin/sh\necho the vault is sealed >&2\nexit 3\n", auth_file);
+    expect_failure(f, ERR_DENIED, "docker-credential-test: exit status 3: the vault is sealed");
+    use_helper(f, "#!/bin/sh\necho nonsense\n", auth_file);
+    expect_failure(f, ERR_PROTOCOL, "no Username");
+    (void)snprintf(script, sizeof(script),
+                   "#!/bin/sh\n[ \"$1\" = get ] && read -r host; [ \"$host\" = %s ] || exit 9\n"
+                   "echo '{\"ServerURL\": \"x\", \"Username\": \"user\", \"Secret\": "
+                   "\"pass:word\"}'\n",
+                   f->entry.host);
+    use_helper(f, script, auth_file);
+    expect_success(f);
+    assert_int_equal(setenv("PATH", old_path, 1), 0);
+    free(path);
+    free(old_path);
+}
+
 static void test_redirect_drops_authorization(void **state)
 {
     struct fixture *f = *state;
@@ -588,6 +679,8 @@ int main(void)
         TEST(test_mirror_falls_back),
         TEST(test_resumes),
         TEST(test_retries_500),
+        TEST(test_retry_after),
+        TEST(test_retries_broken_connections),
         TEST(test_no_such_tag),
         TEST(test_nobody_listens),
         TEST(test_html),
@@ -607,6 +700,7 @@ int main(void)
         TEST(test_anonymous_token),
         TEST(test_token_with_password),
         TEST(test_basic),
+        TEST(test_credential_helper),
         TEST(test_redirect_drops_authorization),
         TEST(test_cancel),
         TEST(test_shared_transfer),
