@@ -106,7 +106,12 @@ struct net_addr {
     uint8_t prefix;    /* bits */
 };
 
-/* A route of the namespace's main table, beyond those that the kernel adds with an address. */
+/*
+ * A route of the namespace's main table. All of them are given, also those that came with an
+ * address, because plugins take such routes away (ptp): the guest's addresses bring none
+ * (IFA_F_NOPREFIXROUTE). Only what every IPv6 interface has by itself (fe80::/64, ff00::/8) is left
+ * out, and so are link-local addresses. Those without a gateway come first.
+ */
 struct net_route {
     struct net_addr dst;     /* prefix 0: default; len is always set */
     struct net_addr gateway; /* len 0: on link; may be of the other family */
