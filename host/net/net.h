@@ -19,7 +19,7 @@
 #define NET_IFNAME_SIZE 16 /* bytes, NUL included, as IFNAMSIZ */
 #define NET_MAC_SIZE    6
 #define NET_ADDR_TEXT   48 /* bytes of an address as text, NUL included */
-#define NET_MAX_IFACES  8  /* of one pod */
+#define NET_MAX_IFACES  4  /* of one pod */
 
 struct net;
 struct net_pod;
