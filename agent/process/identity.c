@@ -40,7 +40,7 @@ int identity_find(const Casemate__Agent__V1__Process *process, struct user *ret_
     if (by_name) {
         if (userdb_read(root, "group", &group, err) < 0)
             return -1;
-        if (userdb_resolve(wanted->name, passwd, group, &user, err) < 0)
+        if (userdb_resolve(wanted->name, passwd, group, !wanted->strict_groups, &user, err) < 0)
             return -1;
     } else {
         user = (struct user){0};
@@ -49,6 +49,8 @@ int identity_find(const Casemate__Agent__V1__Process *process, struct user *ret_
             user.gid = wanted->gid;
         }
         userdb_home(passwd, user.uid, user.home);
+        if (userdb_add_group(&user, user.gid, err) < 0)
+            return -1;
     }
     for (size_t i = 0; wanted != NULL && i < wanted->n_additional_gids; i++) {
         if (userdb_add_group(&user, wanted->additional_gids[i], err) < 0)

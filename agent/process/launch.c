@@ -49,7 +49,10 @@ struct message {
     enum message_kind kind;
     bool has_ptmx;
     bool has_master;
-    struct err failure;
+    union {
+        struct user user;   /* READY */
+        struct err failure; /* FAILED */
+    };
 };
 
 /* ---- the channel
@@ -95,7 +98,8 @@ static size_t received_fds(struct msghdr *msg, int fds[2])
     return n;
 }
 
-enum launch_event launch_receive(int channel, struct launch_fds *ret_fds, struct err *ret_failure)
+enum launch_event launch_receive(int channel, struct launch_ready *ret_ready,
+                                 struct err *ret_failure)
 {
     struct message m;
     union {
@@ -125,11 +129,9 @@ enum launch_event launch_receive(int channel, struct launch_fds *ret_fds, struct
         ret_failure->msg[sizeof(ret_failure->msg) - 1] = '\0';
         return LAUNCH_FAILED;
     }
-    *ret_fds = (struct launch_fds){.ptmx = -1, .master = -1};
-    if (m.has_ptmx && next < n_fds)
-        ret_fds->ptmx = fds[next++];
-    if (m.has_master && next < n_fds)
-        ret_fds->master = fds[next++];
+    ret_ready->ptmx = m.has_ptmx && next < n_fds ? fds[next++] : -1;
+    ret_ready->master = m.has_master && next < n_fds ? fds[next++] : -1;
+    ret_ready->user = m.user;
     return LAUNCH_READY;
 }
 
@@ -364,9 +366,10 @@ static int set_oom_score(int32_t score, struct err *err)
     return 0;
 }
 
-static int wait_for_go(int ptmx_fd, bool tty)
+static int wait_for_go(int ptmx_fd, bool tty, const struct user *user)
 {
-    struct message m = {.kind = MESSAGE_READY, .has_ptmx = ptmx_fd >= 0, .has_master = tty};
+    struct message m = {
+        .kind = MESSAGE_READY, .has_ptmx = ptmx_fd >= 0, .has_master = tty, .user = *user};
     int fds[2];
     size_t n = 0;
     if (m.has_ptmx)
@@ -428,7 +431,7 @@ static int child_run(const struct launch_spec *spec, int *channel, struct err *e
     if (args == NULL || env == NULL)
         return err_no_memory(err);
 
-    if (spec->gated && wait_for_go(ptmx_fd, process->tty) < 0)
+    if (spec->gated && wait_for_go(ptmx_fd, process->tty, &user) < 0)
         return -1;
     /* As root where the user may not, as the user where root may not (a network file system):
      * either will do. */

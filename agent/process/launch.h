@@ -12,6 +12,7 @@
 
 #include "common/base/err.h"
 #include "agent/process/caps.h"
+#include "agent/process/userdb.h"
 #include "proto/agent/agent.pb-c.h"
 
 /* The number that keep_fd has in the child. */
@@ -49,11 +50,11 @@ enum launch_event {
     LAUNCH_CLOSED,  /* it has executed the program, or died before */
 };
 
-/* What came with LAUNCH_READY (gated) or before LAUNCH_CLOSED; -1 where nothing did. The caller's
- * to close. */
-struct launch_fds {
-    int ptmx;   /* O_PATH */
-    int master; /* of the tty */
+/* What came with LAUNCH_READY. */
+struct launch_ready {
+    int ptmx;   /* O_PATH, -1: none; the caller's to close */
+    int master; /* of the tty, -1: none; the caller's to close */
+    struct user user;
 };
 
 /* Forks. The caller reaps the child and closes the channel. */
@@ -65,9 +66,11 @@ int launch_start(const struct launch_spec *spec, struct launch *ret_launch, stru
  */
 int launch_open_terminal(int ptmx_fd, int *ret_master, struct err *err);
 
-/* What the child has to say. *ret_fds is written for LAUNCH_READY, *ret_failure for LAUNCH_FAILED.
+/* What the child has to say. *ret_ready is written for LAUNCH_READY, *ret_failure for
+ * LAUNCH_FAILED.
  */
-enum launch_event launch_receive(int channel, struct launch_fds *ret_fds, struct err *ret_failure);
+enum launch_event launch_receive(int channel, struct launch_ready *ret_ready,
+                                 struct err *ret_failure);
 
 /* Lets a gated child exec. */
 int launch_go(int channel, struct err *err);

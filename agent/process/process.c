@@ -93,6 +93,7 @@ void process_unref(struct process *p)
     close_fd(&p->master_fd);
     close_fd(&p->ptmx_fd);
     free(p->failure);
+    free(p->user);
     free(p);
 }
 
@@ -302,19 +303,35 @@ static void adopt_master(struct process *p, int master)
     resume_output(p, 0);
 }
 
+/* Without memory for it nobody learns who it runs as; it runs all the same. */
+static void keep_user(struct process *p, const struct user *user)
+{
+    size_t bytes = user->n_groups * sizeof(p->user->groups[0]);
+    if (user->n_groups > USERDB_MAX_GROUPS || p->user != NULL)
+        return;
+    p->user = malloc(sizeof(*p->user) + bytes);
+    if (p->user == NULL)
+        return;
+    p->user->uid = user->uid;
+    p->user->gid = user->gid;
+    p->user->n_groups = user->n_groups;
+    memcpy(p->user->groups, user->groups, bytes);
+}
+
 /* Reads everything in the channel. Returns whether anything changed. */
 static bool pump_channel(struct process *p)
 {
     bool changed = false;
     while (p->channel >= 0) {
-        struct launch_fds fds;
+        struct launch_ready ready;
         struct err failure;
-        switch (launch_receive(p->channel, &fds, &failure)) {
+        switch (launch_receive(p->channel, &ready, &failure)) {
         case LAUNCH_NOTHING:
             return changed;
         case LAUNCH_READY:
-            p->ptmx_fd = fds.ptmx;
-            adopt_master(p, fds.master);
+            p->ptmx_fd = ready.ptmx;
+            adopt_master(p, ready.master);
+            keep_user(p, &ready.user);
             if (p->state == PROCESS_PREPARING)
                 p->state = PROCESS_HELD;
             break;

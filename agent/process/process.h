@@ -48,6 +48,14 @@ struct process_watch {
     void *arg;
 };
 
+/* Who a process runs as. */
+struct process_user {
+    uint32_t uid;
+    uint32_t gid;
+    size_t n_groups;
+    uint32_t groups[]; /* supplementary */
+};
+
 struct process_output {
     struct ring ring;
     int fd;                     /* read end or tty master; -1: nothing more comes */
@@ -63,8 +71,9 @@ struct process {
     bool settled; /* ENDED, and all its output is in the rings */
     bool gone;    /* removed: who waits gives up */
     bool tty;
-    pid_t pid;           /* valid until ENDED */
-    struct err *failure; /* heap; NULL until failed */
+    pid_t pid;                 /* valid until ENDED */
+    struct err *failure;       /* heap; NULL until failed */
+    struct process_user *user; /* heap; NULL until HELD */
     struct process_status status;
     struct process_output out[2]; /* stdout (everything with a tty), stderr */
     int stdin_fd;          /* write end; -1: closed or never open. With a tty the master is used */

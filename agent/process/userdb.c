@@ -170,8 +170,8 @@ void userdb_home(const char *passwd, uid_t uid, char ret_home[USERDB_MAX_HOME])
         copy_home(e.home, ret_home);
 }
 
-int userdb_resolve(const char *spec, const char *passwd, const char *group, struct user *ret_user,
-                   struct err *err)
+int userdb_resolve(const char *spec, const char *passwd, const char *group, bool memberships,
+                   struct user *ret_user, struct err *err)
 {
     const char *colon = strchr(spec, ':');
     size_t user_len = colon != NULL ? (size_t)(colon - spec) : strlen(spec);
@@ -204,9 +204,11 @@ int userdb_resolve(const char *spec, const char *passwd, const char *group, stru
             return err_set(err, ERR_NOT_FOUND, "group \"%s\": no such group in /etc/group",
                            group_name);
         user.gid = gid;
-    } else if (found && add_memberships(group, e.name, &user, err) < 0) {
-        return -1;
     }
+    if (userdb_add_group(&user, user.gid, err) < 0)
+        return -1;
+    if (memberships && found && add_memberships(group, e.name, &user, err) < 0)
+        return -1;
     *ret_user = user;
     return 0;
 }

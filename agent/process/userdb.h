@@ -28,11 +28,12 @@ struct user {
 /*
  * Resolves "user", "uid", "user:group", "uid:gid" and their mixtures (OCI image-spec 1.1, config
  * "User"). passwd and group are the files' texts, NULL when missing. A number need not be in them;
- * a name must: NOT_FOUND. Without ":group" the primary group is the passwd entry's (0 without one),
- * and the groups that list the user are added. extra groups are added behind, without doubles.
+ * a name must: NOT_FOUND. Without ":group" the primary group is the passwd entry's (0 without one)
+ * and, with `memberships`, the groups that list the user are added. The primary group is always the
+ * first of the supplementary ones, so that a process cannot shed it.
  */
-int userdb_resolve(const char *spec, const char *passwd, const char *group, struct user *ret_user,
-                   struct err *err);
+int userdb_resolve(const char *spec, const char *passwd, const char *group, bool memberships,
+                   struct user *ret_user, struct err *err);
 
 /* The home of a uid, "" if passwd (may be NULL) has none. */
 void userdb_home(const char *passwd, uid_t uid, char ret_home[USERDB_MAX_HOME]);

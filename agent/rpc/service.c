@@ -113,8 +113,9 @@ static bool fail_with(struct pending *p, const struct err *failure)
 
 static void handle_hello(struct rpc_call *call, void *arg)
 {
-    static char features[][20] = {"devices",    "oom-score", "pid-pod", "pid-target",
-                                  "resize-tty", "seccomp",   "stats",   "update-resources"};
+    static char features[][20] = {"devices",          "oom-score", "pid-pod", "pid-target",
+                                  "resize-tty",       "seccomp",   "stats",   "strict-groups",
+                                  "update-resources", "user"};
     struct service *s = arg;
     const Casemate__Agent__V1__HelloRequest *r = (const void *)rpc_call_request(call);
     if (r->version_min > PROTOCOL_VERSION || r->version_max < PROTOCOL_VERSION) {
@@ -245,7 +246,15 @@ static bool step_create(struct pending *p)
         return fail_create(p);
     Casemate__Agent__V1__CreateContainerReply reply =
         CASEMATE__AGENT__V1__CREATE_CONTAINER_REPLY__INIT;
+    Casemate__Agent__V1__User user = CASEMATE__AGENT__V1__USER__INIT;
     reply.pid = (uint32_t)p->process->pid;
+    if (p->process->user != NULL) {
+        user.uid = p->process->user->uid;
+        user.gid = p->process->user->gid;
+        user.n_additional_gids = p->process->user->n_groups;
+        user.additional_gids = p->process->user->groups;
+        reply.user = &user;
+    }
     rpc_call_reply(p->call, &reply.base);
     return true;
 }

@@ -29,6 +29,7 @@ struct guest {
     struct guest_config config;
     struct rpc_client *client;
     struct guest_info info;
+    unsigned features; /* bit n: enum feature n */
 };
 
 enum call_kind { CALL_WAIT, CALL_OUTPUT, CALL_ACK };
@@ -100,6 +101,30 @@ static int take_text(char *ret_text, size_t size, const char *text, const char *
     return 0;
 }
 
+/* ---- optional parts of the protocol ---- */
+
+enum feature { FEATURE_DEVICES, FEATURE_SECCOMP, FEATURE_OOM_SCORE, FEATURE_STRICT_GROUPS };
+
+static const char *const feature_names[] = {
+    [FEATURE_DEVICES] = "devices",
+    [FEATURE_SECCOMP] = "seccomp",
+    [FEATURE_OOM_SCORE] = "oom-score",
+    [FEATURE_STRICT_GROUPS] = "strict-groups",
+};
+
+static unsigned take_features(const Casemate__Agent__V1__HelloReply *reply)
+{
+    unsigned features = 0;
+
+    for (size_t i = 0; i < reply->n_features; i++) {
+        for (unsigned j = 0; j < ARRAY_SIZE(feature_names); j++) {
+            if (strcmp(reply->features[i], feature_names[j]) == 0)
+                features |= 1u << j;
+        }
+    }
+    return features;
+}
+
 static int hello(struct guest *guest, int64_t deadline_ms, struct err *err)
 {
     Casemate__Agent__V1__HelloRequest request;
@@ -130,6 +155,7 @@ static int hello(struct guest *guest, int64_t deadline_ms, struct err *err)
     info->configured = reply->configured;
     info->memory_bytes = reply->memory_bytes;
     info->cpus = reply->cpus;
+    guest->features = take_features(reply);
     result = 0;
 out:
     rpc_reply_fini(&raw);
@@ -216,17 +242,65 @@ int guest_configure_pod(struct guest *guest,
     return result;
 }
 
+/* An agent skips a field that it does not know: what it would not do must not be asked of it. */
+static int need_feature(const struct guest *guest, enum feature feature, struct err *err)
+{
+    if ((guest->features >> feature & 1) != 0)
+        return 0;
+    return err_set(err, ERR_UNSUPPORTED,
+                   "this pod's agent (release %s) does not know '%s': make the pod anew",
+                   guest->info.agent_version, feature_names[feature]);
+}
+
+static int check_process(const struct guest *guest, const Casemate__Agent__V1__Process *process,
+                         struct err *err)
+{
+    if (process->seccomp != NULL && need_feature(guest, FEATURE_SECCOMP, err) != 0)
+        return -1;
+    if (process->oom_score_adj != 0 && need_feature(guest, FEATURE_OOM_SCORE, err) != 0)
+        return -1;
+    if (process->user != NULL && process->user->strict_groups &&
+        need_feature(guest, FEATURE_STRICT_GROUPS, err) != 0)
+        return -1;
+    return 0;
+}
+
+static int take_user(const Casemate__Agent__V1__User *user, struct guest_user *ret_user,
+                     struct err *err)
+{
+    struct guest_user taken = {.known = user != NULL};
+
+    if (user != NULL) {
+        if (user->n_additional_gids > GUEST_MAX_GROUPS)
+            return err_set(err, ERR_PROTOCOL, "agent: a user with %zu groups",
+                           user->n_additional_gids);
+        taken.uid = user->uid;
+        taken.gid = user->gid;
+        taken.n_groups = user->n_additional_gids;
+        for (size_t i = 0; i < taken.n_groups; i++)
+            taken.groups[i] = user->additional_gids[i];
+    }
+    *ret_user = taken;
+    return 0;
+}
+
 int guest_create_container(struct guest *guest,
                            const Casemate__Agent__V1__CreateContainerRequest *request,
-                           int64_t deadline_ms, uint32_t *ret_pid, struct err *err)
+                           int64_t deadline_ms, struct guest_user *ret_user, struct err *err)
 {
     struct rpc_reply raw = {0};
+    int result;
 
+    if (check_process(guest, request->process, err) != 0)
+        return -1;
+    if (request->n_devices > 0 && need_feature(guest, FEATURE_DEVICES, err) != 0)
+        return -1;
     if (call(guest, "CreateContainer", request, deadline_ms, &raw, err) != 0)
         return -1;
-    *ret_pid = ((const Casemate__Agent__V1__CreateContainerReply *)raw.message)->pid;
+    result = take_user(((const Casemate__Agent__V1__CreateContainerReply *)raw.message)->user,
+                       ret_user, err);
     rpc_reply_fini(&raw);
-    return 0;
+    return result;
 }
 
 int guest_start(struct guest *guest, const char *container_id, int64_t deadline_ms,
@@ -247,6 +321,8 @@ int guest_start(struct guest *guest, const char *container_id, int64_t deadline_
 int guest_exec(struct guest *guest, const Casemate__Agent__V1__ExecRequest *request,
                int64_t deadline_ms, struct err *err)
 {
+    if (check_process(guest, request->process, err) != 0)
+        return -1;
     return call_plain(guest, "Exec", request, deadline_ms, err);
 }
 

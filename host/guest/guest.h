@@ -24,6 +24,7 @@
 #define GUEST_ID_SIZE       65   /* container and exec ids, NUL included */
 #define GUEST_TEXT_SIZE     65   /* version and boot id, NUL included; longer ones are refused */
 #define GUEST_MAX_PROCESSES 8192 /* in one List reply */
+#define GUEST_MAX_GROUPS    1025 /* supplementary groups of a process, its primary one among them */
 
 struct loop;
 struct guest;
@@ -76,13 +77,27 @@ int guest_configure_pod(struct guest *guest,
                         const Casemate__Agent__V1__ConfigurePodRequest *request,
                         int64_t deadline_ms, char ret_boot_id[GUEST_TEXT_SIZE], struct err *err);
 
+/* Who a process runs as, in numbers. */
+struct guest_user {
+    bool known; /* false from an agent that does not tell */
+    uint32_t uid;
+    uint32_t gid;
+    uint32_t groups[GUEST_MAX_GROUPS]; /* supplementary */
+    size_t n_groups;
+};
+
+/*
+ * UNSUPPORTED, by the feature's name, when the request holds what this agent would not know: an
+ * older release of the daemon may have started it.
+ */
 int guest_create_container(struct guest *guest,
                            const Casemate__Agent__V1__CreateContainerRequest *request,
-                           int64_t deadline_ms, uint32_t *ret_pid, struct err *err);
+                           int64_t deadline_ms, struct guest_user *ret_user, struct err *err);
 
 int guest_start(struct guest *guest, const char *container_id, int64_t deadline_ms,
                 int64_t *ret_started_ns, struct err *err);
 
+/* UNSUPPORTED as above. */
 int guest_exec(struct guest *guest, const Casemate__Agent__V1__ExecRequest *request,
                int64_t deadline_ms, struct err *err);
 

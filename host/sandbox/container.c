@@ -35,7 +35,6 @@ static int complete_facts(struct container_facts *facts, const struct pod *pod,
     facts->image_id = strdup(image->id);
     facts->image_ref = strdup(image->repo_digests.n > 0 ? image->repo_digests.items[0] : image->id);
     facts->stop_signal = crispec_stop_signal(facts->config, image->stop_signal);
-    facts->has_user = crispec_user(facts->config, image, &facts->uid, &facts->gid);
     facts->disks = calloc(image->n_layers + 1, sizeof(char *));
     if (facts->image_id == NULL || facts->image_ref == NULL || facts->disks == NULL)
         return err_no_memory(err);
@@ -123,6 +122,26 @@ static int acquire_layers(const struct pod_use *use, const struct image *image, 
     return 0;
 }
 
+/* What the guest has made of the request is what an exec takes over: names are numbers by now. */
+static int keep_process(struct container_facts *facts, const Casemate__Agent__V1__Process *asked,
+                        struct guest_user *user, struct err *err)
+{
+    Casemate__Agent__V1__Process process = *asked;
+    Casemate__Agent__V1__User numbers = CASEMATE__AGENT__V1__USER__INIT;
+
+    if (user->known) {
+        numbers.uid = user->uid;
+        numbers.gid = user->gid;
+        numbers.additional_gids = user->groups;
+        numbers.n_additional_gids = user->n_groups;
+        process.user = &numbers;
+        facts->has_user = true;
+        facts->uid = user->uid;
+        facts->gid = user->gid;
+    }
+    return facts_copy_process(&process, &facts->process, err);
+}
+
 static int create_in_guest(const struct pod_use *use, struct container *c,
                            const struct image *image, const uint32_t *luns, int64_t deadline_ms,
                            struct err *err)
@@ -137,18 +156,18 @@ static int create_in_guest(const struct pod_use *use, struct container *c,
         .luns = luns,
         .hostname = hostname,
     };
+    struct guest_user user;
     bool has_target;
-    uint32_t pid;
 
     pod_hostname(use->pod, hostname);
     if (resolve_target(use->pod, c->facts->config, target, &has_target, err) != 0)
         return -1;
     input.pid_target_id = has_target ? target : NULL;
     if (crispec_new(&input, &spec, err) != 0 ||
-        facts_copy_process(crispec_request(spec)->process, &c->facts->process, err) != 0)
+        guest_create_container(use->guest, crispec_request(spec),
+                               manager_call_deadline(use->pod->mgr, deadline_ms), &user, err) != 0)
         return -1;
-    return guest_create_container(use->guest, crispec_request(spec),
-                                  manager_call_deadline(use->pod->mgr, deadline_ms), &pid, err);
+    return keep_process(c->facts, crispec_request(spec)->process, &user, err);
 }
 
 /* Everything between the record CREATING and the record CREATED. */

@@ -67,7 +67,7 @@ const char *cricaps_name(unsigned n)
     return names[n];
 }
 
-static int number_of(const char *name)
+int cricaps_number(const char *name)
 {
     if (strncasecmp(name, "CAP_", 4) == 0)
         name += 4;
@@ -91,7 +91,7 @@ static int mask_of(char *const *list, size_t n, const char *field, uint64_t *ret
     bool all = false;
 
     for (size_t i = 0; i < n; i++) {
-        int number = number_of(list[i]);
+        int number = cricaps_number(list[i]);
         if (is_all(list[i])) {
             all = true;
             continue;
@@ -113,7 +113,7 @@ int cricaps_resolve(const Runtime__V1__Capability *request, bool privileged, uin
     bool add_all = false, drop_all = false, ambient_all = false;
 
     for (size_t i = 0; i < ARRAY_SIZE(defaults); i++)
-        mask |= UINT64_C(1) << number_of(defaults[i]);
+        mask |= UINT64_C(1) << cricaps_number(defaults[i]);
     if (request != NULL &&
         (mask_of(request->add_capabilities, request->n_add_capabilities, "add_capabilities", &add,
                  &add_all, err) != 0 ||

@@ -16,6 +16,9 @@
 /* Name without "CAP_" of number n below CRICAPS_COUNT. */
 const char *cricaps_name(unsigned n);
 
+/* Number of a name with or without "CAP_", in either case; -1: unknown. */
+int cricaps_number(const char *name);
+
 /* What a container gets. request may be NULL. INVALID for an unknown name. */
 int cricaps_resolve(const Runtime__V1__Capability *request, bool privileged, uint64_t *ret_mask,
                     uint64_t *ret_ambient, struct err *err);

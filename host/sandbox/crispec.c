@@ -18,6 +18,7 @@
 #include "common/base/text.h"
 #include "host/image/image.h"
 #include "host/sandbox/cricaps.h"
+#include "host/sandbox/criseccomp.h"
 #include "host/sandbox/crispec.h"
 
 #define DEFAULT_PATH "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -40,6 +41,8 @@ struct crispec {
     Casemate__Agent__V1__Capabilities capabilities;
     Casemate__Agent__V1__RootFs rootfs;
     Casemate__Agent__V1__Resources resources;
+    Casemate__Agent__V1__Seccomp seccomp;
+    struct sysfilter_program filter; /* what seccomp points to */
 };
 
 /* Zeroed memory of the spec, or NULL. */
@@ -214,13 +217,10 @@ static int build_user(struct crispec *spec, const container_config *config,
 
     casemate__agent__v1__user__init(user);
     spec->process.user = user;
-    if (security != NULL &&
-        security->supplemental_groups_policy == RUNTIME__V1__SUPPLEMENTAL_GROUPS_POLICY__Strict) {
-        user->uid = (uint32_t)security->run_as_user->value;
-        user->gid = (uint32_t)security->run_as_group->value;
-    } else if (build_user_name(spec, security, image, err) != 0) {
+    if (build_user_name(spec, security, image, err) != 0)
         return -1;
-    }
+    user->strict_groups = security != NULL && security->supplemental_groups_policy ==
+                                                  RUNTIME__V1__SUPPLEMENTAL_GROUPS_POLICY__Strict;
     if (security == NULL || security->n_supplemental_groups == 0)
         return 0;
     user->additional_gids = spec_alloc(spec, security->n_supplemental_groups, sizeof(uint32_t));
@@ -246,6 +246,23 @@ static char **name_list(struct crispec *spec, uint64_t mask, size_t *ret_n)
     return list;
 }
 
+static int build_seccomp(struct crispec *spec, const container_security *security, uint64_t mask,
+                         struct err *err)
+{
+    Casemate__Agent__V1__Seccomp *seccomp = &spec->seccomp;
+
+    if (criseccomp_program(security, mask, &spec->filter, err) != 0)
+        return -1;
+    if (spec->filter.bytes == NULL)
+        return 0;
+    casemate__agent__v1__seccomp__init(seccomp);
+    seccomp->filter.data = spec->filter.bytes;
+    seccomp->filter.len = spec->filter.n_bytes;
+    seccomp->flags = spec->filter.flags;
+    spec->process.seccomp = seccomp;
+    return 0;
+}
+
 static int build_capabilities(struct crispec *spec, const container_config *config, struct err *err)
 {
     const container_security *security = security_of(config);
@@ -267,7 +284,7 @@ static int build_capabilities(struct crispec *spec, const container_config *conf
     caps->inheritable = caps->ambient = ambient_list;
     caps->n_inheritable = caps->n_ambient = n_ambient;
     spec->process.capabilities = caps;
-    return 0;
+    return build_seccomp(spec, security, mask, err);
 }
 
 static int build_process(struct crispec *spec, const struct crispec_input *input, struct err *err)
@@ -281,6 +298,8 @@ static int build_process(struct crispec *spec, const struct crispec_input *input
     process->stdin = config->stdin;
     process->stdin_once = config->stdin_once;
     process->no_new_privs = security != NULL && security->no_new_privs;
+    if (config->linux != NULL && config->linux->resources != NULL)
+        process->oom_score_adj = (int32_t)config->linux->resources->oom_score_adj;
     if (build_args(spec, config, input->image, err) != 0 || build_env(spec, input, err) != 0 ||
         build_cwd(spec, config, input->image, err) != 0 ||
         build_user(spec, config, input->image, err) != 0 ||
@@ -403,6 +422,28 @@ static int build_resources(struct crispec *spec, const container_config *config,
     return 0;
 }
 
+/* Each is one that crivalid has let through: the guest's own of the same name. */
+static int build_devices(struct crispec *spec, const container_config *config, struct err *err)
+{
+    Casemate__Agent__V1__CreateContainerRequest *request = &spec->request;
+    Casemate__Agent__V1__Device *devices = spec_alloc(spec, config->n_devices, sizeof(*devices));
+
+    request->devices = spec_alloc(spec, config->n_devices, sizeof(Casemate__Agent__V1__Device *));
+    if (devices == NULL || request->devices == NULL)
+        return err_no_memory(err);
+    for (size_t i = 0; i < config->n_devices; i++) {
+        const Runtime__V1__Device *from = config->devices[i];
+        const char *permissions = *from->permissions == '\0' ? "rwm" : from->permissions;
+        casemate__agent__v1__device__init(&devices[i]);
+        devices[i].path = *from->container_path == '\0' ? from->host_path : from->container_path;
+        devices[i].guest_path = from->host_path;
+        devices[i].permissions = unconst(permissions);
+        request->devices[i] = &devices[i];
+    }
+    request->n_devices = config->n_devices;
+    return 0;
+}
+
 static Casemate__Agent__V1__NamespaceSharing sharing_of(Runtime__V1__NamespaceMode mode)
 {
     switch (mode) {
@@ -451,7 +492,8 @@ int crispec_new(const struct crispec_input *input, struct crispec **ret_spec, st
     spec->request.id = unconst(input->id);
     if (build_process(spec, input, err) != 0 ||
         (input->luns != NULL && build_rootfs(spec, input, err) != 0) ||
-        build_resources(spec, input->config, err) != 0)
+        build_resources(spec, input->config, err) != 0 ||
+        build_devices(spec, input->config, err) != 0)
         return -1;
     build_isolation(spec, input);
     *ret_spec = steal_ptr(&spec);
@@ -467,38 +509,11 @@ void crispec_free(struct crispec *spec)
         free(spec->blocks);
         spec->blocks = next;
     }
+    sysfilter_program_fini(&spec->filter);
     free(spec);
 }
 
 const Casemate__Agent__V1__CreateContainerRequest *crispec_request(const struct crispec *spec)
 {
     return &spec->request;
-}
-
-bool crispec_user(const container_config *config, const struct image *image, int64_t *ret_uid,
-                  int64_t *ret_gid)
-{
-    const container_security *security = security_of(config);
-    const char *colon;
-    uint64_t uid, gid;
-    char user[16];
-
-    if (security != NULL && security->run_as_user != NULL && security->run_as_group != NULL) {
-        *ret_uid = security->run_as_user->value;
-        *ret_gid = security->run_as_group->value;
-        return true;
-    }
-    if (security != NULL && (security->run_as_user != NULL || *security->run_as_username != '\0'))
-        return false;
-    colon = strchr(image->user, ':');
-    if (colon == NULL || (size_t)(colon - image->user) >= sizeof(user))
-        return false;
-    memcpy(user, image->user, (size_t)(colon - image->user));
-    user[colon - image->user] = '\0';
-    if (text_parse_u64(user, UINT32_MAX, &uid) != 0 ||
-        text_parse_u64(colon + 1, UINT32_MAX, &gid) != 0)
-        return false;
-    *ret_uid = (int64_t)uid;
-    *ret_gid = (int64_t)gid;
-    return true;
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * From a CRI container configuration and an image to what the agent is asked for, by the OCI rules
- * and with containerd's defaults. Pure: no guest, no disk. The spec borrows from its input, which
- * must outlive it. Thread-safe for different specs.
+ * and with containerd's defaults. No guest is asked; the disk only for a seccomp profile. The spec
+ * borrows from its input, which must outlive it. Thread-safe for different specs.
  */
 #pragma once
 
@@ -27,8 +27,9 @@ struct crispec_input {
     const char *pid_target_id; /* full id for pid mode TARGET; else NULL */
 };
 
-/* Builds the request; INVALID when config and image together name no command. luns may be NULL:
- * then the request has no root filesystem. */
+/* Builds the request; INVALID when config and image together name no command, or for what is wrong
+ * in a seccomp profile, which is read from this host's disk. luns may be NULL: then the request has
+ * no root filesystem. */
 int crispec_new(const struct crispec_input *input, struct crispec **ret_spec, struct err *err);
 void crispec_free(struct crispec *spec);
 DEFINE_CLEANUP(crispec, struct crispec, crispec_free)
@@ -41,8 +42,3 @@ const Casemate__Agent__V1__CreateContainerRequest *crispec_request(const struct 
 unsigned crispec_stop_signal(const Runtime__V1__ContainerConfig *config, const char *image_signal);
 /* The number as CRI's enumeration has it; RUNTIME_DEFAULT for one that it does not know. */
 Runtime__V1__Signal crispec_cri_signal(unsigned signo);
-
-/* The numeric user and group that the container will run as, where no lookup in the image is
- * needed. */
-bool crispec_user(const Runtime__V1__ContainerConfig *config, const struct image *image,
-                  int64_t *ret_uid, int64_t *ret_gid);

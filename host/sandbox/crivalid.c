@@ -11,6 +11,7 @@
 
 #include "common/base/cleanup.h"
 #include "common/base/text.h"
+#include "host/sandbox/criseccomp.h"
 #include "host/sandbox/crivalid.h"
 
 #define MAX_ID ((int64_t)UINT32_MAX - 1)
@@ -32,18 +33,6 @@ static bool userns_asked(const Runtime__V1__NamespaceOption *option)
 {
     return option != NULL && option->userns_options != NULL &&
            option->userns_options->mode != RUNTIME__V1__NAMESPACE_MODE__NODE;
-}
-
-static bool profile_asked(const Runtime__V1__SecurityProfile *profile)
-{
-    return profile != NULL &&
-           profile->profile_type != RUNTIME__V1__SECURITY_PROFILE__PROFILE_TYPE__Unconfined;
-}
-
-/* The forms that fields of CRI had before SecurityProfile. */
-static bool legacy_profile_asked(const char *text)
-{
-    return *text != '\0' && strcmp(text, "unconfined") != 0;
 }
 
 static int check_namespaces(const Runtime__V1__NamespaceOption *option, const char *where,
@@ -195,11 +184,6 @@ static bool has_mounts(const container_config *config)
     return config->n_mounts > 0;
 }
 
-static bool has_devices(const container_config *config)
-{
-    return config->n_devices > 0;
-}
-
 static bool has_cdi(const container_config *config)
 {
     return config->n_cdi_devices > 0;
@@ -231,40 +215,12 @@ static bool has_apparmor(const container_config *config)
     return text_has_prefix(security->apparmor_profile, "localhost/");
 }
 
-static bool has_seccomp(const container_config *config)
-{
-    const container_security *security = security_of(config);
-
-    if (security == NULL || security->privileged)
-        return false;
-    if (security->seccomp != NULL)
-        return profile_asked(security->seccomp);
-    return legacy_profile_asked(security->seccomp_profile_path);
-}
-
-static bool has_strict_groups(const container_config *config)
-{
-    const container_security *security = security_of(config);
-
-    return security != NULL &&
-           security->supplemental_groups_policy ==
-               RUNTIME__V1__SUPPLEMENTAL_GROUPS_POLICY__Strict &&
-           (security->run_as_user == NULL || security->run_as_group == NULL);
-}
-
 static bool has_cpuset(const container_config *config)
 {
     const Runtime__V1__LinuxContainerResources *resources = resources_of(config);
 
     return resources != NULL &&
            (*resources->cpuset_cpus != '\0' || *resources->cpuset_mems != '\0');
-}
-
-static bool has_oom_score(const container_config *config)
-{
-    const Runtime__V1__LinuxContainerResources *resources = resources_of(config);
-
-    return resources != NULL && resources->oom_score_adj != 0;
 }
 
 static bool has_hugepages(const container_config *config)
@@ -284,19 +240,48 @@ static const struct {
     const char *why;
 } container_refusals[] = {
     {"mounts", has_mounts, "volumes are not provided yet"},
-    {"devices", has_devices, "host devices are not provided"},
     {"CDI_devices", has_cdi, "host devices are not provided"},
     {"windows", has_windows, "this is a Linux runtime"},
     {"linux.security_context.selinux_options", has_selinux,
      "SELinux is not available in the guest"},
     {"linux.security_context.apparmor", has_apparmor, "AppArmor is not available in the guest"},
-    {"linux.security_context.seccomp", has_seccomp, "seccomp profiles are not provided yet"},
-    {"linux.security_context.supplemental_groups_policy", has_strict_groups,
-     "Strict needs run_as_user and run_as_group as numbers"},
     {"linux.resources.cpuset_cpus", has_cpuset, "the guest does not have the node's CPU numbers"},
-    {"linux.resources.oom_score_adj", has_oom_score, "not provided yet"},
     {"linux.resources.hugepage_limits", has_hugepages, "the guest has no huge pages"},
 };
+
+/* Devices that are software, the same in every kernel: the guest's own stands for the node's. */
+static bool is_guest_device(const char *path)
+{
+    static const char *const known[] = {"/dev/null",    "/dev/zero", "/dev/full",   "/dev/random",
+                                        "/dev/urandom", "/dev/fuse", "/dev/net/tun"};
+
+    for (size_t i = 0; i < ARRAY_SIZE(known); i++) {
+        if (strcmp(path, known[i]) == 0)
+            return true;
+    }
+    return false;
+}
+
+static int check_devices(const container_config *config, struct err *err)
+{
+    for (size_t i = 0; i < config->n_devices; i++) {
+        const Runtime__V1__Device *device = config->devices[i];
+        const char *path =
+            *device->container_path == '\0' ? device->host_path : device->container_path;
+        if (!is_guest_device(device->host_path))
+            return err_set(err, ERR_UNSUPPORTED,
+                           "devices[%zu].host_path: a pod in a virtual machine cannot have the "
+                           "node's '%s'",
+                           i, device->host_path);
+        if (!text_has_prefix(path, "/dev/") || path[sizeof("/dev/") - 1] == '\0')
+            return err_set(err, ERR_UNSUPPORTED,
+                           "devices[%zu].container_path: '%s' is not below /dev", i, path);
+        if (strspn(device->permissions, "rwm") != strlen(device->permissions))
+            return err_set(err, ERR_INVALID, "devices[%zu].permissions: '%s' is not of \"rwm\"", i,
+                           device->permissions);
+    }
+    return 0;
+}
 
 static int check_user(const container_security *security, struct err *err)
 {
@@ -332,7 +317,12 @@ static int check_security(const container_security *security, const pod_config *
     if (security->privileged && security->no_new_privs)
         return err_set(err, ERR_INVALID,
                        "linux.security_context: privileged and no_new_privs exclude each other");
-    if (check_user(security, err) != 0)
+    if (security->supplemental_groups_policy != RUNTIME__V1__SUPPLEMENTAL_GROUPS_POLICY__Merge &&
+        security->supplemental_groups_policy != RUNTIME__V1__SUPPLEMENTAL_GROUPS_POLICY__Strict)
+        return err_set(err, ERR_INVALID,
+                       "linux.security_context.supplemental_groups_policy: unknown value %d",
+                       (int)security->supplemental_groups_policy);
+    if (check_user(security, err) != 0 || criseccomp_check(security, err) != 0)
         return -1;
     return check_namespaces(security->namespace_options, "linux.security_context.namespace_options",
                             err);
@@ -355,6 +345,8 @@ static int check_resources(const Runtime__V1__LinuxContainerResources *resources
     if (resources->cpu_period < 0 || resources->cpu_shares < 0 ||
         resources->memory_limit_in_bytes < 0)
         return err_set(err, ERR_INVALID, "linux.resources: negative value");
+    if (resources->oom_score_adj < -1000 || resources->oom_score_adj > 1000)
+        return err_set(err, ERR_INVALID, "linux.resources.oom_score_adj: not -1000 to 1000");
     if (resources->memory_swap_limit_in_bytes > 0 && resources->memory_limit_in_bytes > 0 &&
         resources->memory_swap_limit_in_bytes < resources->memory_limit_in_bytes)
         return err_set(err, ERR_INVALID,
@@ -386,7 +378,7 @@ int crivalid_container(const container_config *config, const pod_config *pod, st
             return err_set(err, ERR_UNSUPPORTED, "%s: %s", container_refusals[i].field,
                            container_refusals[i].why);
     }
-    if (check_resources(resources_of(config), err) != 0)
+    if (check_devices(config, err) != 0 || check_resources(resources_of(config), err) != 0)
         return -1;
     return check_security(security_of(config), pod, err);
 }

@@ -25,7 +25,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         group = text + size;
     if (passwd > text + size)
         passwd = text + size;
-    if (userdb_resolve(spec, passwd, group, &user, &err) == 0) {
+    if (userdb_resolve(spec, passwd, group, size % 2 == 0, &user, &err) == 0) {
         if (user.uid == (uid_t)-1 || user.gid == (gid_t)-1 || user.n_groups > USERDB_MAX_GROUPS ||
             (user.home[0] != '\0' && user.home[0] != '/') ||
             memchr(user.home, 0, sizeof(user.home)) == NULL)

@@ -31,7 +31,7 @@ static struct user resolve(const char *spec)
 {
     struct user u;
     struct err err;
-    if (userdb_resolve(spec, passwd, group, &u, &err) < 0)
+    if (userdb_resolve(spec, passwd, group, true, &u, &err) < 0)
         fail_msg("%s: %s", spec, err.msg);
     return u;
 }
@@ -43,18 +43,20 @@ static void test_resolve(void **state)
     assert_int_equal(u.uid, 1000);
     assert_int_equal(u.gid, 100);
     assert_string_equal(u.home, "/home/alice");
-    assert_int_equal(u.n_groups, 3);
-    assert_int_equal(u.groups[0], 10);
-    assert_int_equal(u.groups[1], 12);
-    assert_int_equal(u.groups[2], 9);
+    assert_int_equal(u.n_groups, 4);
+    assert_int_equal(u.groups[0], 100); /* its own first */
+    assert_int_equal(u.groups[1], 10);
+    assert_int_equal(u.groups[2], 12);
+    assert_int_equal(u.groups[3], 9);
 
     u = resolve("1000");
     assert_int_equal(u.gid, 100);
-    assert_int_equal(u.n_groups, 3);
+    assert_int_equal(u.n_groups, 4);
 
+    /* CRI's policy Merge: with a group of its own as well. */
     u = resolve("alice:wheel");
     assert_int_equal(u.gid, 10);
-    assert_int_equal(u.n_groups, 0);
+    assert_int_equal(u.n_groups, 3);
 
     u = resolve("4321:8765");
     assert_int_equal(u.uid, 4321);
@@ -76,6 +78,19 @@ static void test_resolve(void **state)
     assert_int_equal(u.gid, 10);
 }
 
+static void test_strict(void **state)
+{
+    struct user u;
+    struct err err;
+
+    (void)state;
+    assert_int_equal(userdb_resolve("alice", passwd, group, false, &u, &err), 0);
+    assert_int_equal(u.uid, 1000);
+    assert_int_equal(u.gid, 100);
+    assert_int_equal(u.n_groups, 1);
+    assert_int_equal(u.groups[0], 100);
+}
+
 static void test_refused(void **state)
 {
     static const char *const specs[] = {"nobody",       "huge", "bad",           "4294967295",
@@ -85,14 +100,14 @@ static void test_refused(void **state)
     for (size_t i = 0; i < sizeof(specs) / sizeof(specs[0]); i++) {
         struct user u = {.uid = 42};
         struct err err;
-        assert_int_equal(userdb_resolve(specs[i], passwd, group, &u, &err), -1);
+        assert_int_equal(userdb_resolve(specs[i], passwd, group, true, &u, &err), -1);
         assert_int_equal(err.code, ERR_NOT_FOUND);
         assert_int_equal(u.uid, 42);
     }
     struct user u;
     struct err err;
-    assert_int_equal(userdb_resolve("alice", NULL, NULL, &u, &err), -1);
-    assert_int_equal(userdb_resolve("5", NULL, NULL, &u, &err), 0);
+    assert_int_equal(userdb_resolve("alice", NULL, NULL, true, &u, &err), -1);
+    assert_int_equal(userdb_resolve("5", NULL, NULL, true, &u, &err), 0);
     assert_int_equal(u.uid, 5);
 }
 
@@ -105,7 +120,7 @@ static void test_many_groups(void **state)
     size_t len = 0;
     for (unsigned i = 0; i < USERDB_MAX_GROUPS + 1; i++)
         len += (size_t)snprintf(text + len, 100000 - len, "g%u:x:%u:alice\n", i, i + 5);
-    assert_int_equal(userdb_resolve("alice", passwd, text, &u, &err), -1);
+    assert_int_equal(userdb_resolve("alice", passwd, text, true, &u, &err), -1);
     assert_int_equal(err.code, ERR_EXHAUSTED);
     free(text);
 }
@@ -208,6 +223,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_resolve),
+        cmocka_unit_test(test_strict),
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_many_groups),
         cmocka_unit_test(test_home),

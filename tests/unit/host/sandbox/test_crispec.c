@@ -243,23 +243,22 @@ static void users(void **state)
         int64_t uid, gid; /* -1: not given */
         const char *username;
         const char *expected;
-        bool known;
     } rows[] = {
-        {"", -1, -1, "", "0", false},
-        {"www:adm", -1, -1, "", "www:adm", false},
-        {"5:6", -1, -1, "", "5:6", true},
-        {"5", -1, -1, "", "5", false},
-        {"www", 1000, -1, "", "1000", false},
-        {"www", 1000, 2000, "", "1000:2000", true},
-        {"5:6", -1, -1, "nobody", "nobody", false},
-        {"5:6", -1, 7, "nobody", "nobody:7", false},
-        {"5:6", 0, 0, "", "0:0", true},
+        {"", -1, -1, "", "0"},
+        {"www:adm", -1, -1, "", "www:adm"},
+        {"5:6", -1, -1, "", "5:6"},
+        {"5", -1, -1, "", "5"},
+        {"www", 1000, -1, "", "1000"},
+        {"www", 1000, 2000, "", "1000:2000"},
+        {"5:6", -1, -1, "nobody", "nobody"},
+        {"5:6", -1, 7, "nobody", "nobody:7"},
+        {"5:6", 0, 0, "", "0:0"},
     };
 
     (void)state;
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         Runtime__V1__Int64Value uid = RUNTIME__V1__INT64_VALUE__INIT, gid = uid;
-        int64_t groups[] = {10, 20}, got_uid = -1, got_gid = -1;
+        int64_t groups[] = {10, 20};
         const Casemate__Agent__V1__User *user;
         struct crispec *spec;
         struct words cmd;
@@ -283,13 +282,64 @@ static void users(void **state)
         assert_string_equal(user->name, rows[i].expected);
         assert_int_equal(user->n_additional_gids, 2);
         assert_int_equal(user->additional_gids[1], 20);
-        assert_int_equal(crispec_user(&s.config, &s.image, &got_uid, &got_gid), rows[i].known);
-        if (rows[i].known) {
-            assert_int_equal(got_uid, rows[i].uid < 0 ? 5 : rows[i].uid);
-            assert_int_equal(got_gid, rows[i].gid < 0 ? 6 : rows[i].gid);
-        }
+        assert_false(user->strict_groups);
+        crispec_free(spec);
+        s.security.supplemental_groups_policy = RUNTIME__V1__SUPPLEMENTAL_GROUPS_POLICY__Strict;
+        spec = build(&s);
+        assert_true(crispec_request(spec)->process->user->strict_groups);
+        assert_string_equal(crispec_request(spec)->process->user->name, rows[i].expected);
         crispec_free(spec);
     }
+}
+
+static void restrictions(void **state)
+{
+    Runtime__V1__SecurityProfile profile = RUNTIME__V1__SECURITY_PROFILE__INIT;
+    char null_path[] = "/dev/null", other_path[] = "/dev/other", permissions[] = "r";
+    Runtime__V1__Device devices[2] = {RUNTIME__V1__DEVICE__INIT, RUNTIME__V1__DEVICE__INIT};
+    Runtime__V1__Device *list[] = {&devices[0], &devices[1]};
+    const Casemate__Agent__V1__CreateContainerRequest *request;
+    struct crispec *spec;
+    struct words cmd;
+    struct setup s;
+
+    (void)state;
+    set_up(&s);
+    split(&cmd, "sh");
+    s.image.cmd = strings_of(&cmd);
+    spec = build(&s);
+    assert_null(crispec_request(spec)->process->seccomp);
+    assert_int_equal(crispec_request(spec)->process->oom_score_adj, 0);
+    assert_int_equal(crispec_request(spec)->n_devices, 0);
+    crispec_free(spec);
+
+    s.security.seccomp = &profile; /* RuntimeDefault */
+    s.security.no_new_privs = true;
+    s.resources.oom_score_adj = -998;
+    devices[0].host_path = devices[0].container_path = null_path;
+    devices[0].permissions = permissions;
+    devices[1].host_path = null_path;
+    devices[1].container_path = other_path;
+    s.config.devices = list;
+    s.config.n_devices = 2;
+    spec = build(&s);
+    request = crispec_request(spec);
+    assert_non_null(request->process->seccomp);
+    assert_true(request->process->seccomp->filter.len > 8);
+    assert_int_equal(request->process->oom_score_adj, -998);
+    assert_true(request->process->no_new_privs);
+    assert_int_equal(request->n_devices, 2);
+    assert_string_equal(request->devices[0]->path, "/dev/null");
+    assert_string_equal(request->devices[0]->permissions, "r");
+    assert_string_equal(request->devices[1]->path, "/dev/other");
+    assert_string_equal(request->devices[1]->guest_path, "/dev/null");
+    assert_string_equal(request->devices[1]->permissions, "rwm");
+    crispec_free(spec);
+
+    s.security.privileged = true;
+    spec = build(&s);
+    assert_null(crispec_request(spec)->process->seccomp);
+    crispec_free(spec);
 }
 
 static void capabilities(void **state)
@@ -521,17 +571,12 @@ static void stop_signals(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(commands),
-        cmocka_unit_test(no_command),
-        cmocka_unit_test(environment),
-        cmocka_unit_test(working_directory),
-        cmocka_unit_test(users),
-        cmocka_unit_test(capabilities),
-        cmocka_unit_test(unknown_capability),
-        cmocka_unit_test(resources),
-        cmocka_unit_test(layers),
-        cmocka_unit_test(isolation),
-        cmocka_unit_test(stop_signals),
+        cmocka_unit_test(commands),     cmocka_unit_test(no_command),
+        cmocka_unit_test(environment),  cmocka_unit_test(working_directory),
+        cmocka_unit_test(users),        cmocka_unit_test(restrictions),
+        cmocka_unit_test(capabilities), cmocka_unit_test(unknown_capability),
+        cmocka_unit_test(resources),    cmocka_unit_test(layers),
+        cmocka_unit_test(isolation),    cmocka_unit_test(stop_signals),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

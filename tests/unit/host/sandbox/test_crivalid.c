@@ -272,6 +272,62 @@ ASK(devices)
     s->config.devices = s->devices;
     s->config.n_devices = 1;
 }
+ASK(guest_device)
+{
+    devices(s);
+    (void)snprintf(s->text, sizeof(s->text), "/dev/net/tun");
+    s->device.host_path = s->device.container_path = s->text;
+}
+ASK(device_elsewhere)
+{
+    guest_device(s);
+    s->device.container_path = s->list[0] + 4; /* "/net/tun" */
+}
+ASK(device_permissions)
+{
+    guest_device(s);
+    s->device.permissions = s->text;
+}
+ASK(seccomp_default)
+{
+    s->security.seccomp = &s->profile;
+}
+ASK(seccomp_relative)
+{
+    s->profile.profile_type = RUNTIME__V1__SECURITY_PROFILE__PROFILE_TYPE__Localhost;
+    s->profile.localhost_ref = s->text;
+    s->security.seccomp = &s->profile;
+}
+ASK(seccomp_unknown)
+{
+    s->profile.profile_type = (Runtime__V1__SecurityProfile__ProfileType)9;
+    s->security.seccomp = &s->profile;
+}
+ASK(seccomp_legacy)
+{
+    (void)snprintf(s->text, sizeof(s->text), "runtime/default");
+    s->security.seccomp_profile_path = s->text;
+}
+ASK(seccomp_legacy_bad)
+{
+    s->security.seccomp_profile_path = s->text;
+}
+ASK(strict_groups)
+{
+    s->security.supplemental_groups_policy = RUNTIME__V1__SUPPLEMENTAL_GROUPS_POLICY__Strict;
+}
+ASK(unknown_policy)
+{
+    s->security.supplemental_groups_policy = (Runtime__V1__SupplementalGroupsPolicy)2;
+}
+ASK(oom_score)
+{
+    s->resources.oom_score_adj = 1000;
+}
+ASK(oom_score_large)
+{
+    s->resources.oom_score_adj = 1001;
+}
 ASK(cdi_devices)
 {
     s->config.cdi_devices = s->cdis;
@@ -374,6 +430,11 @@ static const struct row container_rows[] = {
     {NULL, ERR_NONE, apparmor_default},
     {NULL, ERR_NONE, privileged},
     {NULL, ERR_NONE, no_hugepages},
+    {NULL, ERR_NONE, guest_device},
+    {NULL, ERR_NONE, seccomp_default},
+    {NULL, ERR_NONE, seccomp_legacy},
+    {NULL, ERR_NONE, strict_groups},
+    {NULL, ERR_NONE, oom_score},
     {"metadata", ERR_INVALID, no_metadata},
     {"image", ERR_INVALID, no_image},
     {"log_path", ERR_INVALID, climbing_log},
@@ -390,7 +451,14 @@ static const struct row container_rows[] = {
     {"linux.resources", ERR_INVALID, negative_memory},
     {"memory_swap_limit_in_bytes", ERR_INVALID, little_swap},
     {"mounts", ERR_UNSUPPORTED, mounts},
-    {"devices", ERR_UNSUPPORTED, devices},
+    {"devices[0].host_path", ERR_UNSUPPORTED, devices},
+    {"devices[0].container_path", ERR_UNSUPPORTED, device_elsewhere},
+    {"devices[0].permissions", ERR_INVALID, device_permissions},
+    {"seccomp.localhost_ref", ERR_INVALID, seccomp_relative},
+    {"seccomp.profile_type", ERR_INVALID, seccomp_unknown},
+    {"seccomp_profile_path", ERR_INVALID, seccomp_legacy_bad},
+    {"supplemental_groups_policy", ERR_INVALID, unknown_policy},
+    {"oom_score_adj", ERR_INVALID, oom_score_large},
     {"CDI_devices", ERR_UNSUPPORTED, cdi_devices},
     {"windows", ERR_UNSUPPORTED, windows},
     {"selinux_options", ERR_UNSUPPORTED, selinux},
