@@ -20,6 +20,7 @@
 #define ACK_BYTES     (64u << 10)
 #define LAST_BYTES_MS 5000 /* after the end of the process, for output that is on its way */
 #define KILL_MS       5000
+#define START_MS      5000 /* beyond the command's own limit, for the agent to start it */
 
 struct exec_stream {
     struct exec *exec;
@@ -154,7 +155,7 @@ static void exec_fini(struct exec *exec)
 
 /* The container's identity and environment with another command. */
 static int start_process(struct exec *exec, const struct container *c,
-                         const struct sandbox_exec *spec, struct err *err)
+                         const struct sandbox_exec *spec, int64_t deadline_ms, struct err *err)
 {
     Casemate__Agent__V1__ExecRequest request;
     Casemate__Agent__V1__Process process;
@@ -172,8 +173,7 @@ static int start_process(struct exec *exec, const struct container *c,
     request.container_id = (char *)(uintptr_t)c->facts->id;
     request.exec_id = exec->exec_id;
     request.process = &process;
-    return guest_exec(exec->guest, &request, manager_call_deadline(exec->mgr, spec->deadline_ms),
-                      err);
+    return guest_exec(exec->guest, &request, manager_call_deadline(exec->mgr, deadline_ms), err);
 }
 
 /* Out of time: kills it and makes sure that it is gone. */
@@ -236,14 +236,20 @@ static int take_output(struct exec *exec, const struct guest_exit *exit,
 static int run(struct exec *exec, const struct container *c, const struct sandbox_exec *spec,
                struct sandbox_exec_output *ret_output, struct err *err)
 {
+    bool limited = spec->timeout_s > 0 && spec->timeout_s < INT64_MAX / 2000;
+    int64_t limit_ms = limited ? spec->timeout_s * 1000 : 0;
     int64_t deadline_ms = spec->deadline_ms;
     struct guest_exit exit;
     int result;
 
-    if (start_process(exec, c, spec, err) != 0)
+    /* The command's time counts from its start, for which a machine that stands still gets no more
+     * than a little. */
+    if (limited)
+        deadline_ms = clock_earlier(deadline_ms, clock_deadline(limit_ms + START_MS));
+    if (start_process(exec, c, spec, deadline_ms, err) != 0)
         return -1;
-    if (spec->timeout_s > 0 && spec->timeout_s < INT64_MAX / 2000)
-        deadline_ms = clock_earlier(deadline_ms, clock_deadline(spec->timeout_s * 1000));
+    if (limited)
+        deadline_ms = clock_earlier(spec->deadline_ms, clock_deadline(limit_ms));
     manager_on_loop(exec->mgr, begin_on_loop, exec);
     result = exec->result;
     if (result != 0)

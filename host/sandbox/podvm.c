@@ -252,7 +252,7 @@ static int explain(struct pod *pod, struct err *err)
 {
     struct vm_exit how;
 
-    if (pod->vm != NULL && vm_has_exited(pod->vm, &how))
+    if (pod->vm != NULL && vm_has_exited(pod->vm, &how) && strstr(err->msg, how.reason) == NULL)
         err_prefix(err, "the virtual machine has ended: %s", how.reason);
     return -1;
 }

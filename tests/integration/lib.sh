@@ -86,6 +86,7 @@ wait_for() {
 
 write_config() {
     socket=$work/casemate.sock state=$work/state run=$work/run
+    export CASEMATE_SOCKET=$socket
     {
         printf '[casemated]\nsocket = %s\nstate_dir = %s\nrun_dir = %s\nlog_level = %s\n' "$socket" "$state" "$run" \
             "${DAEMON_LOG_LEVEL:-info}"
@@ -102,7 +103,7 @@ launch_daemon() {
 
 daemon_is_ready() {
     kill -0 "$daemon_pid" || fail "casemated has ended"
-    CASEMATE_SOCKET=$socket "$bin/casemate" version --json | jq -e '.daemon.problem == ""'
+    "$bin/casemate" version --json | jq -e '.daemon.problem == ""'
 }
 
 start_daemon() {
@@ -111,7 +112,6 @@ start_daemon() {
     need qemu-system-x86_64 jq
     write_config "$@"
     launch_daemon
-    export CASEMATE_SOCKET=$socket
 }
 
 kill_daemon() {
@@ -170,7 +170,7 @@ container_json() {
 }
 
 # What a daemon must not leave behind, as one sorted text: processes, namespaces by name, links, mounts, loop devices,
-# cgroups of ours, and the daemon's open files.
+# cgroups of ours, files (but for what is kept on purpose), and the daemon's open files.
 footprint() {
     {
         pgrep -a qemu-system || true
@@ -179,7 +179,7 @@ footprint() {
         grep -c . /proc/self/mounts | sed 's/^/mounts /'
         losetup -a | sed 's/^/loop /'
         find /sys/fs/cgroup -name '*casemate*' -type d 2>/dev/null | sed 's/^/cgroup /'
-        find "$run" "$state/pods" -mindepth 1 2>/dev/null | grep -v accel.json | sed 's/^/file /'
+        find "$run" "$state/pods" -mindepth 1 2>/dev/null | grep -v -e accel.json -e '/pods/scratch-[0-9]*\.ext4$' | sed 's/^/file /'
         [ -z "$daemon_pid" ] || find "/proc/$daemon_pid/fd" -mindepth 1 -printf 'fd %l\n' | sed 's/\[[0-9]*\]//'
     } | sort
 }
