@@ -70,6 +70,7 @@ finish() {
     # Everything else in this PID namespace: machines of the daemon under test.
     kill -9 -1 2>/dev/null
     wait 2>/dev/null
+    awk -v below="$work/" 'index($2, below) == 1 {print $2}' /proc/self/mounts | sort -r | xargs -r umount -l
     rm -rf "$work"
     exit "$status"
 }
