@@ -692,8 +692,7 @@ static int remove_exec(struct container *c, const char *exec_id, void (*done)(vo
         return -1;
     e->removing = true;
     if (is_alive(e->process)) {
-        struct err ignored;
-        (void)process_signal(e->process, SIGKILL, &ignored);
+        process_kill(e->process);
     } else {
         loop_arm(c->timer, 0);
     }

@@ -491,6 +491,15 @@ int process_signal(struct process *p, int signo, struct err *err)
     return 0;
 }
 
+void process_kill(struct process *p)
+{
+    if (p->state == PROCESS_ENDED)
+        return;
+    /* It leads a group of its own, unless it has not come that far. */
+    if (kill(-p->pid, SIGKILL) < 0)
+        (void)kill(p->pid, SIGKILL);
+}
+
 int process_resize(struct process *p, uint16_t width, uint16_t height, struct err *err)
 {
     if (p->master_fd < 0)

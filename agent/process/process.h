@@ -127,6 +127,9 @@ int process_start(struct process *p, struct err *err);
 /* Sends a signal. NOT_FOUND when it has ended. */
 int process_signal(struct process *p, int signo, struct err *err);
 
+/* SIGKILL for the process and what is left of its group. Nothing happens when it has ended. */
+void process_kill(struct process *p);
+
 /* Forgets output before the offset; the process may go on writing. stream: 0 stdout, 1 stderr. */
 void process_ack(struct process *p, unsigned stream, uint64_t offset);
 

@@ -22,6 +22,7 @@
 #include "agent/container/podenv.h"
 #include "agent/container/validate.h"
 #include "agent/process/process.h"
+#include "agent/rpc/run_call.h"
 #include "agent/rpc/stats_call.h"
 #include "proto/agent/agent.pb-c.h"
 
@@ -113,9 +114,9 @@ static bool fail_with(struct pending *p, const struct err *failure)
 
 static void handle_hello(struct rpc_call *call, void *arg)
 {
-    static char features[][20] = {"devices",          "oom-score", "pid-pod", "pid-target",
-                                  "resize-tty",       "seccomp",   "stats",   "strict-groups",
-                                  "update-resources", "user"};
+    static char features[][20] = {
+        "devices", "oom-score", "pid-pod",       "pid-target",       "resize-tty", "run",
+        "seccomp", "stats",     "strict-groups", "update-resources", "user"};
     struct service *s = arg;
     const Casemate__Agent__V1__HelloRequest *r = (const void *)rpc_call_request(call);
     if (r->version_min > PROTOCOL_VERSION || r->version_max < PROTOCOL_VERSION) {
@@ -337,6 +338,12 @@ static void handle_exec(struct rpc_call *call, void *arg)
         return;
     }
     pend(s, call, process, step_exec, false);
+}
+
+static void handle_run(struct rpc_call *call, void *arg)
+{
+    struct service *s = arg;
+    run_call_begin(call, s->config.containers);
 }
 
 static void handle_signal(struct rpc_call *call, void *arg)
@@ -682,6 +689,7 @@ static const struct rpc_method methods[] = {
     {.name = "CreateContainer", .handler = handle_create_container},
     {.name = "StartContainer", .handler = handle_start_container},
     {.name = "Exec", .handler = handle_exec},
+    {.name = "Run", .handler = handle_run},
     {.name = "Signal", .handler = handle_signal},
     {.name = "Wait", .handler = handle_wait},
     {.name = "Remove", .handler = handle_remove},

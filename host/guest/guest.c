@@ -18,9 +18,8 @@
 #include "common/loop/loop.h"
 #include "common/rpc/client.h"
 #include "host/guest/guest.h"
+#include "host/guest/internal.h"
 
-/* Largest piece of output that an agent may put into one message. */
-#define MAX_CHUNK  (4u << 20)
 #define MAX_SIGNAL 64
 
 struct guest {
@@ -29,7 +28,7 @@ struct guest {
     struct guest_config config;
     struct rpc_client *client;
     struct guest_info info;
-    unsigned features; /* bit n: enum feature n */
+    unsigned features; /* bit n: enum guest_feature n */
 };
 
 enum call_kind { CALL_WAIT, CALL_OUTPUT, CALL_ACK };
@@ -48,7 +47,7 @@ struct guest_call {
     bool saw_eof;
 };
 
-static struct rpc_target target_of(const char *method)
+struct rpc_target guest_target(const char *method)
 {
     return (struct rpc_target){
         .descriptor = &casemate__agent__v1__agent__descriptor,
@@ -60,7 +59,7 @@ static struct rpc_target target_of(const char *method)
 static int call(struct guest *guest, const char *method, const void *request, int64_t deadline_ms,
                 struct rpc_reply *ret_reply, struct err *err)
 {
-    struct rpc_target target = target_of(method);
+    struct rpc_target target = guest_target(method);
 
     if (rpc_client_call(guest->client, &target, request, deadline_ms, ret_reply, err) != 0)
         return err_prefix(err, "agent %s", method);
@@ -103,13 +102,12 @@ static int take_text(char *ret_text, size_t size, const char *text, const char *
 
 /* ---- optional parts of the protocol ---- */
 
-enum feature { FEATURE_DEVICES, FEATURE_SECCOMP, FEATURE_OOM_SCORE, FEATURE_STRICT_GROUPS };
-
 static const char *const feature_names[] = {
-    [FEATURE_DEVICES] = "devices",
-    [FEATURE_SECCOMP] = "seccomp",
-    [FEATURE_OOM_SCORE] = "oom-score",
-    [FEATURE_STRICT_GROUPS] = "strict-groups",
+    [GUEST_DEVICES] = "devices",
+    [GUEST_SECCOMP] = "seccomp",
+    [GUEST_OOM_SCORE] = "oom-score",
+    [GUEST_STRICT_GROUPS] = "strict-groups",
+    [GUEST_RUN] = "run",
 };
 
 static unsigned take_features(const Casemate__Agent__V1__HelloReply *reply)
@@ -226,6 +224,11 @@ const struct guest_info *guest_get_info(const struct guest *guest)
     return &guest->info;
 }
 
+struct rpc_client *guest_client(const struct guest *guest)
+{
+    return guest->client;
+}
+
 int guest_configure_pod(struct guest *guest,
                         const Casemate__Agent__V1__ConfigurePodRequest *request,
                         int64_t deadline_ms, char ret_boot_id[GUEST_TEXT_SIZE], struct err *err)
@@ -243,7 +246,7 @@ int guest_configure_pod(struct guest *guest,
 }
 
 /* An agent skips a field that it does not know: what it would not do must not be asked of it. */
-static int need_feature(const struct guest *guest, enum feature feature, struct err *err)
+int guest_need_feature(const struct guest *guest, enum guest_feature feature, struct err *err)
 {
     if ((guest->features >> feature & 1) != 0)
         return 0;
@@ -252,15 +255,15 @@ static int need_feature(const struct guest *guest, enum feature feature, struct 
                    guest->info.agent_version, feature_names[feature]);
 }
 
-static int check_process(const struct guest *guest, const Casemate__Agent__V1__Process *process,
-                         struct err *err)
+int guest_check_process(const struct guest *guest, const Casemate__Agent__V1__Process *process,
+                        struct err *err)
 {
-    if (process->seccomp != NULL && need_feature(guest, FEATURE_SECCOMP, err) != 0)
+    if (process->seccomp != NULL && guest_need_feature(guest, GUEST_SECCOMP, err) != 0)
         return -1;
-    if (process->oom_score_adj != 0 && need_feature(guest, FEATURE_OOM_SCORE, err) != 0)
+    if (process->oom_score_adj != 0 && guest_need_feature(guest, GUEST_OOM_SCORE, err) != 0)
         return -1;
     if (process->user != NULL && process->user->strict_groups &&
-        need_feature(guest, FEATURE_STRICT_GROUPS, err) != 0)
+        guest_need_feature(guest, GUEST_STRICT_GROUPS, err) != 0)
         return -1;
     return 0;
 }
@@ -291,9 +294,9 @@ int guest_create_container(struct guest *guest,
     struct rpc_reply raw = {0};
     int result;
 
-    if (check_process(guest, request->process, err) != 0)
+    if (guest_check_process(guest, request->process, err) != 0)
         return -1;
-    if (request->n_devices > 0 && need_feature(guest, FEATURE_DEVICES, err) != 0)
+    if (request->n_devices > 0 && guest_need_feature(guest, GUEST_DEVICES, err) != 0)
         return -1;
     if (call(guest, "CreateContainer", request, deadline_ms, &raw, err) != 0)
         return -1;
@@ -321,7 +324,7 @@ int guest_start(struct guest *guest, const char *container_id, int64_t deadline_
 int guest_exec(struct guest *guest, const Casemate__Agent__V1__ExecRequest *request,
                int64_t deadline_ms, struct err *err)
 {
-    if (check_process(guest, request->process, err) != 0)
+    if (guest_check_process(guest, request->process, err) != 0)
         return -1;
     return call_plain(guest, "Exec", request, deadline_ms, err);
 }
@@ -350,8 +353,8 @@ int guest_remove(struct guest *guest, const struct guest_process *process, int64
     return call_plain(guest, "Remove", &request, deadline_ms, err);
 }
 
-static int take_exit(const Casemate__Agent__V1__ExitStatus *status, struct guest_exit *ret_exit,
-                     struct err *err)
+int guest_take_exit(const Casemate__Agent__V1__ExitStatus *status, struct guest_exit *ret_exit,
+                    struct err *err)
 {
     if (status == NULL)
         return err_set(err, ERR_PROTOCOL, "agent: exit without a status");
@@ -382,8 +385,8 @@ int guest_wait(struct guest *guest, const struct guest_process *process, int64_t
     request.exec_id = unconst(process->exec_id);
     if (call(guest, "Wait", &request, deadline_ms, &raw, err) != 0)
         return -1;
-    result =
-        take_exit(((const Casemate__Agent__V1__WaitReply *)raw.message)->status, ret_exit, err);
+    result = guest_take_exit(((const Casemate__Agent__V1__WaitReply *)raw.message)->status,
+                             ret_exit, err);
     rpc_reply_fini(&raw);
     return result;
 }
@@ -408,7 +411,7 @@ static int take_process(const Casemate__Agent__V1__ProcessInfo *from, struct gue
         return 0;
     case CASEMATE__AGENT__V1__PROCESS_STATE__PROCESS_EXITED:
         to->state = GUEST_EXITED;
-        return take_exit(from->status, &to->exit, err);
+        return guest_take_exit(from->status, &to->exit, err);
     default:
         return err_set(err, ERR_PROTOCOL, "agent: process state %d", (int)from->state);
     }
@@ -509,7 +512,7 @@ static int check_chunk(const struct guest_call *c, const Casemate__Agent__V1__Ou
 {
     if (c->saw_eof)
         return err_set(err, ERR_PROTOCOL, "agent: output after its end");
-    if (chunk->data.len > MAX_CHUNK)
+    if (chunk->data.len > GUEST_MAX_CHUNK)
         return err_set(err, ERR_PROTOCOL, "agent: %zu bytes of output at once", chunk->data.len);
     if (chunk->offset != c->next_offset)
         return err_set(err, ERR_PROTOCOL, "agent: output at %llu, expected %llu",
@@ -551,7 +554,7 @@ static void on_wait_reply(struct guest_call *c, const Casemate__Agent__V1__WaitR
     if (c->answered)
         return;
     c->answered = true;
-    if (take_exit(reply->status, &exit, &err) != 0)
+    if (guest_take_exit(reply->status, &exit, &err) != 0)
         c->on_exit(c->arg, NULL, &err);
     else
         c->on_exit(c->arg, &exit, NULL);
@@ -620,7 +623,7 @@ static int start_call(struct guest *guest, const char *method, const void *reque
                       int64_t deadline_ms, struct guest_call *c, struct guest_call **ret_call,
                       struct err *err)
 {
-    struct rpc_target target = target_of(method);
+    struct rpc_target target = guest_target(method);
     struct rpc_call_handlers handlers = {
         .on_message = on_message,
         .on_end = on_end,

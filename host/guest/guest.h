@@ -125,6 +125,20 @@ struct guest_exit {
     uint64_t stderr_end;
 };
 
+/*
+ * Runs one more process in a container to its end. on_output is called on the loop, for bytes in
+ * their order, and not any more once this has returned. A failure after the start (DEADLINE, a lost
+ * connection) makes the agent kill the process, which guest_remove waits for. UNSUPPORTED with an
+ * agent of an older release.
+ */
+struct guest_run {
+    const Casemate__Agent__V1__ExecRequest *request;
+    void (*on_output)(void *arg, bool is_stderr, const uint8_t *bytes, size_t n);
+    void *arg;
+};
+int guest_run(struct guest *guest, const struct guest_run *run, int64_t deadline_ms,
+              struct guest_exit *ret_exit, struct err *err);
+
 /* Waits for the end of a process. DEADLINE leaves it running. */
 int guest_wait(struct guest *guest, const struct guest_process *process, int64_t deadline_ms,
                struct guest_exit *ret_exit, struct err *err);
