@@ -135,6 +135,7 @@ static const struct key keys[] = {
     KEY("guest", vcpus, read_unsigned),
     KEY("vmm", qemu, read_path),
     KEY("vmm", accel, read_accel),
+    KEY("vmm", tcg_hardening, read_bool),
     KEY("vmm", transport, read_transport),
     KEY("vmm", uid_base, read_unsigned),
     KEY("vmm", uid_count, read_unsigned),

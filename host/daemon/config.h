@@ -48,6 +48,7 @@ struct config {
     /* [vmm] */
     char *qemu; /* NULL: found */
     enum vmm_accel accel;
+    bool tcg_hardening;
     enum vmm_transport transport;
     unsigned uid_base; /* each QEMU runs under a uid of its own out of [uid_base, uid_base +
                           uid_count) */

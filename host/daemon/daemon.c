@@ -206,6 +206,7 @@ static int make_vmm(struct daemon *d, struct err *err)
         return err_no_memory(err);
     struct vmm_config v = {.qemu = c->qemu,
                            .accel = c->accel,
+                           .tcg_hardening = c->tcg_hardening,
                            .transport = c->transport,
                            .run_dir = c->run_dir,
                            .accel_cache = cache,

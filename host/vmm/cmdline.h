@@ -32,6 +32,7 @@ struct cmdline_spec {
     const char *name;    /* shown by ps and found again by vmm_kill_stray */
     const char *machine; /* "q35" */
     enum vmm_accel accel;
+    bool tcg_hardening; /* as in struct vmm_config */
     enum vmm_transport transport;
     uint32_t cid;
     uint32_t memory_mib;

@@ -60,6 +60,7 @@ struct vmm_choice {
     int major, minor;
     char version[64];
     enum vmm_accel accel;
+    bool tcg_hardening;
     enum vmm_transport transport;
 };
 void vmm_get_choice(struct vmm *vmm, struct vmm_choice *ret_choice);

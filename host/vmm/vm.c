@@ -256,6 +256,7 @@ static int attempt_cmdline(struct attempt *a, struct err *err)
         .name = spec->id,
         .machine = spec->machine != NULL ? spec->machine : "q35",
         .accel = a->choice->accel,
+        .tcg_hardening = a->choice->tcg_hardening,
         .transport = a->choice->transport,
         .cid = a->cid,
         .memory_mib = spec->memory_mib,

@@ -282,6 +282,7 @@ void vmm_get_choice(struct vmm *vmm, struct vmm_choice *ret_choice)
     ret_choice->minor = vmm->qemu_minor;
     memcpy(ret_choice->version, vmm->status.qemu_version, sizeof(ret_choice->version));
     ret_choice->accel = vmm->status.accel;
+    ret_choice->tcg_hardening = vmm->config.tcg_hardening;
     ret_choice->transport = vmm->status.transport;
     pthread_mutex_unlock(&vmm->lock);
 }

@@ -25,6 +25,8 @@ struct vmm_config {
     const char *qemu;
     /* AUTO decides by running a guest. */
     enum vmm_accel accel;
+    /* Under TCG too, guests keep mitigations of processor bugs and address space randomisation. */
+    bool tcg_hardening;
     /* AUTO: vsock where /dev/vhost-vsock can be opened, else virtio-serial. */
     enum vmm_transport transport;
     /* Existing, root-only folder for the room's own files. */

@@ -180,6 +180,65 @@ char *driver_read_some(const char *container, const char *exec, unsigned stream,
     return read_until(container, exec, stream, offset, want, false, ret_len);
 }
 
+struct command {
+    struct reading reading;
+    Casemate__Agent__V1__ExitStatus status;
+    uint64_t stderr_bytes;
+};
+
+static void on_event(void *arg, const ProtobufCMessage *message)
+{
+    struct command *c = arg;
+    const Casemate__Agent__V1__RunEvent *event = (const void *)message;
+    struct err err;
+    EXPECT(!c->reading.eof, "an event after the exit");
+    if (event->exit != NULL) {
+        c->status = *event->exit;
+        c->reading.eof = true;
+    } else if (event->stream == CASEMATE__AGENT__V1__OUTPUT_STREAM__OUTPUT_STDERR) {
+        c->stderr_bytes += event->data.len;
+    } else {
+        EXPECT(buf_append(&c->reading.bytes, event->data.data, event->data.len, &err) == 0, "%s",
+               err.msg);
+    }
+}
+
+static void on_command_end(void *arg, const struct err *err)
+{
+    struct command *c = arg;
+    on_end(&c->reading, err);
+}
+
+int driver_command(const char *id, const char *exec, struct driver_process *p, int64_t deadline_ms,
+                   char **ret_out, Casemate__Agent__V1__ExitStatus *ret_status, struct err *err)
+{
+    struct command c = {.reading = {.bytes = BUF_INIT(64u << 20)}};
+    Casemate__Agent__V1__ExecRequest request = CASEMATE__AGENT__V1__EXEC_REQUEST__INIT;
+    struct rpc_call_handlers handlers = {
+        .on_message = on_event, .on_end = on_command_end, .arg = &c};
+    struct rpc_client_call *call;
+    struct rpc_target t = target("Run");
+    struct err local;
+    request.container_id = (char *)(uintptr_t)id;
+    request.exec_id = (char *)(uintptr_t)exec;
+    request.process = &p->message;
+    EXPECT(rpc_client_start(client, &t, &request.base, deadline_ms, &handlers, &call, &local) == 0,
+           "%s", local.msg);
+    while (!c.reading.ended)
+        EXPECT(loop_run_once(loop, 100, &local) == 0, "%s", local.msg);
+    if (c.reading.failed) {
+        buf_fini(&c.reading.bytes);
+        *err = c.reading.err;
+        return -1;
+    }
+    EXPECT(c.reading.eof, "the stream ended without an exit");
+    EXPECT(c.status.stdout_end == c.reading.bytes.len && c.status.stderr_end == c.stderr_bytes,
+           "not all output came");
+    *ret_status = c.status;
+    EXPECT(buf_take_string(&c.reading.bytes, ret_out, &local) == 0, "%s", local.msg);
+    return 0;
+}
+
 Casemate__Agent__V1__ExitStatus driver_wait(const char *container, const char *exec)
 {
     Casemate__Agent__V1__WaitRequest request = CASEMATE__AGENT__V1__WAIT_REQUEST__INIT;

@@ -66,6 +66,9 @@ int driver_create(const char *id, struct driver_process *p,
                   void (*change)(Casemate__Agent__V1__CreateContainerRequest *r), struct err *err);
 int driver_start(const char *id, struct err *err);
 int driver_exec(const char *id, const char *exec, struct driver_process *p, struct err *err);
+/* Run: *ret_out (free it) is what came on stdout; a deadline gives the call up. */
+int driver_command(const char *id, const char *exec, struct driver_process *p, int64_t deadline_ms,
+                   char **ret_out, Casemate__Agent__V1__ExitStatus *ret_status, struct err *err);
 int driver_remove(const char *id, const char *exec, struct err *err);
 int driver_signal(const char *id, const char *exec, unsigned signo, bool all, struct err *err);
 int driver_ack(const char *id, const char *exec, uint64_t out, uint64_t error, struct err *err);

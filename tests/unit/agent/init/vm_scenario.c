@@ -228,6 +228,66 @@ static void test_exec(void)
     ok("exec: output, exit codes, failures, signals");
 }
 
+/* Run: output, exit and removal in one call, more output than the rings hold, and a call that is
+ * given up. */
+static void test_run(void)
+{
+    struct driver_process p;
+    struct rpc_reply reply = {0};
+    Casemate__Agent__V1__ExitStatus status;
+    Casemate__Agent__V1__ListRequest list = CASEMATE__AGENT__V1__LIST_REQUEST__INIT;
+    struct err err;
+    char *text = NULL;
+    driver_process_init(&p, "sleep", "1000", NULL);
+    EXPECT(driver_create("runs", &p, NULL, &err) == 0, "%s", err.msg);
+    EXPECT(driver_start("runs", &err) == 0, "%s", err.msg);
+
+    driver_process_init(&p, "sh", "-c", "echo out; echo err >&2; exit 3", NULL);
+    EXPECT(driver_command("runs", "r1", &p, CLOCK_NO_DEADLINE, &text, &status, &err) == 0, "%s",
+           err.msg);
+    EXPECT(status.exit_code == 3 && status.stderr_end == 4, "exit code %d", status.exit_code);
+    EXPECT(strcmp(text, "out\n") == 0, "%s", text);
+    free(text);
+    driver_process_init(&p, "head", "-c", "2000000", "/dev/zero", NULL);
+    EXPECT(driver_command("runs", "r1", &p, CLOCK_NO_DEADLINE, &text, &status, &err) == 0,
+           "the id is free again: %s", err.msg);
+    EXPECT(status.exit_code == 0 && status.stdout_end == 2000000, "%llu bytes",
+           (unsigned long long)status.stdout_end);
+    free(text);
+    driver_process_init(&p, "nope", NULL);
+    EXPECT(driver_command("runs", "r1", &p, CLOCK_NO_DEADLINE, &text, &status, &err) < 0 &&
+               contains(err.msg, "executable file not found"),
+           "%s", err.msg);
+
+    /* Given up: the shell and what it waits for are killed, and Remove says when. */
+    driver_process_init(&p, "sh", "-c", "sleep 1000; true", NULL);
+    EXPECT(driver_command("runs", "r2", &p, clock_deadline(700), &text, &status, &err) < 0 &&
+               err.code == ERR_DEADLINE,
+           "%s", err.msg);
+    EXPECT(driver_remove("runs", "r2", &err) == 0, "%s", err.msg);
+    driver_process_init(&p, "sh", "-c", "ps | grep -c '[s]leep 1000'", NULL);
+    EXPECT(driver_command("runs", "r3", &p, CLOCK_NO_DEADLINE, &text, &status, &err) == 0, "%s",
+           err.msg);
+    EXPECT(strcmp(text, "1\n") == 0, "sleeps left: %s", text);
+    free(text);
+    EXPECT(driver_call("List", &list.base, &reply, &err) == 0, "%s", err.msg);
+    EXPECT(((const Casemate__Agent__V1__ListReply *)reply.message)->n_processes == 1,
+           "commands are left");
+    rpc_reply_fini(&reply);
+
+    int64_t begin = clock_monotonic_ns();
+    int n = 20;
+    for (int i = 0; i < n; i++) {
+        driver_process_init(&p, "true", NULL);
+        EXPECT(driver_command("runs", "t", &p, CLOCK_NO_DEADLINE, &text, &status, &err) == 0, "%s",
+               err.msg);
+        free(text);
+    }
+    (void)printf("# run of true: %.2f ms\n", (double)(clock_monotonic_ns() - begin) / 1e6 / n);
+    EXPECT(driver_remove("runs", "", &err) == 0, "%s", err.msg);
+    ok("run: output, exit codes, failures, giving up");
+}
+
 /* More output than a ring holds: the process blocks until it is read, and nothing is lost across a
  * reconnection. */
 static void test_output(void)
@@ -637,6 +697,7 @@ int main(int argc, char **argv)
     test_failures();
     test_user();
     test_exec();
+    test_run();
     test_output();
     test_stdin();
     test_tty();

@@ -104,6 +104,26 @@ static void is_confined_and_complete(void **state)
     assert_true(nodefaults && no_user_config);
 }
 
+static void hardens_the_guest_unless_it_is_emulated(void **state)
+{
+    struct cmdline_spec spec = sample();
+    cleanup_cmdline struct cmdline soft = {0}, hard = {0}, kvm = {0};
+
+    (void)state;
+    spec.accel = VMM_ACCEL_TCG;
+    build(&spec, &soft);
+    assert_true(has_value(&soft, "-append", " mitigations=off norandmaps"));
+    spec.tcg_hardening = true;
+    build(&spec, &hard);
+    assert_false(has_value(&hard, "-append", "mitigations"));
+    assert_false(has_value(&hard, "-append", "norandmaps"));
+    spec.tcg_hardening = false;
+    spec.accel = VMM_ACCEL_KVM;
+    build(&spec, &kvm);
+    assert_false(has_value(&kvm, "-append", "mitigations"));
+    assert_false(has_value(&kvm, "-append", "norandmaps"));
+}
+
 /* Templates and clones only fit when what is plugged where does not depend on the peer. */
 static void has_one_interface_at_its_place(void **state)
 {
@@ -196,6 +216,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(is_confined_and_complete),
         cmocka_unit_test(has_one_interface_at_its_place),
+        cmocka_unit_test(hardens_the_guest_unless_it_is_emulated),
         cmocka_unit_test(varies_with_what_is_asked),
         cmocka_unit_test(refuses_what_cannot_be),
     };
