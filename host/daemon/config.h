@@ -45,6 +45,7 @@ struct config {
     char *initrd;
     unsigned memory_mib;
     unsigned vcpus;
+    bool clone; /* "template": machines are clones of one that has booted */
     /* [vmm] */
     char *qemu; /* NULL: found */
     enum vmm_accel accel;

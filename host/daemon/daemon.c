@@ -202,14 +202,18 @@ static int make_vmm(struct daemon *d, struct err *err)
 {
     const struct config *c = d->config;
     cleanup_free char *cache = text_printf("%s/accel.json", c->state_dir);
-    if (cache == NULL)
+    cleanup_free char *templates = text_printf("%s/templates", c->state_dir);
+    if (cache == NULL || templates == NULL)
         return err_no_memory(err);
+    if (fd_make_dirs(templates, 0700, err) < 0)
+        return -1;
     struct vmm_config v = {.qemu = c->qemu,
                            .accel = c->accel,
                            .tcg_hardening = c->tcg_hardening,
                            .transport = c->transport,
                            .run_dir = c->run_dir,
                            .accel_cache = cache,
+                           .template_dir = templates,
                            .probe_kernel = c->kernel,
                            .probe_initrd = c->initrd,
                            .uid_base = c->uid_base,
@@ -269,6 +273,7 @@ static int make_sandboxes(struct daemon *d, struct err *err)
                                 .n_handlers = ARRAY_SIZE(handlers),
                                 .memory_bytes = (uint64_t)c->memory_mib << 20,
                                 .vcpus = c->vcpus,
+                                .clone = c->clone,
                                 .scratch_bytes = (uint64_t)c->scratch_mib << 20};
     struct sandbox_deps deps = {
         .loop = d->loop, .store = d->store, .vmm = d->vmm, .images = d->images};
@@ -316,6 +321,7 @@ static void prepare_vmm(void *arg)
     log_event(v.accel == VMM_ACCEL_TCG ? LOG_WARN : LOG_INFO, NULL, NULL,
               "QEMU %s, accelerator %s (%s), transport %s", v.qemu_version, vmm_accel_name(v.accel),
               v.accel_reason, vmm_transport_name(v.transport));
+    sandbox_manager_prepare(d->sandboxes);
 }
 
 static int make_folders(const struct config *c, struct err *err)

@@ -21,6 +21,7 @@
 #include "common/base/log.h"
 #include "common/base/text.h"
 #include "host/sandbox/model.h"
+#include "host/sandbox/podsize.h"
 #include "host/sandbox/scratch.h"
 #include "host/sandbox/vmcgroup.h"
 
@@ -30,8 +31,6 @@
 #define SETTLE_MS      1000  /* a lost connection until a VM that lives is given up */
 #define OPERATIONS_MS  60000 /* after the VM was killed; its calls have failed long before */
 #define OOM_SCORE_ADJ  0
-#define MAX_VCPUS      64
-#define QUOTA_PERIOD   100000
 
 char *pod_run_path(const struct pod *pod)
 {
@@ -109,43 +108,6 @@ static int make_scratch(struct pod *pod, int64_t deadline_ms, int *ret_fd, struc
     return scratch_copy(mgr->scratch_template, path, ret_fd, err);
 }
 
-/* The machine's memory: ours, and what the pod's containers may use together. */
-static uint32_t memory_mib(const struct pod *pod)
-{
-    const Runtime__V1__LinuxPodSandboxConfig *linux_ = pod->facts->config->linux;
-    uint64_t bytes = pod->mgr->config.memory_bytes;
-    uint64_t mib;
-
-    if (linux_ != NULL && linux_->resources != NULL && linux_->resources->memory_limit_in_bytes > 0)
-        bytes += (uint64_t)linux_->resources->memory_limit_in_bytes;
-    mib = (bytes + (1u << 20) - 1) >> 20;
-    return mib > UINT32_MAX ? UINT32_MAX : (uint32_t)mib;
-}
-
-/* As many as the pod's CPU quota can keep busy, within what the host has. */
-static uint32_t vcpus(const struct pod *pod)
-{
-    const Runtime__V1__LinuxPodSandboxConfig *linux_ = pod->facts->config->linux;
-    long online = sysconf(_SC_NPROCESSORS_ONLN);
-    int64_t most = online < 1 ? 1 : online > MAX_VCPUS ? MAX_VCPUS : online;
-    int64_t n = pod->mgr->config.vcpus;
-
-    if (linux_ != NULL && linux_->resources != NULL && linux_->resources->cpu_quota > 0) {
-        int64_t period = linux_->resources->cpu_period;
-        int64_t wanted;
-        if (period <= 0)
-            period = QUOTA_PERIOD;
-        wanted = linux_->resources->cpu_quota / period;
-        if (linux_->resources->cpu_quota % period != 0)
-            wanted++;
-        if (wanted > most)
-            wanted = most;
-        if (wanted > n)
-            n = wanted;
-    }
-    return (uint32_t)n;
-}
-
 /* cgroup.procs of each cgroup, NULL-terminated; free with free_paths. */
 static char **procs_paths(const struct pod *pod)
 {
@@ -163,6 +125,29 @@ static void free_paths(char **paths)
     free(paths);
 }
 
+/* What all machines have in common. */
+static struct vm_spec common_spec(const struct sandbox_manager *mgr)
+{
+    return (struct vm_spec){
+        .kernel = mgr->config.kernel,
+        .initrd = mgr->config.initrd,
+        .console = VM_CONSOLE_RING,
+        .oom_score_adj = OOM_SCORE_ADJ,
+    };
+}
+
+void sandbox_manager_prepare(struct sandbox_manager *mgr)
+{
+    struct vm_spec spec = common_spec(mgr);
+    struct err err;
+
+    if (!mgr->config.clone)
+        return;
+    podsize_template(mgr, &spec);
+    if (vmm_want_template(mgr->deps.vmm, &spec, &err) != 0)
+        log_event(LOG_ERROR, NULL, &err, "there will be no template");
+}
+
 static int start_vm(struct pod *pod, int64_t deadline_ms, struct err *err)
 {
     const struct sandbox_manager *mgr = pod->mgr;
@@ -170,20 +155,14 @@ static int start_vm(struct pod *pod, int64_t deadline_ms, struct err *err)
     char **procs = procs_paths(pod);
     struct vm *vm = NULL;
     struct vm_record record;
-    struct vm_spec spec = {
-        .id = pod->short_id,
-        .dir = dir,
-        .kernel = mgr->config.kernel,
-        .initrd = mgr->config.initrd,
-        .memory_mib = memory_mib(pod),
-        .vcpus = vcpus(pod),
-        .console = VM_CONSOLE_RING,
-        .cgroup_procs = (const char *const *)procs,
-        .oom_score_adj = OOM_SCORE_ADJ,
-    };
+    struct vm_spec spec = common_spec(mgr);
     char *text = NULL;
     int result = -1;
 
+    spec.id = pod->short_id;
+    spec.dir = dir;
+    spec.cgroup_procs = (const char *const *)procs;
+    podsize_boot(pod, &spec);
     if (dir == NULL || procs == NULL)
         err_no_memory(err);
     else
@@ -271,7 +250,8 @@ static int boot(struct pod *pod, int64_t deadline_ms, struct err *err)
     if (start_vm(pod, deadline_ms, err) != 0)
         return err_prefix(err, "virtual machine");
     disk.fd = fd;
-    if (vm_add_disk(pod->vm, &disk, deadline_ms, &lun, err) != 0 ||
+    if (podsize_apply(pod, deadline_ms, err) != 0 ||
+        vm_add_disk(pod->vm, &disk, deadline_ms, &lun, err) != 0 ||
         pod_connect(pod, deadline_ms, err) != 0)
         return explain(pod, err);
     pod->boot_ms = clock_monotonic_ms() - began_ms;

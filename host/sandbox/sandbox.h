@@ -42,6 +42,7 @@ struct sandbox_config {
     const char *initrd;
     uint64_t memory_bytes;  /* of a VM for a pod that asks for nothing; 0: 256 MiB */
     unsigned vcpus;         /* likewise; 0: 1 */
+    bool clone;             /* VMs are clones of a template, where the vmm keeps templates */
     uint64_t scratch_bytes; /* size of a pod's writable disk; 0: 10 GiB */
     /* runtime_handler values that are accepted besides ""; any other is refused with INVALID */
     const char *const *handlers;
@@ -68,6 +69,9 @@ int sandbox_manager_new(const struct sandbox_config *config, const struct sandbo
  * read; a pod that cannot be brought back becomes NOTREADY and is logged.
  */
 int sandbox_manager_reconcile(struct sandbox_manager *mgr, struct err *err);
+
+/* Has the templates made that new pods' VMs are cloned from, in the background. After vmm_prepare. */
+void sandbox_manager_prepare(struct sandbox_manager *mgr);
 
 /*
  * Lets go of everything without stopping it: VMs and containers run on, logs are resumed by the

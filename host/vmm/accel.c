@@ -156,7 +156,7 @@ static int run_guest(struct vmm *vmm, enum vmm_accel accel, const char *dir, int
         .vcpus = 1,
         .console = VM_CONSOLE_RING,
     };
-    if (vm_start_with(vmm, &choice, &spec, deadline_ms, &vm, err) < 0)
+    if (vm_start_with(vmm, &choice, &spec, NULL, deadline_ms, &vm, err) < 0)
         return -1;
     int result = vm_connect_agent(vm, deadline_ms, &agent, err);
     if (result < 0 && err->code == ERR_DEADLINE)

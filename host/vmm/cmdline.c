@@ -33,6 +33,12 @@
  * machine without a network has a tap too, which leads nowhere (deadend.h). More interfaces are
  * rare; they come behind root ports, which cost the boot little.
  * - romfile= : nobody boots from the network, and SeaBIOS would run the ROM.
+ * - memory beyond what the guest boots with is a virtio-mem device with its own, anonymous memory
+ * (reserve=off: nothing is promised before it is plugged). A machine that may never grow has no
+ * such device. So a clone, whose first memory is as large as its template's, can be any size.
+ * - a template and its clones must be the same machine to the last device, in the same slots: they
+ * differ only in where memory comes from and in `-incoming defer`. Kernel and initrd are in a
+ * clone's memory already and are not read again: QEMU would keep a copy of them.
  */
 #include "host/vmm/cmdline.h"
 
@@ -97,18 +103,48 @@ static void add_machine(struct builder *b, const struct cmdline_spec *spec)
     add(b, "-machine");
     add(b,
         "%s,hpet=off,usb=off,sata=off,smbus=off,vmport=off,graphics=off,dump-guest-core=off,"
-        "mem-merge=off",
-        spec->machine);
+        "mem-merge=off%s",
+        spec->machine, spec->memory == CMDLINE_MEMORY_OWN ? "" : ",memory-backend=ram0");
     add(b, "-accel");
     add(b, "%s", spec->accel == VMM_ACCEL_KVM ? "kvm" : "tcg,tb-size=32");
     add(b, "-cpu");
     add(b, "%s", spec->accel == VMM_ACCEL_KVM ? "host" : "max");
-    add(b, "-m");
-    add(b, "%u", spec->memory_mib);
     add(b, "-smp");
-    add(b, "%u", spec->vcpus);
+    add(b, "%u,maxcpus=%u", spec->vcpus,
+        spec->vcpus_max > spec->vcpus ? spec->vcpus_max : spec->vcpus);
     add(b, "-rtc");
     add(b, "base=utc,clock=host");
+}
+
+uint32_t cmdline_growth_mib(const struct cmdline_spec *spec)
+{
+    if (spec->memory_max_mib <= spec->memory_mib)
+        return 0;
+    return (spec->memory_max_mib - spec->memory_mib) / CMDLINE_GROWTH_MIB * CMDLINE_GROWTH_MIB;
+}
+
+static void add_memory(struct builder *b, const struct cmdline_spec *spec)
+{
+    uint32_t growth = cmdline_growth_mib(spec);
+
+    add(b, "-m");
+    if (growth > 0)
+        add(b, "%uM,maxmem=%uM", spec->memory_mib, spec->memory_mib + growth);
+    else
+        add(b, "%uM", spec->memory_mib);
+    if (spec->memory != CMDLINE_MEMORY_OWN) {
+        add(b, "-object");
+        add(b, "memory-backend-file,id=ram0,size=%uM,mem-path=/proc/self/fd/%d,share=%s",
+            spec->memory_mib, spec->fds.memory,
+            spec->memory == CMDLINE_MEMORY_TEMPLATE ? "on" : "off");
+    }
+    if (growth > 0) {
+        add(b, "-object");
+        add(b, "memory-backend-ram,id=growth0,size=%uM,reserve=off", growth);
+        add(b, "-device");
+        add(b, "virtio-mem-pci,id=" CMDLINE_GROWTH_DEVICE
+               ",memdev=growth0,requested-size=0,disable-legacy=on");
+    }
 }
 
 static void add_kernel(struct builder *b, const struct cmdline_spec *spec)
@@ -196,8 +232,14 @@ static int check(const struct cmdline_spec *spec, struct err *err)
     if (spec->memory_mib < 32 || spec->memory_mib > 1024 * 1024)
         return err_set(err, ERR_INVALID, "%u MiB of memory: 32 to 1048576 are possible",
                        spec->memory_mib);
-    if (spec->vcpus < 1 || spec->vcpus > 240)
-        return err_set(err, ERR_INVALID, "%u vCPUs: 1 to 240 are possible", spec->vcpus);
+    if (spec->memory_max_mib > 1024 * 1024)
+        return err_set(err, ERR_INVALID, "%u MiB of memory at most: 1048576 are possible",
+                       spec->memory_max_mib);
+    if (spec->vcpus < 1 || spec->vcpus > 240 || spec->vcpus_max > 240)
+        return err_set(err, ERR_INVALID, "%u vCPUs, %u at most: 1 to 240 are possible", spec->vcpus,
+                       spec->vcpus_max);
+    if ((spec->memory != CMDLINE_MEMORY_OWN) != (spec->fds.memory >= 0))
+        return err_set(err, ERR_INVALID, "a template's or a clone's memory is a descriptor");
     if (strlen(text_or_empty(spec->cmdline_extra)) > 1024)
         return err_set(err, ERR_INVALID, "kernel command line: more than 1024 bytes were added");
     return 0;
@@ -214,9 +256,15 @@ int cmdline_build(const struct cmdline_spec *spec, struct cmdline *ret_cmdline, 
         return err_no_memory(err);
     add_frame(&b, spec);
     add_machine(&b, spec);
-    add_kernel(&b, spec);
+    add_memory(&b, spec);
+    if (spec->memory != CMDLINE_MEMORY_CLONE)
+        add_kernel(&b, spec);
     add_devices(&b, spec);
     add_network(&b, spec);
+    if (spec->memory == CMDLINE_MEMORY_CLONE) {
+        add(&b, "-incoming");
+        add(&b, "defer");
+    }
     if (b.failed) {
         cmdline_fini(&b.cmdline);
         return err_no_memory(err);

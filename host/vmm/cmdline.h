@@ -19,10 +19,18 @@ struct cmdline_fds {
     int qmp;    /* listening unix socket of the monitor */
     int agent;  /* listening unix socket behind the agent's virtio-serial port */
     int vhost;  /* /dev/vhost-vsock */
-    int kernel; /* read by path /proc/self/fd/N */
+    int kernel; /* read by path /proc/self/fd/N; a clone has none */
     int initrd;
     int tap;       /* of the network interface that every machine has; -1: it has no peer */
     int vhost_net; /* /dev/vhost-net, for the same one */
+    int memory;    /* the file that is a template's memory, or that a clone's memory is a copy of */
+};
+
+/* Where the machine's memory at boot comes from. */
+enum cmdline_memory {
+    CMDLINE_MEMORY_OWN,      /* QEMU's own: cold boot, never to be cloned */
+    CMDLINE_MEMORY_TEMPLATE, /* the file fds.memory itself: cold boot, to be saved as a template */
+    CMDLINE_MEMORY_CLONE,    /* a private copy on write of fds.memory; QEMU waits for the state */
 };
 
 struct cmdline_spec {
@@ -35,8 +43,11 @@ struct cmdline_spec {
     bool tcg_hardening; /* as in struct vmm_config */
     enum vmm_transport transport;
     uint32_t cid;
+    enum cmdline_memory memory;
     uint32_t memory_mib;
+    uint32_t memory_max_mib; /* growth by virtio-mem in steps of CMDLINE_GROWTH_MIB; 0: none */
     uint32_t vcpus;
+    uint32_t vcpus_max;        /* growth by hotplug; 0: none */
     bool console;              /* guest console into a ring in QEMU */
     const char *cmdline_extra; /* for the guest's kernel */
     uint8_t mac[6];            /* that the network interface starts with */
@@ -47,6 +58,9 @@ struct cmdline {
     char **argv; /* NULL-terminated */
     size_t n;
 };
+
+/* By how much the machine can grow: whole steps. */
+uint32_t cmdline_growth_mib(const struct cmdline_spec *spec);
 
 /* Builds the command line. INVALID when a value cannot be expressed (a comma in the name, no
  * memory, ...). */
@@ -62,6 +76,8 @@ static inline void cleanup_cmdline_(struct cmdline *cmdline)
 #define cleanup_cmdline CLEANUP(cleanup_cmdline_)
 
 #define CMDLINE_CONSOLE_BYTES (64 * 1024) /* of the guest console's ring */
+#define CMDLINE_GROWTH_MIB    128         /* what a Linux guest adds and removes memory in */
+#define CMDLINE_GROWTH_DEVICE "growth"
 #define CMDLINE_AGENT_PORT    "org.casemate.agent.0"
 
 /*

@@ -21,6 +21,7 @@
 struct loop;
 struct loop_source;
 struct qmp_client;
+struct templates;
 
 #define VM_QMP_SOCKET "qmp.sock" /* in the machine's folder */
 
@@ -31,7 +32,7 @@ struct vmm {
     struct loop *loop;
     /* Constant after vmm_new. */
     struct vmm_config config; /* its strings are in `texts` */
-    char *texts[5];
+    char *texts[6];
     char boot_id[37];
     /* For what follows; never held while waiting for anything but `changed`. */
     pthread_mutex_t lock;
@@ -42,7 +43,8 @@ struct vmm {
     int qemu_major, qemu_minor;
     uint8_t *uids_used;           /* one byte each of config.uid_count */
     pthread_mutex_t deadend_lock; /* for the next; held while a tap is made */
-    int deadend_ns; /* network namespace of taps that lead nowhere; -1: not made yet */
+    int deadend_ns;              /* network namespace of taps that lead nowhere; -1: not made yet */
+    struct templates *templates; /* constant; NULL: every machine boots */
 };
 
 void vmm_unref(struct vmm *vmm);
@@ -69,9 +71,21 @@ void vmm_get_choice(struct vmm *vmm, struct vmm_choice *ret_choice);
  * the accelerator. */
 int vmm_find_qemu(struct vmm *vmm, int64_t deadline_ms, struct err *err);
 
-/* vm_start with everything decided; for the probe too. */
+/* Where a machine's memory at boot comes from; the descriptors stay the caller's. */
+struct vm_memory {
+    enum cmdline_memory kind;
+    int memory_fd; /* TEMPLATE, CLONE */
+    int state_fd;  /* CLONE */
+};
+
+/* vm_start with everything decided; for the probe and for templates too. memory NULL: its own. */
 int vm_start_with(struct vmm *vmm, const struct vmm_choice *choice, const struct vm_spec *spec,
-                  int64_t deadline_ms, struct vm **ret_vm, struct err *err);
+                  const struct vm_memory *memory, int64_t deadline_ms, struct vm **ret_vm,
+                  struct err *err);
+/* What QEMU's command line is made of, with descriptors where they always are; memory of its own,
+ * no CID, an interface that leads nowhere. Points into choice and spec. */
+void vm_describe(const struct vmm_choice *choice, const struct vm_spec *spec,
+                 struct cmdline_spec *ret_line);
 
 /* ---- a machine ------------------------------------------------------------------------------ */
 
@@ -120,6 +134,7 @@ struct vm {
     bool asked_for;       /* the host wants the end */
     char cause[512];      /* what QEMU's events said about the end; "" if nothing */
     char last_words[256]; /* of the guest's console */
+    char migration[24];   /* what QEMU said last about saving or loading; "" if nothing */
     struct vm_exit exit;
     vm_exit_fn exit_fn;
     void *exit_arg;
@@ -144,6 +159,17 @@ void vm_set_state(struct vm *vm, enum vm_state state);
 int vm_wait_exited(struct vm *vm, int64_t deadline_ms, struct err *err);
 /* BAD_STATE or UNAVAILABLE with the death certificate, unless the machine runs. */
 int vm_check_running(struct vm *vm, struct err *err);
+
+/* ---- snapshot.c: state of CPUs and devices, to and from a file */
+
+/* Pauses the machine, which never runs again, and writes its state. Its memory is a shared file. */
+int snapshot_save(struct vm *vm, int state_fd, int64_t deadline_ms, struct err *err);
+/* Makes a machine that was started as a clone what was saved. It is paused. */
+int snapshot_load(struct vm *vm, int state_fd, int64_t deadline_ms, struct err *err);
+/* Lets it run. */
+int snapshot_resume(struct vm *vm, int64_t deadline_ms, struct err *err);
+/* On the loop: QEMU's event about it. */
+void snapshot_on_event(struct vm *vm, const char *status);
 
 /* ---- disk.c, disk_rebuild.c */
 

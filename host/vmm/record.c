@@ -80,12 +80,13 @@ bool vm_id_is_valid(const char *id)
 
 int vm_record_encode(const struct vm_record *record, char **ret_text, struct err *err)
 {
-    cleanup_json json_t *root = json_pack(
-        "{s:i, s:s, s:s, s:i, s:I, s:s, s:I, s:s, s:s, s:I, s:s}", "version", RECORD_VERSION, "id",
-        record->id, "dir", record->dir, "pid", (int)record->pid, "start_ticks",
-        (json_int_t)record->start_ticks, "boot_id", record->boot_id, "uid", (json_int_t)record->uid,
-        "accel", vmm_accel_name(record->accel), "transport", vmm_transport_name(record->transport),
-        "cid", (json_int_t)record->cid, "qemu_version", record->qemu_version);
+    cleanup_json json_t *root =
+        json_pack("{s:i, s:s, s:s, s:i, s:I, s:s, s:I, s:s, s:s, s:I, s:s, s:b}", "version",
+                  RECORD_VERSION, "id", record->id, "dir", record->dir, "pid", (int)record->pid,
+                  "start_ticks", (json_int_t)record->start_ticks, "boot_id", record->boot_id, "uid",
+                  (json_int_t)record->uid, "accel", vmm_accel_name(record->accel), "transport",
+                  vmm_transport_name(record->transport), "cid", (json_int_t)record->cid,
+                  "qemu_version", record->qemu_version, "cloned", record->cloned);
     if (root == NULL)
         return err_set(err, ERR_INVALID,
                        "machine record: cannot be encoded (out of memory, or not UTF-8)");
@@ -178,6 +179,7 @@ int vm_record_decode(const char *text, struct vm_record *ret_record, struct err 
     r.start_ticks = (uint64_t)ticks;
     r.uid = (uid_t)uid;
     r.cid = (uint32_t)cid;
+    r.cloned = json_is_true(json_object_get(root, "cloned")); /* newer than version 1 */
     *ret_record = r;
     return 0;
 }

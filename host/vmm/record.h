@@ -30,6 +30,7 @@ struct vm_record {
     enum vmm_transport transport; /* VSOCK or SERIAL */
     uint32_t cid;                 /* vsock context id; 0 with SERIAL */
     char qemu_version[64];
+    bool cloned; /* of a template; else it booted */
 };
 
 /* Whether id may name a machine: 1 to VM_ID_SIZE - 1 bytes of [A-Za-z0-9_.-], not starting with '-'

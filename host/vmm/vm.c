@@ -36,6 +36,7 @@
 #include "host/vmm/process.h"
 #include "host/vmm/qmp_client.h"
 #include "host/vmm/sync.h"
+#include "host/vmm/template.h"
 #include "host/vmm/transport.h"
 
 #define EXIT_WAIT_MS   10000 /* from SIGKILL to the process's end: only the kernel is waited for */
@@ -53,6 +54,7 @@ enum {
     FD_VHOST,
     FD_KERNEL,
     FD_INITRD,
+    FD_MEMORY,
     FD_TAP,
     FD_VHOST_NET,
     FD_END
@@ -169,6 +171,7 @@ static int vm_open(struct vm *vm, struct err *err)
 struct attempt {
     const struct vm_spec *spec;
     const struct vmm_choice *choice;
+    const struct vm_memory *memory;
     uint32_t cid;
     uid_t uid;
     int fds[FD_END]; /* index: the number in QEMU; -1: none */
@@ -234,10 +237,13 @@ static int open_network(struct vmm *vmm, struct attempt *a, struct err *err)
 static int attempt_open(struct vmm *vmm, struct attempt *a, struct err *err)
 {
     const struct vm_spec *spec = a->spec;
+    const bool boots = a->memory->kind != CMDLINE_MEMORY_CLONE;
 
-    if (open_guest_file("guest kernel", spec->kernel, &a->fds[FD_KERNEL], err) < 0 ||
-        (spec->initrd != NULL &&
+    if ((boots && open_guest_file("guest kernel", spec->kernel, &a->fds[FD_KERNEL], err) < 0) ||
+        (boots && spec->initrd != NULL &&
          open_guest_file("guest initrd", spec->initrd, &a->fds[FD_INITRD], err) < 0) ||
+        (a->memory->kind != CMDLINE_MEMORY_OWN &&
+         copy_fd("the template's memory", a->memory->memory_fd, &a->fds[FD_MEMORY], err) < 0) ||
         open_network(vmm, a, err) < 0 || process_stderr_new(&a->fds[FD_STDERR], err) < 0 ||
         listen_in(spec->dir, VM_QMP_SOCKET, &a->fds[FD_QMP], err) < 0)
         return -1;
@@ -248,19 +254,22 @@ static int attempt_open(struct vmm *vmm, struct attempt *a, struct err *err)
     return listen_in(spec->dir, TRANSPORT_AGENT_SOCKET, &a->fds[FD_AGENT], err);
 }
 
-static int attempt_cmdline(struct attempt *a, struct err *err)
+void vm_describe(const struct vmm_choice *choice, const struct vm_spec *spec,
+                 struct cmdline_spec *ret_line)
 {
-    const struct vm_spec *spec = a->spec;
-    struct cmdline_spec line = {
-        .qemu = a->choice->qemu,
+    *ret_line = (struct cmdline_spec){
+        .qemu = choice->qemu,
+        .qemu_major = choice->major,
+        .qemu_minor = choice->minor,
         .name = spec->id,
         .machine = spec->machine != NULL ? spec->machine : "q35",
-        .accel = a->choice->accel,
-        .tcg_hardening = a->choice->tcg_hardening,
-        .transport = a->choice->transport,
-        .cid = a->cid,
+        .accel = choice->accel,
+        .tcg_hardening = choice->tcg_hardening,
+        .transport = choice->transport,
         .memory_mib = spec->memory_mib,
+        .memory_max_mib = spec->memory_max_mib,
         .vcpus = spec->vcpus,
+        .vcpus_max = spec->vcpus_max,
         .console = spec->console == VM_CONSOLE_RING,
         .cmdline_extra = spec->cmdline_extra,
         .fds =
@@ -270,13 +279,26 @@ static int attempt_cmdline(struct attempt *a, struct err *err)
                 .vhost = FD_VHOST,
                 .kernel = FD_KERNEL,
                 .initrd = spec->initrd != NULL ? FD_INITRD : -1,
-                .tap = a->fds[FD_TAP] >= 0 ? FD_TAP : -1,
-                .vhost_net = a->fds[FD_VHOST_NET] >= 0 ? FD_VHOST_NET : -1,
+                .memory = -1,
+                .tap = FD_TAP,
+                .vhost_net = -1,
             },
     };
+    memcpy(ret_line->mac, nowhere_mac, sizeof(ret_line->mac));
+}
 
-    memcpy(line.mac, spec->nic != NULL ? spec->nic->mac : nowhere_mac, sizeof(line.mac));
+static int attempt_cmdline(struct attempt *a, struct err *err)
+{
+    struct cmdline_spec line;
 
+    vm_describe(a->choice, a->spec, &line);
+    line.cid = a->cid;
+    line.memory = a->memory->kind;
+    line.fds.memory = a->fds[FD_MEMORY] >= 0 ? FD_MEMORY : -1;
+    line.fds.tap = a->fds[FD_TAP] >= 0 ? FD_TAP : -1;
+    line.fds.vhost_net = a->fds[FD_VHOST_NET] >= 0 ? FD_VHOST_NET : -1;
+    if (a->spec->nic != NULL)
+        memcpy(line.mac, a->spec->nic->mac, sizeof(line.mac));
     return cmdline_build(&line, &a->cmdline, err);
 }
 
@@ -358,6 +380,7 @@ static int adopt_child(struct vmm *vmm, struct attempt *a, struct spawn_child *c
         .accel = a->choice->accel,
         .transport = a->choice->transport,
         .cid = a->cid,
+        .cloned = a->memory->kind == CMDLINE_MEMORY_CLONE,
     };
 
     memcpy(r.id, a->spec->id, strlen(a->spec->id) + 1);
@@ -384,11 +407,15 @@ static int adopt_child(struct vmm *vmm, struct attempt *a, struct spawn_child *c
 }
 
 /* Waits for QEMU's own word that the vCPUs run. */
-static int bring_up(struct vm *vm, int64_t deadline_ms, struct err *err)
+static int bring_up(struct vm *vm, const struct vm_memory *memory, int64_t deadline_ms,
+                    struct err *err)
 {
     cleanup_json json_t *status = NULL;
 
     if (vm_open(vm, err) < 0 ||
+        (memory->kind == CMDLINE_MEMORY_CLONE &&
+         (snapshot_load(vm, memory->state_fd, deadline_ms, err) < 0 ||
+          snapshot_resume(vm, deadline_ms, err) < 0)) ||
         qmp_client_call(vm->qmp, "query-status", NULL, -1, deadline_ms, &status, err) < 0)
         return -1;
     const char *text = json_string_value(json_object_get(status, "status"));
@@ -458,7 +485,7 @@ static int start_once(struct vmm *vmm, struct attempt *a, int64_t deadline_ms, s
     /* QEMU has its copies. With ours closed, a QEMU that ends takes the listening ends with it. */
     for (int i = FD_QMP; i < FD_END; i++)
         close_fd(&a->fds[i]);
-    if (bring_up(vm, deadline_ms, err) < 0) {
+    if (bring_up(vm, a->memory, deadline_ms, err) < 0) {
         give_up(vm, err);
         vm_unref(vm);
         return -1;
@@ -482,14 +509,17 @@ static int check_spec(const struct vm_spec *spec, struct err *err)
 }
 
 int vm_start_with(struct vmm *vmm, const struct vmm_choice *choice, const struct vm_spec *spec,
-                  int64_t deadline_ms, struct vm **ret_vm, struct err *err)
+                  const struct vm_memory *memory, int64_t deadline_ms, struct vm **ret_vm,
+                  struct err *err)
 {
+    static const struct vm_memory own = {.memory_fd = -1, .state_fd = -1};
     struct err why;
 
     if (check_spec(spec, err) < 0)
         return -1;
     for (int try = 1;; try++) {
-        cleanup_attempt struct attempt a = {.spec = spec, .choice = choice};
+        cleanup_attempt struct attempt a = {
+            .spec = spec, .choice = choice, .memory = memory != NULL ? memory : &own};
         for (size_t i = 0; i < ARRAY_SIZE(a.fds); i++)
             a.fds[i] = -1;
         if (start_once(vmm, &a, deadline_ms, ret_vm, &why) == 0)
@@ -503,6 +533,39 @@ int vm_start_with(struct vmm *vmm, const struct vmm_choice *choice, const struct
     return err_prefix(err, "machine '%s'", spec->id);
 }
 
+/*
+ * 0: cloned. 1: there is no template, or none that does: the machine has to boot, which was logged.
+ * -1: it cannot be started either way, or there is no time left.
+ */
+static int start_clone(struct vmm *vmm, const struct vmm_choice *choice, const struct vm_spec *spec,
+                       int64_t deadline_ms, struct vm **ret_vm, struct err *err)
+{
+    const struct log_ctx ctx = {.sandbox = spec->id};
+    cleanup_template struct template *template = NULL;
+    struct vm_memory memory = {.kind = CMDLINE_MEMORY_CLONE};
+    struct err why;
+
+    if (templates_get(vmm->templates, choice, spec, deadline_ms, &template, &why) < 0) {
+        log_event(LOG_WARN, &ctx, &why, "no template: the machine boots instead of being cloned");
+        return 1;
+    }
+    memory.memory_fd = template_memory_fd(template);
+    memory.state_fd = template_state_fd(template);
+    if (vm_start_with(vmm, choice, spec, &memory, deadline_ms, ret_vm, &why) == 0) {
+        templates_worked(vmm->templates, template);
+        return 0;
+    }
+    if (why.code == ERR_DEADLINE || why.code == ERR_EXHAUSTED || why.code == ERR_INVALID) {
+        if (err != NULL)
+            *err = why;
+        return -1;
+    }
+    log_event(LOG_ERROR, &ctx, &why,
+              "the template does not work: the machine boots, and a new template is made");
+    templates_reject(vmm->templates, template);
+    return 1;
+}
+
 int vm_start(struct vmm *vmm, const struct vm_spec *spec, int64_t deadline_ms, struct vm **ret_vm,
              struct err *err)
 {
@@ -513,7 +576,14 @@ int vm_start(struct vmm *vmm, const struct vm_spec *spec, int64_t deadline_ms, s
     if (vmm_prepare(vmm, deadline_ms, err) < 0)
         return -1;
     vmm_get_choice(vmm, &choice);
-    return vm_start_with(vmm, &choice, spec, deadline_ms, ret_vm, err);
+    if (check_spec(spec, err) < 0)
+        return -1;
+    if (spec->clone && vmm->templates != NULL) {
+        int result = start_clone(vmm, &choice, spec, deadline_ms, ret_vm, err);
+        if (result <= 0)
+            return result;
+    }
+    return vm_start_with(vmm, &choice, spec, NULL, deadline_ms, ret_vm, err);
 }
 
 /* ---- finding it again

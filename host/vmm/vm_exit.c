@@ -409,6 +409,8 @@ void vm_on_event(void *arg, const char *name, const json_t *data)
         const char *device = json_string_value(json_object_get(data, "device"));
         if (device != NULL)
             disk_on_device_deleted(vm, device);
+    } else if (strcmp(name, "MIGRATION") == 0) {
+        snapshot_on_event(vm, text_or_empty(json_string_value(json_object_get(data, "status"))));
     } else if (strcmp(name, "BLOCK_IO_ERROR") == 0) {
         int64_t now = clock_monotonic_ms();
         if (vm->io_error_logged_ms == 0 || now - vm->io_error_logged_ms > IO_ERROR_LOG_MS) {

@@ -20,6 +20,7 @@
 #include "host/vmm/internal.h"
 #include "host/vmm/process.h"
 #include "host/vmm/sync.h"
+#include "host/vmm/template.h"
 #include "host/vmm/transport.h"
 
 #define VERSION_TIMEOUT_MS 10000
@@ -63,7 +64,8 @@ static int keep_config(struct vmm *vmm, const struct vmm_config *from, struct er
         keep_text(vmm, 2, from->accel_cache != NULL ? from->accel_cache : cache, &to->accel_cache,
                   err) < 0 ||
         keep_text(vmm, 3, from->probe_kernel, &to->probe_kernel, err) < 0 ||
-        keep_text(vmm, 4, from->probe_initrd, &to->probe_initrd, err) < 0)
+        keep_text(vmm, 4, from->probe_initrd, &to->probe_initrd, err) < 0 ||
+        keep_text(vmm, 5, from->template_dir, &to->template_dir, err) < 0)
         return -1;
     return 0;
 }
@@ -90,6 +92,8 @@ void vmm_unref(struct vmm *vmm)
 
 void vmm_free(struct vmm *vmm)
 {
+    if (vmm != NULL)
+        templates_free(steal_ptr(&vmm->templates));
     vmm_unref(vmm);
 }
 
@@ -118,7 +122,9 @@ int vmm_new(const struct vmm_config *config, struct loop *loop, struct vmm **ret
         (void)err_no_memory(err);
         goto fail;
     }
-    if (keep_config(vmm, config, err) < 0 || process_boot_id(vmm->boot_id, err) < 0)
+    if (keep_config(vmm, config, err) < 0 || process_boot_id(vmm->boot_id, err) < 0 ||
+        (config->template_dir != NULL &&
+         templates_new(vmm, config->template_dir, &vmm->templates, err) < 0))
         goto fail;
     *ret_vmm = vmm;
     return 0;
@@ -132,6 +138,8 @@ void vmm_get_status(struct vmm *vmm, struct vmm_status *ret_status)
     pthread_mutex_lock(&vmm->lock);
     *ret_status = vmm->status;
     pthread_mutex_unlock(&vmm->lock);
+    if (vmm->templates != NULL)
+        templates_get_status(vmm->templates, ret_status);
 }
 
 /* ---- uids ----------------------------------------------------------------------------------- */
@@ -329,6 +337,16 @@ int vmm_prepare(struct vmm *vmm, int64_t deadline_ms, struct err *err)
     if (result < 0 && err != NULL)
         *err = why;
     return result;
+}
+
+int vmm_want_template(struct vmm *vmm, const struct vm_spec *spec, struct err *err)
+{
+    struct vmm_choice choice;
+
+    if (vmm->templates == NULL)
+        return err_set(err, ERR_BAD_STATE, "this vmm keeps no templates");
+    vmm_get_choice(vmm, &choice);
+    return templates_want(vmm->templates, &choice, spec, err);
 }
 
 int vmm_kill_stray(struct vmm *vmm, const char *id, unsigned int *ret_killed, struct err *err)

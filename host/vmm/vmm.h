@@ -19,6 +19,7 @@
 struct loop;
 struct vmm;
 struct vm;
+struct vm_spec;
 
 struct vmm_config {
     /* Absolute path; NULL: qemu-system-x86_64 in the usual folders. */
@@ -33,6 +34,9 @@ struct vmm_config {
     const char *run_dir;
     /* File that remembers the verdict on KVM; NULL: "<run_dir>/accel.json". */
     const char *accel_cache;
+    /* Existing, root-only folder that is for nothing else, where templates outlive the daemon;
+     * NULL: machines are not cloned. */
+    const char *template_dir;
     /* The guest that the verdict is found with; NULL: AUTO takes TCG, saying why. */
     const char *probe_kernel;
     const char *probe_initrd;
@@ -82,7 +86,16 @@ struct vmm_status {
     enum vmm_transport transport; /* for new machines: VSOCK or SERIAL */
     char qemu_version[64];        /* "7.2.22" */
     char problem[512];            /* why vmm_prepare failed last; "" if it did not */
+    uint32_t templates;           /* that clones are made of */
+    uint64_t template_bytes;      /* memory that they occupy */
 };
+/*
+ * Has a template of this machine made in the background, so that no pod waits for it (id and dir
+ * are not looked at). After vmm_prepare; does not block. Copies in template_dir that are of nothing
+ * that was ever asked for are removed when all that were have been made.
+ */
+int vmm_want_template(struct vmm *vmm, const struct vm_spec *spec, struct err *err);
+
 /* What is known now. Never blocks. */
 void vmm_get_status(struct vmm *vmm, struct vmm_status *ret_status);
 
@@ -122,7 +135,15 @@ struct vm_spec {
     const char *cmdline_extra; /* appended to the kernel's command line; NULL: nothing */
     const char *machine;       /* NULL: "q35"; nothing else is provided yet */
     uint32_t memory_mib;       /* at boot */
+    uint32_t memory_max_mib;   /* what vm_resize may go up to; 0: memory_mib */
     uint32_t vcpus;            /* at boot */
+    uint32_t vcpus_max;        /* what vm_resize may go up to; 0: vcpus */
+    /*
+     * Clone a template of this machine if the vmm keeps templates (all fields count that a machine
+     * cannot change later: kernel, initrd, command line, machine, memory, vCPUs, console). Without
+     * one, the machine boots, with a warning.
+     */
+    bool clone;
     enum vm_console console;
     /*
      * Every machine has one network interface, at VM_NIC_FIRST_SLOT. NULL: it leads nowhere.
@@ -174,6 +195,26 @@ void vm_get_record(struct vm *vm, struct vm_record *ret_record);
  * caller's. One at a time: a second one waits until the first is closed.
  */
 int vm_connect_agent(struct vm *vm, int64_t deadline_ms, int *ret_fd, struct err *err);
+
+/* ---- size ------------------------------------------------------------------------------------ */
+
+/*
+ * Makes the machine this large: memory_mib altogether (0: as it is), vcpus (0: as it is; fewer than
+ * there are: no effect). Returns when QEMU was told: a guest takes new memory into use within a
+ * fraction of a second, and gives back as much as it can free. EXHAUSTED beyond what the machine
+ * was started for.
+ */
+int vm_resize(struct vm *vm, uint32_t memory_mib, uint32_t vcpus, int64_t deadline_ms,
+              struct err *err);
+
+struct vm_size {
+    uint32_t memory_mib;    /* that the guest has now */
+    uint32_t requested_mib; /* that it was told to have */
+    uint32_t memory_max_mib;
+    uint32_t vcpus;
+    uint32_t vcpus_max;
+};
+int vm_get_size(struct vm *vm, int64_t deadline_ms, struct vm_size *ret_size, struct err *err);
 
 /* ---- disks ---------------------------------------------------------------------------------- */
 

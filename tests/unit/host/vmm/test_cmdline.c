@@ -30,6 +30,7 @@ static struct cmdline_spec sample(void)
                 .vhost = -1,
                 .kernel = 6,
                 .initrd = 7,
+                .memory = -1,
                 .tap = 8,
                 .vhost_net = -1},
         .mac = {2, 0, 0, 0xab, 0, 1},
@@ -88,8 +89,8 @@ static void is_confined_and_complete(void **state)
     assert_true(has_value(&c, "-append", "panic=-1"));
     assert_true(has_value(&c, "-append", " casemate.x=1"));
     assert_false(has_value(&c, "-append", "nokaslr"));
-    assert_string_equal(value_of(&c, "-m", 0), "256");
-    assert_string_equal(value_of(&c, "-smp", 0), "2");
+    assert_string_equal(value_of(&c, "-m", 0), "256M");
+    assert_string_equal(value_of(&c, "-smp", 0), "2,maxcpus=2");
     assert_true(has_value(&c, "-accel", "tcg,tb-size="));
     assert_string_equal(value_of(&c, "-cpu", 0), "max");
     bool nodefaults = false, no_user_config = false;

@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A machine has the memory that the configuration says, for the guest itself and containers without
+ * a limit, and on top of that what the pod's containers may use together; and as many vCPUs as the
+ * pod's CPU quota can keep busy. It boots with the configured size and grows, since all clones of a
+ * template are born equal; only where machines boot anyway they boot as large as they should be.
+ * The host's own size bounds both: a limit is not a promise.
+ */
+#include "host/sandbox/podsize.h"
+
+#include <unistd.h>
+
+#include "host/sandbox/model.h"
+
+#define MAX_VCPUS    64
+#define MAX_MIB      (1024u * 1024)
+#define QUOTA_PERIOD 100000
+#define MIB          (1ull << 20)
+
+static uint32_t host_mib(void)
+{
+    long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
+    uint64_t mib = pages < 1 || size < 1 ? 1024 : (uint64_t)pages * (uint64_t)size / MIB;
+
+    return mib > MAX_MIB ? MAX_MIB : (uint32_t)mib;
+}
+
+static uint32_t host_cpus(void)
+{
+    long online = sysconf(_SC_NPROCESSORS_ONLN);
+
+    return online < 1 ? 1 : online > MAX_VCPUS ? MAX_VCPUS : (uint32_t)online;
+}
+
+static uint32_t base_mib(const struct sandbox_manager *mgr)
+{
+    return (uint32_t)((mgr->config.memory_bytes + MIB - 1) / MIB);
+}
+
+static uint32_t wanted_mib(const struct pod *pod)
+{
+    const Runtime__V1__LinuxPodSandboxConfig *linux_ = pod->facts->config->linux;
+    uint64_t most = host_mib(), mib = base_mib(pod->mgr);
+
+    if (linux_ != NULL && linux_->resources != NULL && linux_->resources->memory_limit_in_bytes > 0)
+        mib += ((uint64_t)linux_->resources->memory_limit_in_bytes + MIB - 1) / MIB;
+    if (mib > most)
+        mib = most;
+    return mib < base_mib(pod->mgr) ? base_mib(pod->mgr) : (uint32_t)mib;
+}
+
+static uint32_t wanted_vcpus(const struct pod *pod)
+{
+    const Runtime__V1__LinuxPodSandboxConfig *linux_ = pod->facts->config->linux;
+    int64_t most = host_cpus(), n = pod->mgr->config.vcpus;
+
+    if (linux_ != NULL && linux_->resources != NULL && linux_->resources->cpu_quota > 0) {
+        int64_t period = linux_->resources->cpu_period;
+        int64_t wanted;
+        if (period <= 0)
+            period = QUOTA_PERIOD;
+        wanted = linux_->resources->cpu_quota / period;
+        if (linux_->resources->cpu_quota % period != 0)
+            wanted++;
+        if (wanted > most)
+            wanted = most;
+        if (wanted > n)
+            n = wanted;
+    }
+    return (uint32_t)n;
+}
+
+void podsize_template(const struct sandbox_manager *mgr, struct vm_spec *spec)
+{
+    spec->clone = true;
+    spec->memory_mib = base_mib(mgr);
+    spec->memory_max_mib = host_mib();
+    spec->vcpus = mgr->config.vcpus;
+    spec->vcpus_max = host_cpus();
+}
+
+void podsize_boot(const struct pod *pod, struct vm_spec *spec)
+{
+    podsize_template(pod->mgr, spec);
+    if (pod->mgr->config.clone)
+        return;
+    spec->clone = false;
+    spec->memory_mib = wanted_mib(pod);
+    spec->vcpus = wanted_vcpus(pod);
+}
+
+int podsize_apply(struct pod *pod, int64_t deadline_ms, struct err *err)
+{
+    uint32_t mib = wanted_mib(pod), vcpus = wanted_vcpus(pod);
+
+    if (!pod->mgr->config.clone)
+        return 0;
+    if (mib == base_mib(pod->mgr))
+        mib = 0;
+    if (vcpus == pod->mgr->config.vcpus)
+        vcpus = 0;
+    return mib == 0 && vcpus == 0 ? 0 : vm_resize(pod->vm, mib, vcpus, deadline_ms, err);
+}

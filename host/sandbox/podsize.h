@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * How large a pod's machine is: what it boots with, what it may grow to, and what it should have
+ * for the resources that the pod asks for. Only this file knows the rule. Any thread.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include "common/base/err.h"
+
+struct pod;
+struct sandbox_manager;
+struct vm_spec;
+
+/* Fills in the size fields of spec for what all pods' machines are cloned from. */
+void podsize_template(const struct sandbox_manager *mgr, struct vm_spec *spec);
+
+/* Fills in the size fields of spec for the pod's machine. */
+void podsize_boot(const struct pod *pod, struct vm_spec *spec);
+
+/* Grows the pod's running machine to what the pod asks for. Does not wait for the guest. */
+int podsize_apply(struct pod *pod, int64_t deadline_ms, struct err *err);

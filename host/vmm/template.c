@@ -1,0 +1,670 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Theory of operation. An entry stands for a shape of machine; in it is at most one template, of
+ * the files as they were at one moment (its stamp). Whoever wants a template finds the entry by
+ * shape, compares stamps, and, unless the template is at hand, marks the entry WANTED and waits for
+ * the maker, a thread that is started at the first need. It tries the copy on disk first.
+ *
+ * Nothing here can keep a pod from starting: every failure sends it to a cold boot, with a warning.
+ * What failed is not tried again for a while, because each trial costs a boot. A template whose
+ * clone did not come up is thrown away, also from disk, and made anew, unless that happens again
+ * and again.
+ *
+ * Clones hold their memory's file themselves, so a template may go at any time: after an upgrade
+ * the old machines keep the old one until they end.
+ *
+ * The maker's machines have a name that is made of the folder's, so that a successor finds and
+ * kills the one that a killed daemon left. Lock order: store->lock, then nothing.
+ */
+#include "host/vmm/template.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/queue.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/base/clock.h"
+#include "common/base/fd.h"
+#include "common/base/log.h"
+#include "common/base/text.h"
+#include "host/vmm/internal.h"
+#include "host/vmm/process.h"
+#include "host/vmm/sync.h"
+#include "host/vmm/template_file.h"
+#include "host/vmm/template_key.h"
+#include "host/vmm/template_make.h"
+
+#define MAKE_MS      120000
+#define RETRY_MS     60000
+#define REJECTS_MAX  3 /* in a row, until it is given up for a while */
+#define MACHINE_NAME "template-%016llx"
+
+struct template
+{
+    atomic_uint refs;
+    int memory_fd;
+    int state_fd;
+};
+
+enum entry_state {
+    ENTRY_WANTED, /* somebody needs it; the maker has not begun */
+    ENTRY_MAKING, /* the maker is at it */
+    ENTRY_READY,  /* template is set */
+    ENTRY_FAILED, /* failure is set; until retry_ms it is not tried again */
+};
+
+struct entry {
+    LIST_ENTRY(entry) link;
+    /* Constant. */
+    char *shape;
+    struct vmm_choice choice;
+    struct vm_spec spec; /* its strings are in texts */
+    char *texts[4];
+    /* Guarded by the store's lock. */
+    enum entry_state state;
+    char *stamp; /* of the files when it was wanted */
+    char key[TEMPLATE_KEY_SIZE];
+    struct template *template;
+    unsigned rejects;
+    struct err failure;
+    int64_t retry_ms;
+};
+
+struct templates {
+    /* Constant. */
+    struct vmm *vmm;
+    char *dir;
+    char *machine_dir;
+    char machine[VM_ID_SIZE];
+    pthread_mutex_t lock; /* for what follows */
+    pthread_cond_t changed;
+    LIST_HEAD(, entry) entries;
+    unsigned n_entries;
+    bool has_maker, stopping;
+    pthread_t maker;
+    struct vm *running; /* the maker's machine; NULL: none */
+};
+
+/* ---- one template -----------------------------------------------------------------------------
+ */
+
+static int template_new(int *memory_fd, int *state_fd, struct template **ret_template,
+                        struct err *err)
+{
+    struct template *t = calloc(1, sizeof(*t));
+
+    if (t == NULL)
+        return err_no_memory(err);
+    atomic_init(&t->refs, 1);
+    t->memory_fd = steal_fd(memory_fd);
+    t->state_fd = steal_fd(state_fd);
+    *ret_template = t;
+    return 0;
+}
+
+void template_unref(struct template *t)
+{
+    if (t == NULL || atomic_fetch_sub(&t->refs, 1) != 1)
+        return;
+    close_fd(&t->memory_fd);
+    close_fd(&t->state_fd);
+    free(t);
+}
+
+int template_memory_fd(const struct template *t)
+{
+    return t->memory_fd;
+}
+
+int template_state_fd(const struct template *t)
+{
+    return t->state_fd;
+}
+
+/* ---- entries ----------------------------------------------------------------------------------
+ */
+
+static void entry_free(struct entry *e)
+{
+    if (e == NULL)
+        return;
+    template_unref(e->template);
+    for (size_t i = 0; i < ARRAY_SIZE(e->texts); i++)
+        free(e->texts[i]);
+    free(e->shape);
+    free(e->stamp);
+    free(e);
+}
+
+static int keep(struct entry *e, size_t slot, const char *text, const char **ret_copy,
+                struct err *err)
+{
+    *ret_copy = NULL;
+    if (text == NULL)
+        return 0;
+    e->texts[slot] = strdup(text);
+    if (e->texts[slot] == NULL)
+        return err_no_memory(err);
+    *ret_copy = e->texts[slot];
+    return 0;
+}
+
+/* Only what makes the machine: no pod's cgroup, no score. NULL: err says why. */
+static struct entry *entry_new(const struct templates *store, const struct vmm_choice *choice,
+                               const struct vm_spec *spec, struct err *err)
+{
+    struct entry *e = calloc(1, sizeof(*e));
+
+    if (e == NULL) {
+        (void)err_no_memory(err);
+        return NULL;
+    }
+    e->choice = *choice;
+    e->spec = (struct vm_spec){
+        .id = store->machine,
+        .dir = store->machine_dir,
+        .memory_mib = spec->memory_mib,
+        .memory_max_mib = spec->memory_max_mib,
+        .vcpus = spec->vcpus,
+        .vcpus_max = spec->vcpus_max,
+        .console = spec->console,
+    };
+    e->state = ENTRY_WANTED;
+    if (keep(e, 0, spec->kernel, &e->spec.kernel, err) < 0 ||
+        keep(e, 1, spec->initrd, &e->spec.initrd, err) < 0 ||
+        keep(e, 2, spec->cmdline_extra, &e->spec.cmdline_extra, err) < 0 ||
+        keep(e, 3, spec->machine, &e->spec.machine, err) < 0) {
+        entry_free(e);
+        return NULL;
+    }
+    return e;
+}
+
+/* A copy's folder: heap text or NULL. */
+static char *folder_of(const struct templates *store, const char *key)
+{
+    return text_printf("%s/%s", store->dir, key);
+}
+
+static void remove_folder(const struct templates *store, const char *key)
+{
+    cleanup_free char *dir = key[0] == '\0' ? NULL : folder_of(store, key);
+    struct err err;
+
+    if (dir != NULL && fd_remove_tree(AT_FDCWD, dir, &err) < 0)
+        log_event(LOG_WARN, NULL, &err, "a template's copy stays on disk, ignoring");
+}
+
+/* ---- the maker --------------------------------------------------------------------------------
+ */
+
+static void on_running(void *arg, struct vm *vm)
+{
+    struct templates *store = arg;
+    struct vm *old;
+
+    pthread_mutex_lock(&store->lock);
+    old = store->running;
+    store->running = vm == NULL ? NULL : vm_ref(vm);
+    bool stopping = store->stopping;
+    pthread_mutex_unlock(&store->lock);
+    vm_unref(old);
+    if (stopping && vm != NULL)
+        (void)vm_kill(vm, NULL);
+}
+
+static void log_template(const struct entry *e, const char *what, const struct template *t,
+                         int64_t began_ms)
+{
+    struct stat memory = {0}, state = {0};
+
+    (void)fstat(t->memory_fd, &memory);
+    (void)fstat(t->state_fd, &state);
+    log_info("template %.12s %s in %lld ms: %u MiB of guest memory, %lld MiB of it in use, "
+             "%lld KiB of state",
+             e->key, what, (long long)(clock_monotonic_ms() - began_ms), e->spec.memory_mib,
+             (long long)memory.st_blocks / 2048, (long long)state.st_size / 1024);
+}
+
+static void publish(struct templates *store, struct entry *e, struct template *t)
+{
+    pthread_mutex_lock(&store->lock);
+    e->template = t;
+    e->state = ENTRY_READY;
+    pthread_cond_broadcast(&store->changed);
+    pthread_mutex_unlock(&store->lock);
+}
+
+/* Takes over the files. */
+static int try_and_publish(struct templates *store, struct entry *e, const struct template_job *job,
+                           int *memory_fd, int *state_fd, const char *what, int64_t began_ms,
+                           struct err *err)
+{
+    cleanup_template struct template *t = NULL;
+
+    if (template_try(job, *memory_fd, *state_fd, clock_deadline(MAKE_MS), err) < 0 ||
+        template_new(memory_fd, state_fd, &t, err) < 0)
+        return -1;
+    log_template(e, what, t, began_ms);
+    publish(store, e, steal_ptr(&t));
+    return 0;
+}
+
+static int read_copy(struct templates *store, struct entry *e, const struct template_job *job)
+{
+    int64_t began_ms = clock_monotonic_ms();
+    cleanup_free char *dir = folder_of(store, e->key);
+    cleanup_fd int memory = -1, state = -1;
+    struct err why;
+
+    if (dir == NULL)
+        return -1;
+    if (template_file_read(dir, e->key, &memory, &state, &why) == 0 &&
+        try_and_publish(store, e, job, &memory, &state, "read", began_ms, &why) == 0)
+        return 0;
+    if (why.code != ERR_NOT_FOUND)
+        log_event(LOG_ERROR, NULL, &why, "the copy of template %.12s does not do: it is made anew",
+                  e->key);
+    remove_folder(store, e->key);
+    return -1;
+}
+
+/* A copy that is not whole has no name that is looked for. */
+static void write_copy(const struct templates *store, const struct entry *e,
+                       const struct template *t)
+{
+    cleanup_free char *dir = folder_of(store, e->key);
+    cleanup_free char *temporary = text_printf("%s/.new-XXXXXX", store->dir);
+    struct err err;
+
+    if (dir == NULL || temporary == NULL)
+        return;
+    if (mkdtemp(temporary) == NULL)
+        (void)err_set_errno(&err, errno, "%s", temporary);
+    else if (template_file_write(temporary, e->key, t->memory_fd, t->state_fd, &err) == 0) {
+        if (rename(temporary, dir) == 0)
+            return;
+        (void)err_set_errno(&err, errno, "%s", dir);
+    }
+    log_event(LOG_WARN, NULL, &err,
+              "template %.12s is not kept on disk: it is made again after a restart", e->key);
+    (void)fd_remove_tree(AT_FDCWD, temporary, NULL);
+}
+
+static int make(struct templates *store, struct entry *e, const struct template_job *job,
+                struct err *err)
+{
+    int64_t began_ms = clock_monotonic_ms();
+    cleanup_template struct template *t = NULL;
+    cleanup_fd int memory = -1, state = -1;
+
+    if (template_make(job, clock_deadline(MAKE_MS), &memory, &state, err) < 0 ||
+        try_and_publish(store, e, job, &memory, &state, "made", began_ms, err) < 0)
+        return -1;
+    pthread_mutex_lock(&store->lock);
+    if (e->template != NULL) {
+        t = e->template;
+        atomic_fetch_add(&t->refs, 1);
+    }
+    pthread_mutex_unlock(&store->lock);
+    if (t != NULL)
+        write_copy(store, e, t);
+    return 0;
+}
+
+static int serve_entry(struct templates *store, struct entry *e, struct err *err)
+{
+    const struct template_job job = {.vmm = store->vmm,
+                                     .choice = &e->choice,
+                                     .spec = &e->spec,
+                                     .running = on_running,
+                                     .arg = store};
+    char key[TEMPLATE_KEY_SIZE];
+
+    if (template_key(&e->choice, &e->spec, store->vmm->boot_id, key, err) < 0)
+        return -1;
+    if (e->key[0] != '\0' && strcmp(e->key, key) != 0)
+        remove_folder(store, e->key);
+    pthread_mutex_lock(&store->lock);
+    memcpy(e->key, key, sizeof(key));
+    pthread_mutex_unlock(&store->lock);
+    if (mkdir(store->machine_dir, 0700) < 0 && errno != EEXIST)
+        return err_set_errno(err, errno, "%s", store->machine_dir);
+    int result = read_copy(store, e, &job) == 0 ? 0 : make(store, e, &job, err);
+    (void)fd_remove_tree(AT_FDCWD, store->machine_dir, NULL);
+    return result;
+}
+
+static struct entry *next_wanted(struct templates *store)
+{
+    struct entry *e;
+
+    LIST_FOREACH (e, &store->entries, link)
+        if (e->state == ENTRY_WANTED)
+            return e;
+    return NULL;
+}
+
+/* Lock held. */
+static bool is_in_use(const struct templates *store, const char *name)
+{
+    const struct entry *e;
+
+    LIST_FOREACH (e, &store->entries, link)
+        if (strcmp(e->key, name) == 0)
+            return true;
+    return false;
+}
+
+/* Lock held, nothing wanted: removes copies of what was never asked for, and halves of copies. */
+static void collect(const struct templates *store)
+{
+    DIR *dir = opendir(store->dir);
+    const struct dirent *d;
+
+    if (dir == NULL)
+        return;
+    while ((d = readdir(dir)) != NULL) {
+        if (strcmp(d->d_name, ".") == 0 || strcmp(d->d_name, "..") == 0 ||
+            is_in_use(store, d->d_name))
+            continue;
+        log_info("removing template %.12s, which is not used any more", d->d_name);
+        (void)fd_remove_tree(dirfd(dir), d->d_name, NULL);
+    }
+    (void)closedir(dir);
+}
+
+static void *maker_main(void *arg)
+{
+    struct templates *store = arg;
+    struct err err;
+
+    pthread_mutex_lock(&store->lock);
+    while (!store->stopping) {
+        struct entry *e = next_wanted(store);
+        if (e == NULL) {
+            pthread_cond_wait(&store->changed, &store->lock);
+            continue;
+        }
+        e->state = ENTRY_MAKING;
+        pthread_mutex_unlock(&store->lock);
+        int result = serve_entry(store, e, &err);
+        if (result < 0)
+            log_event(LOG_ERROR, NULL, &err, "there is no template: machines boot");
+        pthread_mutex_lock(&store->lock);
+        if (result < 0) {
+            e->state = ENTRY_FAILED;
+            e->failure = err;
+            e->retry_ms = clock_deadline(RETRY_MS);
+        }
+        pthread_cond_broadcast(&store->changed);
+        if (next_wanted(store) == NULL)
+            collect(store);
+    }
+    pthread_mutex_unlock(&store->lock);
+    return NULL;
+}
+
+/* Lock held. */
+static int want_maker(struct templates *store, struct err *err)
+{
+    if (!store->has_maker) {
+        int e = pthread_create(&store->maker, NULL, maker_main, store);
+        if (e != 0)
+            return err_set_errno(err, e, "the thread that makes templates");
+        store->has_maker = true;
+    }
+    pthread_cond_broadcast(&store->changed);
+    return 0;
+}
+
+/* ---- asking -----------------------------------------------------------------------------------
+ */
+
+static struct entry *find(struct templates *store, const char *shape)
+{
+    struct entry *e;
+
+    LIST_FOREACH (e, &store->entries, link)
+        if (strcmp(e->shape, shape) == 0)
+            return e;
+    return NULL;
+}
+
+/* Lock held. Takes over *stamp if it is news. */
+static void refresh(struct entry *e, char **stamp)
+{
+    bool changed = strcmp(e->stamp, *stamp) != 0;
+
+    if (e->state == ENTRY_MAKING || e->state == ENTRY_WANTED)
+        return;
+    if (e->state == ENTRY_READY && !changed)
+        return;
+    if (e->state == ENTRY_FAILED && !changed && clock_monotonic_ms() < e->retry_ms)
+        return;
+    if (changed)
+        log_info("template %.12s is of files that were replaced: a new one is made", e->key);
+    template_unref(steal_ptr(&e->template));
+    free(e->stamp);
+    e->stamp = steal_ptr(stamp);
+    e->rejects = 0;
+    e->state = ENTRY_WANTED;
+}
+
+/* Lock held. The entry of a shape, made if need be; NULL: err says why not. Takes over what it
+ * keeps of the texts. */
+static struct entry *look_up(struct templates *store, const struct vmm_choice *choice,
+                             const struct vm_spec *spec, char **shape, char **stamp,
+                             struct err *err)
+{
+    struct entry *e = find(store, *shape);
+
+    if (e != NULL) {
+        refresh(e, stamp);
+        return e;
+    }
+    if (store->n_entries == TEMPLATES_MAX) {
+        (void)err_set(err, ERR_EXHAUSTED, "there are %d templates already", TEMPLATES_MAX);
+        return NULL;
+    }
+    e = entry_new(store, choice, spec, err);
+    if (e == NULL)
+        return NULL;
+    e->shape = steal_ptr(shape);
+    e->stamp = steal_ptr(stamp);
+    LIST_INSERT_HEAD(&store->entries, e, link);
+    store->n_entries++;
+    return e;
+}
+
+/* Lock held. Until the entry has a template, or there is none. */
+static int await(struct templates *store, const struct entry *e, int64_t until_ms, struct err *err)
+{
+    if (e->state == ENTRY_WANTED && want_maker(store, err) < 0)
+        return -1;
+    while (e->state == ENTRY_WANTED || e->state == ENTRY_MAKING) {
+        if (store->stopping)
+            return err_set(err, ERR_UNAVAILABLE, "the daemon is ending");
+        if (!sync_wait_until(&store->changed, &store->lock, until_ms))
+            return err_set(err, ERR_DEADLINE, "the template is still being made");
+    }
+    if (e->state == ENTRY_READY)
+        return 0;
+    if (err != NULL)
+        *err = e->failure;
+    return -1;
+}
+
+int templates_get(struct templates *store, const struct vmm_choice *choice,
+                  const struct vm_spec *spec, int64_t deadline_ms, struct template **ret_template,
+                  struct err *err)
+{
+    int64_t now = clock_monotonic_ms();
+    cleanup_free char *shape = NULL;
+    cleanup_free char *stamp = NULL;
+    int result = -1;
+
+    if (template_shape(choice, spec, &shape, err) < 0 ||
+        template_stamp(choice, spec, &stamp, err) < 0)
+        return -1;
+    pthread_mutex_lock(&store->lock);
+    struct entry *e = look_up(store, choice, spec, &shape, &stamp, err);
+    if (e != NULL)
+        result = await(store, e, now + (deadline_ms - now) / 2, err);
+    if (result == 0) {
+        atomic_fetch_add(&e->template->refs, 1);
+        *ret_template = e->template;
+    }
+    pthread_mutex_unlock(&store->lock);
+    return result;
+}
+
+int templates_want(struct templates *store, const struct vmm_choice *choice,
+                   const struct vm_spec *spec, struct err *err)
+{
+    cleanup_free char *shape = NULL;
+    cleanup_free char *stamp = NULL;
+
+    if (template_shape(choice, spec, &shape, err) < 0 ||
+        template_stamp(choice, spec, &stamp, err) < 0)
+        return -1;
+    pthread_mutex_lock(&store->lock);
+    const struct entry *e = look_up(store, choice, spec, &shape, &stamp, err);
+    int result = e == NULL ? -1 : e->state == ENTRY_WANTED ? want_maker(store, err) : 0;
+    pthread_mutex_unlock(&store->lock);
+    return result;
+}
+
+/* Lock held. */
+static struct entry *entry_of(struct templates *store, const struct template *t)
+{
+    struct entry *e;
+
+    LIST_FOREACH (e, &store->entries, link)
+        if (e->template == t)
+            return e;
+    return NULL;
+}
+
+void templates_worked(struct templates *store, const struct template *t)
+{
+    pthread_mutex_lock(&store->lock);
+    struct entry *e = entry_of(store, t);
+    if (e != NULL)
+        e->rejects = 0;
+    pthread_mutex_unlock(&store->lock);
+}
+
+void templates_reject(struct templates *store, const struct template *t)
+{
+    char key[TEMPLATE_KEY_SIZE] = "";
+
+    pthread_mutex_lock(&store->lock);
+    struct entry *e = entry_of(store, t);
+    /* Else somebody was faster: it is gone already. */
+    if (e != NULL) {
+        memcpy(key, e->key, sizeof(key));
+        template_unref(steal_ptr(&e->template));
+        if (++e->rejects < REJECTS_MAX) {
+            e->state = ENTRY_WANTED;
+        } else {
+            e->state = ENTRY_FAILED;
+            (void)err_set(&e->failure, ERR_UNAVAILABLE, "%d templates in a row did not work",
+                          REJECTS_MAX);
+            e->retry_ms = clock_deadline(RETRY_MS);
+        }
+        remove_folder(store, key);
+        (void)want_maker(store, NULL);
+    }
+    pthread_mutex_unlock(&store->lock);
+}
+
+/* ---- the store --------------------------------------------------------------------------------
+ */
+
+void templates_get_status(struct templates *store, struct vmm_status *status)
+{
+    const struct entry *e;
+
+    pthread_mutex_lock(&store->lock);
+    LIST_FOREACH (e, &store->entries, link) {
+        struct stat memory;
+        if (e->template == NULL || fstat(e->template->memory_fd, &memory) < 0)
+            continue;
+        status->templates++;
+        status->template_bytes += (uint64_t)memory.st_blocks * 512;
+    }
+    pthread_mutex_unlock(&store->lock);
+}
+
+/* A name that a successor in the same folder finds out again. FNV-1a. */
+static void name_machine(struct templates *store)
+{
+    uint64_t hash = 0xcbf29ce484222325u;
+
+    for (const char *c = store->machine_dir; *c != '\0'; c++)
+        hash = (hash ^ (uint8_t)*c) * 0x100000001b3u;
+    (void)snprintf(store->machine, sizeof(store->machine), MACHINE_NAME, (unsigned long long)hash);
+}
+
+int templates_new(struct vmm *vmm, const char *dir, struct templates **ret_store, struct err *err)
+{
+    struct templates *store = calloc(1, sizeof(*store));
+    unsigned killed = 0;
+
+    if (store == NULL)
+        return err_no_memory(err);
+    store->vmm = vmm;
+    LIST_INIT(&store->entries);
+    pthread_mutex_init(&store->lock, NULL);
+    sync_cond_init(&store->changed);
+    store->dir = strdup(dir);
+    store->machine_dir = text_printf("%s/template", vmm->config.run_dir);
+    if (store->dir == NULL || store->machine_dir == NULL) {
+        templates_free(store);
+        return err_no_memory(err);
+    }
+    name_machine(store);
+    if (vmm_kill_stray(vmm, store->machine, &killed, err) < 0) {
+        templates_free(store);
+        return -1;
+    }
+    if (killed > 0)
+        log_info("killed a machine that was to become a template");
+    (void)fd_remove_tree(AT_FDCWD, store->machine_dir, NULL);
+    *ret_store = store;
+    return 0;
+}
+
+void templates_free(struct templates *store)
+{
+    struct entry *e;
+
+    if (store == NULL)
+        return;
+    pthread_mutex_lock(&store->lock);
+    store->stopping = true;
+    struct vm *running = store->running == NULL ? NULL : vm_ref(store->running);
+    pthread_cond_broadcast(&store->changed);
+    pthread_mutex_unlock(&store->lock);
+    if (running != NULL)
+        (void)vm_kill(running, NULL);
+    vm_unref(running);
+    if (store->has_maker)
+        (void)pthread_join(store->maker, NULL);
+    while ((e = LIST_FIRST(&store->entries)) != NULL) {
+        LIST_REMOVE(e, link);
+        entry_free(e);
+    }
+    pthread_cond_destroy(&store->changed);
+    pthread_mutex_destroy(&store->lock);
+    free(store->machine_dir);
+    free(store->dir);
+    free(store);
+}

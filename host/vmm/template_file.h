@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A template as two sealed files in memory, and its copy in a folder: `memory`, `state` and
+ * `template.json`, which is written last. Only this file knows their format and what sealing a file
+ * takes. Blocks on the disk; any thread. Descriptors returned are the caller's and close-on-exec.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include "common/base/err.h"
+
+#define TEMPLATE_KEY_SIZE  65 /* 64 hexadecimal digits and NUL */
+#define TEMPLATE_META_MAX  4096
+#define TEMPLATE_STATE_MAX (16u << 20) /* bytes of device state; half a MiB is usual */
+
+struct template_meta {
+    char key[TEMPLATE_KEY_SIZE];
+    uint64_t memory_bytes;
+    uint64_t state_bytes;
+    char memory_sha256[65];
+    char state_sha256[65];
+};
+
+/* Text of template.json; free it. */
+int template_meta_encode(const struct template_meta *meta, char **ret_text, struct err *err);
+/* PROTOCOL unless text is such a file, whole and in range. */
+int template_meta_decode(const char *text, struct template_meta *ret_meta, struct err *err);
+
+/* An empty file in memory of so many bytes, which can be sealed. */
+int template_file_new(const char *name, uint64_t bytes, int *ret_fd, struct err *err);
+
+/*
+ * Makes the file unchangeable for ever, by anybody who gets a descriptor, however it is opened:
+ * writes, shared writable mappings, truncation and hole punching fail. BAD_STATE while somebody
+ * maps it for writing.
+ */
+int template_file_seal(int fd, struct err *err);
+
+/*
+ * Copies memory and state into the existing, empty folder. EXHAUSTED when its disk has too little
+ * room.
+ */
+int template_file_write(const char *dir, const char *key, int memory_fd, int state_fd,
+                        struct err *err);
+
+/*
+ * Reads them back into new sealed files, if they are whole and of this key. NOT_FOUND when there
+ * are none, PROTOCOL when they are not what was written.
+ */
+int template_file_read(const char *dir, const char *key, int *ret_memory_fd, int *ret_state_fd,
+                       struct err *err);
