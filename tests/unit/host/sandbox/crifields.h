@@ -8,6 +8,8 @@
  */
 #pragma once
 
+#include <stddef.h>
+
 enum crifield_kind {
     GUEST,   /* in force: part of what the guest is asked for */
     HOST,    /* in force: done on the host, or read together with another field */
