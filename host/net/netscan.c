@@ -10,11 +10,8 @@
  */
 #include "host/net/netscan.h"
 
-#include <arpa/inet.h>
-#include <errno.h>
 #include <linux/if_arp.h>
 #include <linux/neighbour.h>
-#include <linux/netlink.h>
 #include <linux/rtnetlink.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,92 +19,23 @@
 
 #include "common/base/cleanup.h"
 #include "common/base/log.h"
+#include "common/base/netlink.h"
 #include "host/net/netns.h"
 
-enum { RECEIVE_BYTES = 64 * 1024, MAX_REPEATS = 8, MAX_ATTRIBUTE = RTA_MAX };
+enum { MAX_REPEATS = 8 };
 
-/* ---- rtnetlink's messages ---- */
-
-struct attributes {
-    const struct rtattr *at[MAX_ATTRIBUTE + 1];
-};
-
-static void split_attributes(const void *first, int n, struct attributes *ret)
+static bool get_address(const struct nlattr *attr, uint8_t prefix, struct net_addr *ret_addr)
 {
-    *ret = (struct attributes){0};
-    for (const struct rtattr *a = first; RTA_OK(a, n); a = RTA_NEXT(a, n)) {
-        if ((a->rta_type & NLA_TYPE_MASK) <= MAX_ATTRIBUTE)
-            ret->at[a->rta_type & NLA_TYPE_MASK] = a;
-    }
-}
+    struct net_addr addr = {.prefix = prefix};
 
-static bool get_u32(const struct attributes *all, int type, uint32_t *ret_value)
-{
-    if (all->at[type] == NULL || RTA_PAYLOAD(all->at[type]) != sizeof(*ret_value))
+    if (netlink_copy(attr, addr.bytes, 4))
+        addr.len = 4;
+    else if (netlink_copy(attr, addr.bytes, 16))
+        addr.len = 16;
+    else
         return false;
-    memcpy(ret_value, RTA_DATA(all->at[type]), sizeof(*ret_value));
+    *ret_addr = addr;
     return true;
-}
-
-static bool get_address(const struct rtattr *attribute, uint8_t prefix, struct net_addr *ret_addr)
-{
-    size_t n = attribute == NULL ? 0 : RTA_PAYLOAD(attribute);
-
-    if (n != 4 && n != 16)
-        return false;
-    *ret_addr = (struct net_addr){.len = (uint8_t)n, .prefix = prefix};
-    memcpy(ret_addr->bytes, RTA_DATA(attribute), n);
-    return true;
-}
-
-typedef int (*message_fn)(struct netscan *scan, const struct nlmsghdr *message, struct err *err);
-
-/* One datagram of a dump. Returns 1 when the dump goes on, 0 at its end. */
-static int take_datagram(struct netscan *scan, const void *bytes, size_t n, message_fn fn,
-                         bool *interrupted, struct err *err)
-{
-    for (const struct nlmsghdr *m = bytes; NLMSG_OK(m, n); m = NLMSG_NEXT(m, n)) {
-        *interrupted = *interrupted || (m->nlmsg_flags & NLM_F_DUMP_INTR) != 0;
-        if (m->nlmsg_type == NLMSG_DONE)
-            return 0;
-        if (m->nlmsg_type == NLMSG_ERROR) {
-            const struct nlmsgerr *e = NLMSG_DATA(m);
-            return err_set_errno(err, m->nlmsg_len < NLMSG_LENGTH(sizeof(*e)) ? EPROTO : -e->error,
-                                 "rtnetlink dump");
-        }
-        if (fn(scan, m, err) != 0)
-            return -1;
-    }
-    return 1;
-}
-
-static int dump_once(int fd, uint16_t type, struct netscan *scan, message_fn fn, bool *interrupted,
-                     struct err *err)
-{
-    cleanup_free void *bytes = malloc(RECEIVE_BYTES);
-    struct {
-        struct nlmsghdr header;
-        /* Bigger than each of the headers that a dump's request may have, all zero: everything. */
-        uint8_t body[sizeof(struct ifinfomsg)];
-    } request = {.header = {.nlmsg_len = sizeof(request),
-                            .nlmsg_type = type,
-                            .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP}};
-    int more = 1;
-
-    *interrupted = false;
-    if (bytes == NULL)
-        return err_no_memory(err);
-    if (send(fd, &request, sizeof(request), 0) < 0)
-        return err_set_errno(err, errno, "rtnetlink request");
-    while (more > 0) {
-        ssize_t n = recv(fd, bytes, RECEIVE_BYTES, 0);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return err_set_errno(err, errno, "rtnetlink answer");
-        more = take_datagram(scan, bytes, (size_t)n, fn, interrupted, err);
-    }
-    return more;
 }
 
 /* ---- links ---- */
@@ -121,32 +49,25 @@ static struct netscan_link *find_index(struct netscan *scan, int ifindex)
     return NULL;
 }
 
-static int take_link(struct netscan *scan, const struct nlmsghdr *message, struct err *err)
+static int take_link(void *arg, const struct nlmsghdr *message, struct err *err)
 {
     const struct ifinfomsg *info = NLMSG_DATA(message);
-    struct netscan_link link = {.iface = {.tap_fd = -1}, .ifindex = info->ifi_index};
-    const struct rtattr *name, *mac;
+    const struct nlattr *attrs[IFLA_MASTER + 1];
+    struct netscan_link link = {.iface = {.tap_fd = -1}};
     struct netscan_link *grown;
-    struct attributes all;
-    uint32_t mtu = 0, master = 0;
+    struct netscan *scan = arg;
+    uint32_t master = 0;
 
-    if (message->nlmsg_type != RTM_NEWLINK || message->nlmsg_len < NLMSG_LENGTH(sizeof(*info)) ||
-        (info->ifi_flags & IFF_LOOPBACK) != 0)
+    if (message->nlmsg_type != RTM_NEWLINK ||
+        netlink_attrs(message, sizeof(*info), IFLA_MASTER, attrs) != 0 ||
+        (info->ifi_flags & IFF_LOOPBACK) != 0 ||
+        !netlink_text(attrs[IFLA_IFNAME], link.iface.name, sizeof(link.iface.name)))
         return 0;
-    split_attributes(IFLA_RTA(info), (int)IFLA_PAYLOAD(message), &all);
-    name = all.at[IFLA_IFNAME];
-    mac = all.at[IFLA_ADDRESS];
-    if (name == NULL || RTA_PAYLOAD(name) == 0 || RTA_PAYLOAD(name) > NET_IFNAME_SIZE)
-        return 0;
-    (void)memccpy(link.iface.name, RTA_DATA(name), '\0',
-                  RTA_PAYLOAD(name) < NET_IFNAME_SIZE ? RTA_PAYLOAD(name) : NET_IFNAME_SIZE - 1);
-    if (info->ifi_type == ARPHRD_ETHER && mac != NULL && RTA_PAYLOAD(mac) == NET_MAC_SIZE) {
-        memcpy(link.iface.mac, RTA_DATA(mac), NET_MAC_SIZE);
-        link.ethernet = true;
-    }
-    (void)get_u32(&all, IFLA_MTU, &mtu);
-    link.iface.mtu = mtu;
-    link.has_master = get_u32(&all, IFLA_MASTER, &master) && master != 0;
+    link.ifindex = info->ifi_index;
+    link.ethernet = info->ifi_type == ARPHRD_ETHER &&
+                    netlink_copy(attrs[IFLA_ADDRESS], link.iface.mac, NET_MAC_SIZE);
+    (void)netlink_u32(attrs[IFLA_MTU], &link.iface.mtu);
+    link.has_master = netlink_u32(attrs[IFLA_MASTER], &master) && master != 0;
     if (find_index(scan, link.ifindex) != NULL)
         return 0;
     if (scan->n == NETSCAN_MAX_LINKS)
@@ -188,19 +109,19 @@ static bool is_link_local(const struct net_addr *addr)
     return addr->len == 16 && addr->bytes[0] == 0xfe && (addr->bytes[1] & 0xc0) == 0x80;
 }
 
-static int take_addr(struct netscan *scan, const struct nlmsghdr *message, struct err *err)
+static int take_addr(void *arg, const struct nlmsghdr *message, struct err *err)
 {
     const struct ifaddrmsg *info = NLMSG_DATA(message);
-    struct netscan_link *link;
+    const struct nlattr *attrs[IFA_LOCAL + 1];
     struct net_addr addr, *place;
-    struct attributes all;
+    struct netscan_link *link;
 
-    if (message->nlmsg_type != RTM_NEWADDR || message->nlmsg_len < NLMSG_LENGTH(sizeof(*info)))
+    if (message->nlmsg_type != RTM_NEWADDR ||
+        netlink_attrs(message, sizeof(*info), IFA_LOCAL, attrs) != 0)
         return 0;
-    link = find_index(scan, (int)info->ifa_index);
-    split_attributes(IFA_RTA(info), (int)IFA_PAYLOAD(message), &all);
+    link = find_index(arg, (int)info->ifa_index);
     if (link == NULL ||
-        !get_address(all.at[IFA_LOCAL] != NULL ? all.at[IFA_LOCAL] : all.at[IFA_ADDRESS],
+        !get_address(attrs[IFA_LOCAL] != NULL ? attrs[IFA_LOCAL] : attrs[IFA_ADDRESS],
                      info->ifa_prefixlen, &addr) ||
         is_link_local(&addr))
         return 0;
@@ -211,28 +132,29 @@ static int take_addr(struct netscan *scan, const struct nlmsghdr *message, struc
     return 0;
 }
 
-static void take_metrics(const struct rtattr *metrics, struct net_route *route)
+/* RTA_VIA: a gateway of the other family, its address behind the family's number. */
+static bool get_via(const struct nlattr *via, struct net_addr *ret_addr)
 {
-    struct attributes all;
+    struct {
+        uint16_t family;
+        uint8_t address[16];
+    } v6;
+    struct {
+        uint16_t family;
+        uint8_t address[4];
+    } v4;
+    struct net_addr addr = {0};
 
-    if (metrics == NULL)
-        return;
-    split_attributes(RTA_DATA(metrics), (int)RTA_PAYLOAD(metrics), &all);
-    (void)get_u32(&all, RTAX_MTU, &route->mtu);
-    (void)get_u32(&all, RTAX_ADVMSS, &route->advmss);
-}
-
-/* RTA_VIA: a gateway of the other family. */
-static bool get_via(const struct rtattr *via, struct net_addr *ret_addr)
-{
-    struct rtvia head;
-    size_t n = via == NULL ? 0 : RTA_PAYLOAD(via);
-
-    if (n != sizeof(head) + 4 && n != sizeof(head) + 16)
+    if (netlink_copy(via, &v4, sizeof(v4))) {
+        addr.len = 4;
+        memcpy(addr.bytes, v4.address, 4);
+    } else if (netlink_copy(via, &v6, sizeof(v6))) {
+        addr.len = 16;
+        memcpy(addr.bytes, v6.address, 16);
+    } else {
         return false;
-    n -= sizeof(head);
-    *ret_addr = (struct net_addr){.len = (uint8_t)n, .prefix = (uint8_t)(n * 8)};
-    memcpy(ret_addr->bytes, (const uint8_t *)RTA_DATA(via) + sizeof(head), n);
+    }
+    *ret_addr = addr;
     return true;
 }
 
@@ -243,48 +165,63 @@ static bool is_automatic(const struct net_route *route)
 }
 
 /* Whether a route is one to carry over; says which are not. */
-static bool wants_route(const struct rtmsg *info, const struct attributes *all)
+static bool wants_route(const struct rtmsg *info, const struct nlattr *const *attrs)
 {
     uint32_t table = info->rtm_table;
 
-    (void)get_u32(all, RTA_TABLE, &table);
+    (void)netlink_u32(attrs[RTA_TABLE], &table);
     if (table == RT_TABLE_LOCAL || (info->rtm_flags & RTM_F_CLONED) != 0 ||
         info->rtm_type == RTN_LOCAL || info->rtm_type == RTN_BROADCAST ||
         info->rtm_type == RTN_ANYCAST || info->rtm_type == RTN_MULTICAST)
         return false;
-    if (table == RT_TABLE_MAIN && info->rtm_type == RTN_UNICAST && all->at[RTA_MULTIPATH] == NULL)
+    if (table == RT_TABLE_MAIN && info->rtm_type == RTN_UNICAST && attrs[RTA_MULTIPATH] == NULL)
         return true;
     log_warn("a pod's route of table %u, type %u%s is not carried into its machine, ignoring",
              (unsigned)table, (unsigned)info->rtm_type,
-             all->at[RTA_MULTIPATH] != NULL ? ", multipath" : "");
+             attrs[RTA_MULTIPATH] != NULL ? ", multipath" : "");
     return false;
 }
 
-static int take_route(struct netscan *scan, const struct nlmsghdr *message, struct err *err)
+static void read_route(const struct rtmsg *info, const struct nlattr *const *attrs,
+                       struct net_route *route)
+{
+    const struct nlattr *metrics[RTAX_ADVMSS + 1];
+
+    if (!get_address(attrs[RTA_DST], info->rtm_dst_len, &route->dst))
+        route->dst.len = info->rtm_family == AF_INET ? 4 : 16;
+    if (!get_address(attrs[RTA_GATEWAY], 0, &route->gateway))
+        (void)get_via(attrs[RTA_VIA], &route->gateway);
+    route->gateway.prefix = (uint8_t)(route->gateway.len * 8);
+    (void)get_address(attrs[RTA_PREFSRC], (uint8_t)(route->dst.len * 8), &route->source);
+    (void)netlink_u32(attrs[RTA_PRIORITY], &route->metric);
+    netlink_nested(attrs[RTA_METRICS], RTAX_ADVMSS, metrics);
+    (void)netlink_u32(metrics[RTAX_MTU], &route->mtu);
+    (void)netlink_u32(metrics[RTAX_ADVMSS], &route->advmss);
+    route->scope = info->rtm_scope;
+    route->onlink = (info->rtm_flags & RTNH_F_ONLINK) != 0;
+}
+
+static int take_route(void *arg, const struct nlmsghdr *message, struct err *err)
 {
     const struct rtmsg *info = NLMSG_DATA(message);
+    const struct nlattr *attrs[RTA_VIA + 1];
     struct net_route route = {0}, *place;
     struct netscan_link *link;
-    struct attributes all;
     uint32_t oif = 0;
 
-    if (message->nlmsg_type != RTM_NEWROUTE || message->nlmsg_len < NLMSG_LENGTH(sizeof(*info)) ||
+    if (message->nlmsg_type != RTM_NEWROUTE ||
+        netlink_attrs(message, sizeof(*info), RTA_VIA, attrs) != 0 ||
         (info->rtm_family != AF_INET && info->rtm_family != AF_INET6))
         return 0;
-    split_attributes(RTM_RTA(info), (int)RTM_PAYLOAD(message), &all);
-    link = get_u32(&all, RTA_OIF, &oif) ? find_index(scan, (int)oif) : NULL;
-    if (!get_address(all.at[RTA_DST], info->rtm_dst_len, &route.dst))
-        route.dst.len = info->rtm_family == AF_INET ? 4 : 16;
-    if (link == NULL || is_automatic(&route) || !wants_route(info, &all))
+    read_route(info, attrs, &route);
+    /* A multipath route names no interface of its own; it is only told of. */
+    if (!netlink_u32(attrs[RTA_OIF], &oif) && attrs[RTA_MULTIPATH] == NULL)
         return 0;
-    if (!get_address(all.at[RTA_GATEWAY], 0, &route.gateway))
-        (void)get_via(all.at[RTA_VIA], &route.gateway);
-    route.gateway.prefix = (uint8_t)(route.gateway.len * 8);
-    (void)get_address(all.at[RTA_PREFSRC], (uint8_t)(route.dst.len * 8), &route.source);
-    (void)get_u32(&all, RTA_PRIORITY, &route.metric);
-    take_metrics(all.at[RTA_METRICS], &route);
-    route.scope = info->rtm_scope;
-    route.onlink = (info->rtm_flags & RTNH_F_ONLINK) != 0;
+    if (is_automatic(&route) || !wants_route(info, attrs))
+        return 0;
+    link = find_index(arg, (int)oif);
+    if (link == NULL)
+        return 0;
     place = add_item(&link->iface.routes, &link->iface.n_routes, sizeof(route), err);
     if (place == NULL)
         return -1;
@@ -292,25 +229,22 @@ static int take_route(struct netscan *scan, const struct nlmsghdr *message, stru
     return 0;
 }
 
-static int take_neighbour(struct netscan *scan, const struct nlmsghdr *message, struct err *err)
+static int take_neighbour(void *arg, const struct nlmsghdr *message, struct err *err)
 {
     const struct ndmsg *info = NLMSG_DATA(message);
     struct net_neighbour neighbour = {0}, *place;
+    const struct nlattr *attrs[NDA_LLADDR + 1];
     struct netscan_link *link;
-    struct attributes all;
-    int n;
 
-    if (message->nlmsg_type != RTM_NEWNEIGH || message->nlmsg_len < NLMSG_LENGTH(sizeof(*info)) ||
+    if (message->nlmsg_type != RTM_NEWNEIGH ||
+        netlink_attrs(message, sizeof(*info), NDA_LLADDR, attrs) != 0 ||
         (info->ndm_state & NUD_PERMANENT) == 0)
         return 0;
-    n = (int)(message->nlmsg_len - NLMSG_LENGTH(sizeof(*info)));
-    split_attributes((const char *)info + NLMSG_ALIGN(sizeof(*info)), n, &all);
-    link = find_index(scan, info->ndm_ifindex);
-    if (link == NULL || !get_address(all.at[NDA_DST], 0, &neighbour.addr) ||
-        all.at[NDA_LLADDR] == NULL || RTA_PAYLOAD(all.at[NDA_LLADDR]) != NET_MAC_SIZE)
+    link = find_index(arg, info->ndm_ifindex);
+    if (link == NULL || !get_address(attrs[NDA_DST], 0, &neighbour.addr) ||
+        !netlink_copy(attrs[NDA_LLADDR], neighbour.mac, NET_MAC_SIZE))
         return 0;
     neighbour.addr.prefix = (uint8_t)(neighbour.addr.len * 8);
-    memcpy(neighbour.mac, RTA_DATA(all.at[NDA_LLADDR]), NET_MAC_SIZE);
     place = add_item(&link->iface.neighbours, &link->iface.n_neighbours, sizeof(neighbour), err);
     if (place == NULL)
         return -1;
@@ -346,23 +280,32 @@ static int order_routes(struct net_iface *iface, struct err *err)
     return 0;
 }
 
-static int read_all(int fd, struct netscan *scan, bool *interrupted, struct err *err)
+static int read_all(int fd, struct netscan *scan, struct err *err)
 {
+    /* Bigger than each of the headers that a dump's request may have; all zero: everything. */
+    static const struct ifinfomsg everything;
     static const struct {
         uint16_t type;
-        message_fn fn;
+        netlink_message_fn fn;
     } dumps[] = {
         {RTM_GETLINK, take_link},
         {RTM_GETADDR, take_addr},
         {RTM_GETROUTE, take_route},
         {RTM_GETNEIGH, take_neighbour},
     };
+    struct netlink_message m;
 
-    *interrupted = false;
-    for (size_t i = 0; i < ARRAY_SIZE(dumps) && !*interrupted; i++) {
-        if (dump_once(fd, dumps[i].type, scan, dumps[i].fn, interrupted, err) != 0)
+    for (size_t i = 0; i < ARRAY_SIZE(dumps); i++) {
+        netlink_begin(&m, dumps[i].type, NLM_F_DUMP, &everything, sizeof(everything));
+        if (netlink_ask(fd, &m, dumps[i].fn, scan, err) != 0)
             return -1;
     }
+    for (size_t i = 0; i < scan->n; i++) {
+        if (order_routes(&scan->links[i].iface, err) != 0)
+            return -1;
+    }
+    if (scan->n > 0)
+        qsort(scan->links, scan->n, sizeof(*scan->links), by_index);
     return 0;
 }
 
@@ -370,31 +313,17 @@ int netscan_read(int netns_fd, struct netscan *ret_scan, struct err *err)
 {
     struct netscan scan = {0};
     cleanup_fd int fd = -1;
-    bool again = true;
 
-    for (int i = 0; again; i++) {
+    if (netns_socket(netns_fd, AF_NETLINK, SOCK_RAW, NETLINK_ROUTE, &fd, err) != 0 ||
+        netlink_setup(fd, err) != 0)
+        return -1;
+    for (int i = 0; read_all(fd, &scan, err) != 0; i++) {
         netscan_fini(&scan);
-        close_fd(&fd);
-        if (netns_socket(netns_fd, AF_NETLINK, SOCK_RAW, NETLINK_ROUTE, &fd, err) != 0)
-            return -1;
-        if (read_all(fd, &scan, &again, err) != 0)
-            goto fail;
-        if (again && i == MAX_REPEATS) {
-            err_set(err, ERR_UNAVAILABLE, "the interfaces change all the time");
-            goto fail;
-        }
+        if (err == NULL || err->code != ERR_BAD_STATE || i == MAX_REPEATS)
+            return err_prefix(err, "interfaces of the pod's namespace");
     }
-    for (size_t i = 0; i < scan.n; i++) {
-        if (order_routes(&scan.links[i].iface, err) != 0)
-            goto fail;
-    }
-    if (scan.n > 0)
-        qsort(scan.links, scan.n, sizeof(*scan.links), by_index);
     *ret_scan = scan;
     return 0;
-fail:
-    netscan_fini(&scan);
-    return -1;
 }
 
 struct netscan_link *netscan_find(struct netscan *scan, const char *name)
