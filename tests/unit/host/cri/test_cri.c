@@ -3,8 +3,6 @@
  * host/cri over a socketpair, with a model that the test puts words into: what a request must have,
  * what the model is then asked, what the reply says, and which status an error becomes.
  */
-#include <stdio.h>
-
 #include "tests/unit/host/cri/fake_model.h"
 
 #include <sys/socket.h>
