@@ -4,7 +4,8 @@
 #
 # Modules are put in decompressed (the guest has no decompressor of its own for them) as /modules/NAME.ko, and
 # /modules.list names them, one absolute path per line, in the order in which they are to be loaded; it is empty when
-# the kernel has everything built in. The order comes from modules.dep and modules.softdep of that very kernel.
+# the kernel has everything built in. Modules marked "@" in the list are not loaded at boot: they go to /demand, and
+# /demand/list says which files to load, in order, for each name that the kernel may ask for ("PATTERN FILE…"). The order comes from modules.dep and modules.softdep of that very kernel.
 # The same inputs give the same bytes: entries sorted, all times 0, everything owned by root.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
@@ -152,6 +153,41 @@ cut_signature() {
     truncate -s $((size - 40 - length)) "$1"
 }
 
+# demand: the modules that are loaded when the kernel asks for them. What the boot loads already is not repeated.
+demand() {
+    local -a boot=("${ORDER[@]}")
+    local -A before=()
+    local wanted mark name file files pattern module
+    for name in "${!STATE[@]}"; do
+        before[$name]=${STATE[$name]}
+    done
+    while read -r wanted mark; do
+        [ "$mark" = @ ] || continue
+        ORDER=() STATE=()
+        for name in "${!before[@]}"; do
+            STATE[$name]=${before[$name]}
+        done
+        add "${wanted%\?}" || [ "${wanted%\?}" != "$wanted" ] ||
+            die "'$MODULES' has no module '$wanted'" "remove it from $LIST, or mark it with '?'"
+        [ "${#ORDER[@]}" -gt 0 ] || continue
+        mkdir -p "$ROOT/demand"
+        files=
+        for name in "${ORDER[@]}"; do
+            file=/demand/$name.ko
+            files+=" $file"
+            [ ! -e "$ROOT$file" ] || continue
+            copy_module "$MODULES/${FILE_OF[$name]}" "$ROOT$file"
+            [ "$KEEP_SIGNATURES" = 1 ] || cut_signature "$ROOT$file"
+        done
+        module_name "$wanted"
+        printf '%s%s\n' "$REPLY" "$files" >> "$ROOT/demand/list"
+        while read -r _ pattern module; do
+            [ "$module" != "$REPLY" ] || printf '%s%s\n' "$pattern" "$files" >> "$ROOT/demand/list"
+        done < <(grep '^alias ' "$MODULES/modules.alias" 2>/dev/null)
+    done < <(sed -e 's/#.*//' -e '/^[[:space:]]*$/d' "$LIST")
+    ORDER=("${boot[@]}")
+}
+
 # ---- the archive -----------------------------------------------------------------------------------------------------
 
 PART=
@@ -164,7 +200,8 @@ cp "$AGENT" "$ROOT/init"
 : > "$ROOT/modules.list"
 if [ -n "$MODULES" ]; then
     read_lists
-    while read -r wanted _; do
+    while read -r wanted mark; do
+        [ "$mark" != @ ] || continue
         add "${wanted%\?}" || [ "${wanted%\?}" != "$wanted" ] ||
             die "'$MODULES' has no module '$wanted'" "remove it from $LIST, or mark it with '?'"
     done < <(sed -e 's/#.*//' -e '/^[[:space:]]*$/d' "$LIST")
@@ -175,6 +212,7 @@ if [ -n "$MODULES" ]; then
         printf '/modules/%s.ko\n' "$name" >> "$ROOT/modules.list"
         printf '%s\n' "$name"
     done
+    demand
 fi
 find "$ROOT" -type d -exec chmod 0755 {} +
 find "$ROOT" -type f -exec chmod 0644 {} +

@@ -26,6 +26,7 @@
 #include "common/base/fd.h"
 #include "common/base/log.h"
 #include "agent/container/cgroup.h"
+#include "agent/init/demand.h"
 #include "agent/init/options.h"
 #include "agent/mount/rootfs.h"
 #include "agent/net/interfaces.h"
@@ -67,6 +68,7 @@ static int switch_to_tmpfs(struct err *err)
         return err_set_errno(err, errno, "make %s", NEW_ROOT);
     if (mount("root", NEW_ROOT, "tmpfs", 0, "mode=0755") < 0)
         return err_set_errno(err, errno, "mount the root");
+    demand_keep(NEW_ROOT);
     if (chdir(NEW_ROOT) < 0 || mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 ||
         chdir("/") < 0)
         return err_set_errno(err, errno, "switch to the root");
@@ -161,6 +163,7 @@ int boot_prepare(int *ret_cgroup_base_fd, struct err *err)
     fill_stdio();
     open_log();
     read_options();
+    demand_enable();
     set_process();
     struct err ignored;
     if (interface_up("lo", &ignored) < 0)

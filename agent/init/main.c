@@ -10,6 +10,7 @@
 #include "common/loop/loop.h"
 #include "agent/init/agent.h"
 #include "agent/init/boot.h"
+#include "agent/init/demand.h"
 #include "agent/init/hotplug.h"
 #include "agent/init/power.h"
 
@@ -36,6 +37,8 @@ static int run(struct err *err)
 
 int main(int argc, char **argv)
 {
+    if (getpid() != 1 && demand_is_asked(argc, argv))
+        return demand_main(argv[3]);
     if (getpid() != 1 || (argc > 1 && strcmp(argv[1], "--version") == 0)) {
         if (argc == 2 && strcmp(argv[1], "--version") == 0) {
             (void)printf("casemate-agent %s\n", CASEMATE_VERSION);

@@ -25,15 +25,22 @@ void options_parse(const char *command_line, struct options *ret_options)
     *ret_options = o;
 }
 
+char *options_next_line(char **cursor)
+{
+    char *line = *cursor;
+    size_t len = strcspn(line, "\n");
+    if (*line == '\0')
+        return NULL;
+    *cursor = line[len] == '\n' ? line + len + 1 : line + len;
+    line[len] = '\0';
+    return line;
+}
+
 char *options_next_module(char **cursor)
 {
-    while (**cursor != '\0') {
-        char *line = *cursor;
-        size_t len = strcspn(line, "\n");
-        *cursor = line[len] == '\n' ? line + len + 1 : line + len;
-        line[len] = '\0';
-        if (line[0] == '/')
-            return line;
-    }
-    return NULL;
+    char *line;
+    do {
+        line = options_next_line(cursor);
+    } while (line != NULL && line[0] != '/');
+    return line;
 }

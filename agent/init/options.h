@@ -14,6 +14,10 @@ struct options {
  * default. */
 void options_parse(const char *command_line, struct options *ret_options);
 
+/* The next line of a text, without its end; NULL after the last. *cursor moves on; the text is
+ * changed. */
+char *options_next_line(char **cursor);
+
 /* The next line of a module list: an absolute path, or NULL at its end. *cursor moves on; the text
  * is changed. */
 char *options_next_module(char **cursor);

@@ -160,6 +160,13 @@ static int add_user(const struct cri_ctx *ctx, const struct sandbox_container_in
         return -1;
     s->user->linux->uid = info->uid;
     s->user->linux->gid = info->gid;
+    s->user->linux->supplemental_groups =
+        rpc_call_alloc(ctx->call, (info->n_groups + 1) * sizeof(int64_t));
+    if (s->user->linux->supplemental_groups == NULL)
+        return err_no_memory(err);
+    for (size_t i = 0; i < info->n_groups; i++)
+        s->user->linux->supplemental_groups[i] = info->groups[i];
+    s->user->linux->n_supplemental_groups = info->n_groups;
     return 0;
 }
 

@@ -97,6 +97,7 @@ static int method_status(struct cri_ctx *ctx, ProtobufCMessage **ret_reply, stru
         add_handlers(ctx, m, err) < 0)
         return -1;
     m->status->n_conditions = 2;
+    m->features->supplemental_groups_policy = true;
     if (q->verbose && add_info(ctx, &d, m, err) < 0)
         return -1;
     *ret_reply = &m->base;

@@ -221,6 +221,10 @@ static int fill_container(struct container *c, struct sandbox_container_info *re
         .gid = facts->gid,
         .owner_ = owner,
     };
+    if (facts->has_user && facts->process != NULL && facts->process->user != NULL) {
+        ret_info->groups = facts->process->user->additional_gids;
+        ret_info->n_groups = facts->process->user->n_additional_gids;
+    }
     return 0;
 }
 

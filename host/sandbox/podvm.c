@@ -27,7 +27,8 @@
 
 #define SCRATCH_SERIAL "scratch"
 #define ENTROPY_BYTES  64
-#define HOSTNAME_LEN   12    /* of the id, for a pod that names none */
+#define HOSTNAME_LEN   12                   /* of the id, for a pod that names none */
+#define SHM_BYTES      (UINT64_C(64) << 20) /* of a pod, as container engines have it */
 #define SETTLE_MS      1000  /* a lost connection until a VM that lives is given up */
 #define OPERATIONS_MS  60000 /* after the VM was killed; its calls have failed long before */
 #define OOM_SCORE_ADJ  0
@@ -216,6 +217,7 @@ static int configure(struct pod *pod, uint32_t scratch_lun, int64_t deadline_ms,
     request.scratch = &disk;
     request.sysctls = list;
     request.n_sysctls = n;
+    request.shm_bytes = SHM_BYTES;
     request.realtime_ns = clock_realtime_ns();
     if (guest_configure_pod(pod->guest, &request, manager_call_deadline(pod->mgr, deadline_ms),
                             boot_id, err) != 0)

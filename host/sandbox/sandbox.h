@@ -70,7 +70,8 @@ int sandbox_manager_new(const struct sandbox_config *config, const struct sandbo
  */
 int sandbox_manager_reconcile(struct sandbox_manager *mgr, struct err *err);
 
-/* Has the templates made that new pods' VMs are cloned from, in the background. After vmm_prepare. */
+/* Has the templates made that new pods' VMs are cloned from, in the background. After vmm_prepare.
+ */
 void sandbox_manager_prepare(struct sandbox_manager *mgr);
 
 /*
@@ -172,9 +173,11 @@ struct sandbox_container_info {
     const char *image_ref;                      /* a repo digest where there is one, else the id */
     const char *log_path;                       /* absolute; "" without a log */
     Runtime__V1__Signal stop_signal;            /* the one that stop sends */
-    bool has_user; /* uid, gid are known (numbers, not looked up in the image) */
+    bool has_user;                              /* these are known: what the guest made of it */
     int64_t uid;
     int64_t gid;
+    const uint32_t *groups; /* supplementary */
+    size_t n_groups;
     void *owner_;
 };
 

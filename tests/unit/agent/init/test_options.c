@@ -5,8 +5,10 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
+#include <string.h>
 
 #include "agent/init/hotplug.h"
+#include "agent/init/demand.h"
 #include "agent/init/options.h"
 
 static enum log_level level(const char *command_line)
@@ -38,6 +40,44 @@ static void test_modules(void **state)
     assert_string_equal(options_next_module(&cursor), "/modules/b.ko");
     assert_null(options_next_module(&cursor));
     assert_null(options_next_module(&cursor));
+}
+
+static void test_demand(void **state)
+{
+    static const char list[] = "bridge /demand/llc.ko /demand/bridge.ko\n"
+                               "rtnl-link-bridge /demand/llc.ko /demand/bridge.ko\n"
+                               "broken\n\n"
+                               "char-major-10-200 /demand/tun.ko\n"
+                               "pci:v00001AF4d*sv* /demand/virtio.ko\n";
+    static const struct {
+        const char *name, *files;
+    } rows[] = {
+        {"bridge", "/demand/llc.ko /demand/bridge.ko"},
+        {"rtnl-link-bridge", "/demand/llc.ko /demand/bridge.ko"},
+        {"char-major-10-200", "/demand/tun.ko"},
+        {"pci:v00001AF4d00001000sv1", "/demand/virtio.ko"},
+        {"broken", NULL},
+        {"", NULL},
+        {"bridg", NULL},
+        {"*", NULL},
+    };
+    char program[] = "/proc/1/exe", quiet[] = "-q", loud[] = "-v", end[] = "--", name[] = "bridge";
+    char *ask[] = {program, quiet, end, name, NULL};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        char text[sizeof(list)];
+        memcpy(text, list, sizeof(list));
+        const char *files = demand_match(text, rows[i].name);
+        if (rows[i].files == NULL)
+            assert_null(files);
+        else
+            assert_string_equal(files, rows[i].files);
+    }
+    assert_true(demand_is_asked(4, ask));
+    assert_false(demand_is_asked(3, ask));
+    ask[1] = loud;
+    assert_false(demand_is_asked(4, ask));
 }
 
 static bool is_new_cpu(const char *event, size_t n)
@@ -72,6 +112,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_command_line),
         cmocka_unit_test(test_modules),
+        cmocka_unit_test(test_demand),
         cmocka_unit_test(test_events),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

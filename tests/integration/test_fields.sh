@@ -1,0 +1,238 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# What a container's fields come to, read back from inside of it: /proc/self/status, cgroup files, mountinfo, and what can
+# and cannot be done. One pod, many short containers; docs/CRI.md is the list of fields.
+# shellcheck disable=SC2016  # scripts for the shell in a container
+# shellcheck source=tests/integration/lib.sh
+. "$(dirname "$0")/lib.sh"
+isolate "$0" "$@"
+need jq python3 busybox
+need_tools
+start_daemon '[guest]'
+touch "$work/crictl.yaml"
+
+# An image with users, groups, an environment and a stop signal of its own.
+busybox_image test.local/base:latest
+root=$work/busybox-rootfs
+mkdir -p "$root/home/app"
+printf 'root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n' >"$root/etc/passwd"
+printf 'root:x:0:\napp:x:1000:\nextra:x:2000:app\nother:x:3000:\n' >"$root/etc/group"
+python3 "$repo/scripts/oci-layout.py" --out "$work/layout" --ref test.local/busybox:latest --layer "$root" --env A=image \
+    --env B=image --user app --workdir /home/app --stop-signal USR1 --entrypoint '["/bin/sh", "-c"]' \
+    --cmd '["id -u; echo $A $B"]' >/dev/null
+"$bin/casemate" image import "$work/layout" >/dev/null
+
+n=0
+# change NAME FILTER: the container's JSON, run through jq.
+change() {
+    jq "$2" "$work/container-$1.json" >"$work/changed.json"
+    mv "$work/changed.json" "$work/container-$1.json"
+}
+
+# begin NAME FILTER [CMD...]: makes and starts a container whose JSON went through the jq filter; sets c.
+begin() {
+    local name=$1 filter=$2
+    shift 2
+    container_json "$name" "$name.log" "$@" >/dev/null
+    change "$name" "$filter"
+    c=$(crictl create "$pod" "$work/container-$name.json" "$work/pod-p.json")
+    crictl start "$c" >/dev/null
+    n=$((n + 1))
+}
+
+is_exited() { [ "$(crictl inspect "$c" | jq -r .status.state)" = CONTAINER_EXITED ]; }
+
+# out NAME FILTER SCRIPT: what a container whose process is this shell script writes; sets out (its lines) and c.
+out() {
+    begin "$1" "$2" /bin/sh -c "$3"
+    wait_for 60 is_exited
+    out=$(crictl logs "$c" 2>&1)
+}
+
+# says LINE: out holds it.
+says() { grep -qxF -- "$1" <<<"$out" || fail "no line '$1' in:"$'\n'"$out"; }
+says_not() { if grep -qF -- "$1" <<<"$out"; then fail "there is '$1' in:"$'\n'"$out"; fi; }
+
+# refused CODE WORDS FILTER: creating it fails with that code and says these words.
+refused() {
+    container_json refused refused.log /bin/true >/dev/null
+    change refused "$3"
+    local said
+    if said=$(crictl create "$pod" "$work/container-refused.json" "$work/pod-p.json" 2>&1); then
+        fail "not refused: $3"
+    fi
+    [[ $said == *"$1"*"$2"* ]] || fail "$3: not refused as $1 '$2': $said"
+}
+
+sec() { echo ".linux.security_context = $1"; }
+res() { echo ".linux.resources = $1"; }
+status='grep -E "^(Cap...|NoNewPrivs|Seccomp|Uid|Gid|Groups):" /proc/self/status | tr -s "\t " " "'
+
+pod_json p >/dev/null
+jq '.hostname = "the-pod" | .linux = {security_context: {privileged: true}, sysctls: {"kernel.shm_rmid_forced": "1",
+    "net.ipv4.ip_local_port_range": "40000 50000", "kernel.msgmax": "8192", "vm.overcommit_memory": "1"}}' \
+    "$work/pod-p.json" >"$work/changed.json"
+mv "$work/changed.json" "$work/pod-p.json"
+pod=$(crictl runp "$work/pod-p.json")
+
+# ---- the process
+out image 'del(.command)' ''
+says 1000
+says 'image image'
+out process '.working_dir = "/made/here" | .envs = [{key: "A", value: "cri"}, {key: "C", value: ""}]' \
+    'pwd; echo "$A $B-$C-$HOSTNAME-$HOME"; hostname; tty; echo "$TERM"; cat; echo end'
+says /made/here
+says 'cri image--the-pod-/home/app'
+says the-pod
+says 'not a tty'
+says end
+out terminal '.tty = true' 'tty; echo "$TERM"; stty size'
+says $'/dev/pts/0\r'
+says $'xterm\r'
+begin stdin '.stdin = true' /bin/cat
+crictl inspect "$c" | jq -e '.status.state == "CONTAINER_RUNNING"' >/dev/null || fail "stdin: cat has ended"
+crictl stop -t 0 "$c" >/dev/null
+begin signal '.' /bin/sh -c 'trap "exit 7" USR1; echo ready; while :; do sleep 0.1; done'
+has_ready() { crictl logs "$c" 2>&1 | grep -q ready; }
+wait_for 30 has_ready
+crictl stop -t 60 "$c" >/dev/null
+[ "$(crictl inspect "$c" | jq .status.exitCode)" = 7 ] || fail "the image's stop signal was not sent"
+begin signal2 '.stop_signal = 10' /bin/sh -c 'trap "exit 8" INT; echo ready; while :; do sleep 0.1; done'
+[ "$(jq .stop_signal "$work/container-signal2.json")" = 10 ] || fail "jq"
+wait_for 30 has_ready
+crictl stop -t 60 "$c" >/dev/null
+[ "$(crictl inspect "$c" | jq .status.exitCode)" = 8 ] || fail "the field's stop signal was not sent"
+
+# ---- who it is, and who an exec is
+begin merge "$(sec '{run_as_username: "app", supplemental_groups: [3000]}')" /bin/sleep 1000
+[ "$(crictl exec --sync "$c" id -u)" = 1000 ] || fail "exec's user"
+[ "$(crictl exec --sync "$c" id -G)" = '1000 2000 3000' ] || fail "Merge: $(crictl exec --sync "$c" id -G)"
+crictl inspect "$c" | jq -e '.status.user.linux | (.uid | tonumber) == 1000 and (.gid | tonumber) == 1000 and
+    ([.supplementalGroups[] | tonumber] | sort) == [1000, 2000, 3000]' >/dev/null || fail "status.user: $(crictl inspect "$c")"
+out strict "$(sec '{run_as_user: {value: 1000}, supplemental_groups: [3000], supplemental_groups_policy: 1}')" 'id -G'
+says '1000 3000'
+out numbers "$(sec '{run_as_user: {value: 77}, run_as_group: {value: 88}}')" "$status"
+says 'Uid: 77 77 77 77'
+says 'Gid: 88 88 88 88'
+says 'Groups: 88 '
+refused NotFound 'no such user' "$(sec '{run_as_username: "nobody-here"}')"
+
+# ---- what it may do
+out caps "$(sec '{run_as_user: {value: 0}}')" "$status"
+says 'CapEff: 00000000a80425fb'
+says 'CapBnd: 00000000a80425fb'
+says 'CapAmb: 0000000000000000'
+says 'NoNewPrivs: 0'
+says 'Seccomp: 0'
+out caps-list "$(sec '{run_as_user: {value: 0}, no_new_privs: true, capabilities: {drop_capabilities: ["ALL"],
+    add_capabilities: ["NET_ADMIN", "CAP_KILL"]}}')" "$status; ip link add br9 type bridge 2>&1 && echo bridged; ip link del br9"
+says 'CapEff: 0000000000001020'
+says 'NoNewPrivs: 1'
+says bridged
+out caps-all "$(sec '{run_as_user: {value: 0}, capabilities: {add_capabilities: ["ALL"], drop_capabilities: ["SYS_BOOT"]}}')" \
+    "$status"
+says 'CapEff: 000001ffffbfffff'
+out caps-ambient "$(sec '{capabilities: {drop_capabilities: ["ALL"], add_ambient_capabilities: ["NET_BIND_SERVICE"]}}')" "$status"
+says 'Uid: 1000 1000 1000 1000'
+says 'CapAmb: 0000000000000400'
+says 'CapEff: 0000000000000400'
+
+profile=$work/profile.json
+jq -n '{defaultAction: "SCMP_ACT_ALLOW", syscalls: [{names: ["mkdir", "mkdirat"], action: "SCMP_ACT_ERRNO", errnoRet: 28}]}' >"$profile"
+out seccomp-default "$(sec '{run_as_user: {value: 0}, seccomp: {profile_type: 0}}')" \
+    "$status; unshare -m true 2>&1; mkdir /x && echo made; chroot / true && echo chrooted"
+says 'Seccomp: 2'
+says 'unshare: unshare(0x20000): Operation not permitted'
+says made
+says chrooted
+out seccomp-admin "$(sec '{run_as_user: {value: 0}, seccomp: {profile_type: 0}, capabilities: {add_capabilities: ["SYS_ADMIN"]}}')" \
+    'unshare -m true 2>&1 && echo unshared'
+says unshared
+out seccomp-file "$(sec "{run_as_user: {value: 0}, seccomp: {profile_type: 2, localhost_ref: \"$profile\"}}")" "$status; mkdir /x 2>&1"
+says 'Seccomp: 2'
+says "mkdir: can't create directory '/x': No space left on device"
+refused NotFound 'linux.security_context.seccomp' "$(sec '{seccomp: {profile_type: 2, localhost_ref: "/does/not/exist"}}')"
+
+out privileged "$(sec '{run_as_user: {value: 0}, privileged: true, seccomp: {profile_type: 0}, masked_paths: ["/proc/kcore"]}')" \
+    "$status"'; ls /dev/sda /dev/kmsg; mkdir /sys/fs/cgroup/mine && echo cgroup; head -c 4 /proc/kcore | wc -c; grep -c " /sys sysfs rw" /proc/mounts'
+says 'CapEff: 000001ffffffffff'
+says 'Seccomp: 0'
+says /dev/sda
+says /dev/kmsg
+says cgroup
+says 4
+
+# ---- what it sees
+out paths "$(sec '{run_as_user: {value: 0}, masked_paths: ["/proc/kcore", "/proc/acpi", "/not/there"], readonly_paths: ["/proc/sys"]}')" \
+    'head -c 4 /proc/kcore | wc -c; ls /proc/acpi | wc -l; echo 1 >/proc/sys/kernel/msgmax; echo x >/etc/new && echo written; cat /proc/self/mountinfo'
+says 0
+says '/bin/sh: can'\''t create /proc/sys/kernel/msgmax: Read-only file system'
+says written
+grep -q ' /proc/kcore ' <<<"$out" || fail "mountinfo: $out"
+out no-paths "$(sec '{run_as_user: {value: 0}}')" 'echo 8192 >/proc/sys/kernel/msgmax && echo written; grep -c /proc/ /proc/self/mountinfo; ls -d /sys/kernel >/dev/null; touch /sys/x 2>&1'
+says written
+says 0
+out read-only "$(sec '{run_as_user: {value: 0}, readonly_rootfs: true}')" 'touch /x 2>&1; touch /dev/shm/x && echo shm; df -m /dev/shm | tail -n 1 | tr -s " " | cut -d " " -f 2'
+says 'touch: /x: Read-only file system'
+says shm
+says 64
+out devices '.devices = [{host_path: "/dev/fuse", container_path: "/dev/given", permissions: "rw"},
+    {host_path: "/dev/net/tun", container_path: "/dev/net/tun", permissions: "rwm"}] | '"$(sec '{run_as_user: {value: 0}}')" \
+    'exec 3<>/dev/given && echo opened; exec 4<>/dev/net/tun && echo tunnel; mknod /dev/other c 10 229 2>&1; ls -l /dev/given | cut -c 1'
+says opened
+says tunnel
+says c
+out no-devices "$(sec '{run_as_user: {value: 0}}')" \
+    'mknod /dev/mine c 10 229 && (exec 3<>/dev/mine) 2>&1; mknod /dev/disk b 8 0 && head -c 1 /dev/disk 2>&1; ls /dev | tr "\n" " "; echo; echo x >/dev/null && echo null'
+says '/bin/sh: can'\''t create /dev/mine: Operation not permitted'
+says 'head: /dev/disk: Operation not permitted'
+says 'core disk fd full mine mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero '
+says null
+
+# ---- whom it sees
+begin neighbour "$(sec '{run_as_user: {value: 0}}')" /bin/sh -c 'touch /dev/shm/of-the-pod; exec sleep 4321'
+neighbour=$c
+has_shm() { crictl exec --sync "$neighbour" ls /dev/shm/of-the-pod; }
+wait_for 30 has_shm
+out pid-pod "$(sec '{run_as_user: {value: 0}}')" 'ps | grep -c "[s]leep 4321"; cat /proc/1/comm; ls /dev/shm/of-the-pod'
+says 1
+says pause
+says /dev/shm/of-the-pod
+out pid-own "$(sec '{run_as_user: {value: 0}, namespace_options: {pid: 1, ipc: 1}}')" 'echo "$$"; ps | grep -c "[s]leep 4321"; ls /dev/shm | wc -l'
+says 1
+says 0
+out pid-vm "$(sec '{run_as_user: {value: 0}, namespace_options: {pid: 2}}')" 'cat /proc/1/comm; cat /proc/self/cgroup'
+says init
+says 0::/
+out pid-target "$(sec "{run_as_user: {value: 0}, namespace_options: {pid: 3, target_id: \"$neighbour\"}}")" 'ps | grep -c "[s]leep 4321"'
+says 1
+out sysctls "$(sec '{run_as_user: {value: 0}}')" 'cd /proc/sys; cat kernel/shm_rmid_forced net/ipv4/ip_local_port_range vm/overcommit_memory'
+says $'40000\t50000'
+says 1
+
+# ---- what it gets
+out resources "$(res '{cpu_shares: 2048, cpu_quota: 50000, cpu_period: 100000, memory_limit_in_bytes: 67108864,
+    memory_swap_limit_in_bytes: 67108864, oom_score_adj: 321, unified: {"pids.max": "99"}}')" \
+    'cd /sys/fs/cgroup; for f in cpu.weight cpu.max memory.max memory.swap.max pids.max; do echo "$f $(cat $f)"; done; cat /proc/self/oom_score_adj; cat /proc/self/cgroup'
+says 'cpu.weight 79'
+says 'cpu.max 50000 100000'
+says 'memory.max 67108864'
+says 'pids.max 99'
+says 321
+says 0::/
+
+# ---- refused by name
+refused Unimplemented mounts '.mounts = [{container_path: "/x", host_path: "/tmp"}]'
+refused Unimplemented 'devices[0].host_path' '.devices = [{host_path: "/dev/sda", container_path: "/dev/sda", permissions: "rwm"}]'
+refused Unimplemented selinux_options "$(sec '{selinux_options: {level: "s0"}}')"
+refused Unimplemented apparmor "$(sec '{apparmor: {profile_type: 2, localhost_ref: "x"}}')"
+refused Unimplemented userns_options "$(sec '{namespace_options: {userns_options: {mode: 0}}}')"
+refused Unimplemented namespace_options.network "$(sec '{namespace_options: {network: 2}}')"
+refused InvalidArgument capabilities "$(sec '{capabilities: {add_capabilities: ["FLY"]}}')"
+refused InvalidArgument masked "$(sec '{masked_paths: ["relative"]}')"
+refused InvalidArgument 'no file of a controller' "$(res '{unified: {"cgroup.procs": "1"}}')"
+
+crictl stopp "$pod" >/dev/null
+crictl rmp "$pod" >/dev/null
+[ -z "$(pgrep -a qemu-system || true)" ] || fail "a VM is left"
+echo "fields: $n containers in one pod, all as asked"
