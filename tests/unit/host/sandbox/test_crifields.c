@@ -77,6 +77,8 @@ static void set_scalar(const ProtobufCFieldDescriptor *field, void *at, const ch
 
     switch (field->type) {
     case PROTOBUF_C_TYPE_STRING:
+        if (*(char **)at != field->default_value)
+            free(*(char **)at);
         *(char **)at = strdup(value == NULL ? "x" : value);
         assert_non_null(*(char **)at);
         break;
