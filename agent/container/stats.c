@@ -24,7 +24,7 @@
 
 #define MAX_FILE   16384u
 #define QUOTA_TYPE 2 /* PRJQUOTA of linux/quota.h */
-#define QUOTA_GET  0x800007
+#define QUOTA_GET  0x800007u
 #define QUOTA_CMD  ((QUOTA_GET << 8) | QUOTA_TYPE)
 
 /* A file that holds one number; "max" and what cannot be read are 0. */

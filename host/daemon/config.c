@@ -212,7 +212,7 @@ static int find_registry(struct config *c, const char *section, struct config_re
 static int set_registry(struct config *c, const char *section, const char *name, const char *value,
                         struct err *err)
 {
-    struct config_registry *r;
+    struct config_registry *r = NULL;
     if (find_registry(c, section, &r, err) < 0)
         return -1;
     if (strcmp(name, "mirror") == 0)

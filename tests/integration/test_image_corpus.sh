@@ -3,6 +3,7 @@
 #
 # Odd tars through the confined converter: what it makes of each, unpacked by unsquashfs, is entry by entry what GNU tar
 # unpacks.
+# shellcheck source=tests/integration/lib.sh
 . "$(dirname "$0")/lib.sh"
 isolate "$0" "$@"
 need unsquashfs tar python3

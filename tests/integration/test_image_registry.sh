@@ -3,6 +3,7 @@
 #
 # The image service against Debian's docker-registry: plain, TLS with a CA of its own and a password, many layers, layers
 # pulled while the service is killed again and again (KILLS times, default 25), import of what skopeo writes.
+# shellcheck source=tests/integration/lib.sh
 . "$(dirname "$0")/lib.sh"
 isolate "$0" "$@"
 need docker-registry unsquashfs python3 curl
