@@ -93,6 +93,36 @@ int driver_call(const char *method, const ProtobufCMessage *request, void *ret_r
     return rc;
 }
 
+static void ignore_message(void *arg, const ProtobufCMessage *message)
+{
+    (void)arg;
+    (void)message;
+}
+
+static void note_end(void *arg, const struct err *err)
+{
+    bool *ended = arg;
+    (void)err;
+    *ended = true;
+}
+
+void driver_fire(const char *method, const ProtobufCMessage *request, unsigned events)
+{
+    bool ended = false;
+    struct rpc_call_handlers handlers = {
+        .on_message = ignore_message, .on_end = note_end, .arg = &ended};
+    struct rpc_client_call *started;
+    struct rpc_target t = target(method);
+    struct err err;
+    if (rpc_client_start(client, &t, request, clock_deadline(DRIVER_TIMEOUT_MS), &handlers,
+                         &started, &err) < 0)
+        return;
+    for (unsigned i = 0; i < events && !ended; i++)
+        EXPECT(loop_run_once(loop, 100, &err) == 0, "%s", err.msg);
+    if (!ended)
+        rpc_client_cancel(started);
+}
+
 struct reading {
     struct buf bytes;
     uint64_t offset;

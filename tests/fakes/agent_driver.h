@@ -39,6 +39,9 @@ void driver_disconnect(void);
 int driver_call(const char *method, const ProtobufCMessage *request, void *ret_reply,
                 struct err *err);
 
+/* Begins a call, lets up to so many events happen, and gives it up if it has not ended. */
+void driver_fire(const char *method, const ProtobufCMessage *request, unsigned events);
+
 /* Reads a stream of a process from an offset to its end into a NUL-terminated string (free it);
  * acknowledges as it goes if told. */
 char *driver_read(const char *container, const char *exec, unsigned stream, uint64_t offset,

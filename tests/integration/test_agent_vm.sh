@@ -2,11 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 # The guest agent in a real VM: QEMU (TCG) boots the guest image with two layers and a scratch disk, and vm_scenario drives
 # the agent over its port. Exit status: 0 passed, 77 skipped with the reason, anything else failed.
+# AGENT_VM_PROGRAM=vm_hostile: that program drives it instead. AGENT_VM_AGENT=FILE: this agent, which need not be static.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 BUILD=${BUILD:-build}
-DEADLINE_S=240
+DEADLINE_S=${AGENT_VM_DEADLINE_S:-240}
+PROGRAM=${AGENT_VM_PROGRAM:-vm_scenario}
 
 skip() { printf 'SKIP: %s\n' "$*"; exit 77; }
 [ "$(uname -m)" = x86_64 ] || skip "the machine is not x86-64"
@@ -17,7 +19,7 @@ done
 [ -s "$BUILD/guest/guest.json" ] || skip "there is no guest image (make guest)"
 KERNEL=$BUILD/guest/vmlinux
 [ -s "$KERNEL" ] || KERNEL=$BUILD/guest/vmlinuz
-make -s "$BUILD/tests/unit/agent/init/vm_scenario" BUILD="$BUILD"
+make -s "$BUILD/tests/unit/agent/init/$PROGRAM" BUILD="$BUILD"
 
 WORK=$(mktemp -d)
 QEMU_PID=
@@ -48,6 +50,21 @@ mksquashfs "$two" "$WORK/1.img" -quiet -no-progress -noI -noD -noF -noX -all-roo
 truncate -s 256M "$WORK/2.img"
 mke2fs -q -t ext4 -O ^has_journal,quota,project -E quotatype=prjquota -m0 "$WORK/2.img"
 
+# Another agent goes into a second archive behind the first: the kernel unpacks both, the later file wins. A dynamic one
+# brings its loader and libraries along.
+initrd=$BUILD/guest/initrd.img
+if [ -n "${AGENT_VM_AGENT:-}" ]; then
+    more=$WORK/more
+    mkdir -p "$more"
+    cp "$AGENT_VM_AGENT" "$more/init"
+    ldd "$AGENT_VM_AGENT" | grep -o '/[^ ]*' | while read -r library; do
+        mkdir -p "$more${library%/*}"
+        cp -L "$library" "$more$library"
+    done
+    { cat "$initrd" && (cd "$more" && find . -mindepth 1 -printf '%P\n' | cpio --quiet -o -H newc --owner=0:0); } >"$WORK/initrd.img"
+    initrd=$WORK/initrd.img
+fi
+
 drives=()
 for i in 0 1 2; do
     drives+=(-blockdev "driver=file,filename=$WORK/$i.img,node-name=f$i$([ $i = 2 ] || echo ,read-only=on)"
@@ -55,7 +72,7 @@ for i in 0 1 2; do
         -device "scsi-hd,bus=scsi0.0,channel=0,scsi-id=0,lun=$i,drive=d$i")
 done
 qemu-system-x86_64 -accel tcg,tb-size=64 -M q35 -m "${AGENT_VM_MEMORY:-256}" -nodefaults -no-user-config -display none -no-reboot \
-    -kernel "$KERNEL" -initrd "$BUILD/guest/initrd.img" \
+    -kernel "$KERNEL" -initrd "$initrd" \
     -append "console=ttyS0 quiet panic=-1 tsc=reliable no_timer_check ${AGENT_VM_APPEND:-}" \
     -serial "file:$WORK/console.log" \
     -device virtio-scsi-pci,id=scsi0 "${drives[@]}" \
@@ -64,7 +81,7 @@ qemu-system-x86_64 -accel tcg,tb-size=64 -M q35 -m "${AGENT_VM_MEMORY:-256}" -no
 QEMU_PID=$!
 
 status=0
-timeout --kill-after=5 "$DEADLINE_S" "$BUILD/tests/unit/agent/init/vm_scenario" "$WORK/port.sock" || status=$?
+timeout --kill-after=5 "$DEADLINE_S" "$BUILD/tests/unit/agent/init/$PROGRAM" "$WORK/port.sock" || status=$?
 if [ "$status" -eq 0 ]; then
     # The agent was asked to power off: QEMU ends by itself.
     for _ in $(seq 100); do
@@ -79,6 +96,10 @@ if [ "$status" -eq 0 ]; then
         QEMU_PID=
         echo "ok: the VM has powered off"
     fi
+fi
+if grep -a -A 30 'ERROR: AddressSanitizer\|runtime error:' "$WORK/console.log"; then
+    echo "not ok: the sanitizers have found something"
+    status=1
 fi
 if [ "$status" -ne 0 ]; then
     echo "--- console"

@@ -22,6 +22,7 @@
 #include "common/rpc/client.h"
 #include "common/rpc/server.h"
 #include "proto/agent/agent.pb-c.h"
+#include "tests/fakes/random_message.h"
 
 #define DEADLINE_MS 10000
 
@@ -138,13 +139,6 @@ static void test_shutdown(void **state)
     }
 }
 
-static unsigned seed = 20261124;
-
-static uint32_t draw(uint32_t below)
-{
-    return (uint32_t)rand_r(&seed) % below;
-}
-
 /* ---- random bytes
  * ---------------------------------------------------------------------------------------------------
  */
@@ -171,15 +165,15 @@ static void test_garbage(void **state)
             n = sizeof(preface);
             bytes[n++] = 0; /* frames with a plausible header */
             bytes[n++] = 0;
-            bytes[n++] = (uint8_t)draw(200);
-            bytes[n++] = (uint8_t)draw(10);
-            bytes[n++] = (uint8_t)draw(256);
+            bytes[n++] = (uint8_t)random_below(200);
+            bytes[n++] = (uint8_t)random_below(10);
+            bytes[n++] = (uint8_t)random_below(256);
             memset(bytes + n, 0, 3);
             n += 3;
-            bytes[n++] = (uint8_t)draw(4);
+            bytes[n++] = (uint8_t)random_below(4);
         }
         while (n < sizeof(bytes))
-            bytes[n++] = (uint8_t)draw(256);
+            bytes[n++] = (uint8_t)random_below(256);
         (void)send(pair[1], bytes, n, MSG_NOSIGNAL | MSG_DONTWAIT);
         for (int i = 0; i < 3; i++)
             assert_int_equal(loop_run_once(agent_loop(f->agent), 0, &err), 0);
@@ -193,82 +187,6 @@ static void test_garbage(void **state)
 /* ---- random messages
  * -------------------------------------------------------------------------------------------------
  */
-
-#define MAX_DEPTH 6
-
-static ProtobufCMessage *random_message(const ProtobufCMessageDescriptor *d, int depth);
-
-static void random_scalar(const ProtobufCFieldDescriptor *f, void *at, int depth)
-{
-    static const char *const texts[] = {"",       "c",  "/",          "/proc/kcore", "..",
-                                        "a/b",    "sh", "KILL",       "NOFILE",      "squashfs",
-                                        "root:x", "-1", "memory.max", "\xc3\xa9"};
-    static const uint64_t numbers[] = {0, 1, 2, 9, 63, 64, 65535, 65536, UINT32_MAX, UINT64_MAX};
-    uint64_t number = numbers[draw(10)];
-    uint32_t number32 = (uint32_t)number;
-    protobuf_c_boolean flag = (protobuf_c_boolean)draw(2);
-    ProtobufCBinaryData *data = at;
-    switch (f->type) {
-    case PROTOBUF_C_TYPE_STRING:
-        *(char **)at = strdup(texts[draw(14)]);
-        break;
-    case PROTOBUF_C_TYPE_BYTES:
-        data->len = draw(100);
-        data->data = calloc(1, data->len + 1);
-        break;
-    case PROTOBUF_C_TYPE_MESSAGE:
-        *(ProtobufCMessage **)at = random_message(f->descriptor, depth + 1);
-        break;
-    case PROTOBUF_C_TYPE_BOOL:
-        memcpy(at, &flag, sizeof(flag));
-        break;
-    case PROTOBUF_C_TYPE_INT64:
-    case PROTOBUF_C_TYPE_UINT64:
-        memcpy(at, &number, sizeof(number));
-        break;
-    default:
-        memcpy(at, &number32, sizeof(number32));
-        break;
-    }
-}
-
-static size_t size_of(const ProtobufCFieldDescriptor *f)
-{
-    switch (f->type) {
-    case PROTOBUF_C_TYPE_STRING:
-    case PROTOBUF_C_TYPE_MESSAGE:
-    case PROTOBUF_C_TYPE_INT64:
-    case PROTOBUF_C_TYPE_UINT64:
-        return 8;
-    case PROTOBUF_C_TYPE_BYTES:
-        return sizeof(ProtobufCBinaryData);
-    default:
-        return 4;
-    }
-}
-
-static ProtobufCMessage *random_message(const ProtobufCMessageDescriptor *d, int depth)
-{
-    ProtobufCMessage *m = calloc(1, d->sizeof_message);
-    protobuf_c_message_init(d, m);
-    for (unsigned i = 0; i < d->n_fields && depth < MAX_DEPTH; i++) {
-        const ProtobufCFieldDescriptor *f = &d->fields[i];
-        char *at = (char *)m + f->offset;
-        if (draw(3) == 0)
-            continue;
-        if (f->label != PROTOBUF_C_LABEL_REPEATED) {
-            random_scalar(f, at, depth);
-            continue;
-        }
-        size_t n = draw(4);
-        char *list = calloc(n + 1, size_of(f));
-        for (size_t j = 0; j < n; j++)
-            random_scalar(f, list + j * size_of(f), depth);
-        *(void **)(void *)at = list;
-        memcpy((char *)m + f->quantifier_offset, &n, sizeof(n));
-    }
-    return m;
-}
 
 struct fired {
     bool ended;
@@ -297,7 +215,7 @@ static void fire(struct fixture *f, const char *method, const ProtobufCMessage *
     if (rpc_client_start(f->client, &t, request, clock_deadline(DEADLINE_MS), &handlers, &started,
                          &err) < 0)
         return;
-    for (uint32_t i = draw(6); i > 0 && !fired.ended; i--)
+    for (uint32_t i = random_below(6); i > 0 && !fired.ended; i--)
         assert_int_equal(loop_run_once(agent_loop(f->agent), 0, &err), 0);
     if (!fired.ended)
         rpc_client_cancel(started);
@@ -309,8 +227,8 @@ static void test_random_messages(void **state)
     const ProtobufCServiceDescriptor *d = &casemate__agent__v1__agent__descriptor;
     Casemate__Agent__V1__ListRequest list = CASEMATE__AGENT__V1__LIST_REQUEST__INIT;
     for (int round = 0; round < 3000; round++) {
-        const ProtobufCMethodDescriptor *m = &d->methods[draw(d->n_methods)];
-        ProtobufCMessage *request = random_message(m->input, 0);
+        const ProtobufCMethodDescriptor *m = &d->methods[random_below(d->n_methods)];
+        ProtobufCMessage *request = random_message(m->input);
         if (strcmp(m->name, "ConfigurePod") == 0)
             ((Casemate__Agent__V1__ConfigurePodRequest *)(void *)request)->realtime_ns = 0;
         if (strcmp(m->name, "ConfigureNetwork") != 0)
