@@ -107,12 +107,12 @@ $(BUILD)/obj/gen/%.o: $(BUILD)/gen/%.c | $(GEN_H)
 	@mkdir -p $(@D)
 	@echo "  CC    $(<:$(BUILD)/%=%)"
 	@$(CC) $(CPPFLAGS) -Ulinux -std=gnu17 -g $(OPT) -w $(HARDEN) -fPIE -ffunction-sections -fdata-sections \
-	    $(if $(SANITIZE),-fsanitize=$(SANITIZE)) -MMD -MP -c -o $@ $<
+	    $(if $(SANITIZE),-fsanitize=$(SANITIZE)) -MD -MP -c -o $@ $<
 
 $(BUILD)/obj/%.o: %.c | $(GEN_H)
 	@mkdir -p $(@D)
 	@echo "  CC    $<"
-	@$(CC) $(CPPFLAGS) -Ulinux $(CFLAGS) $(CPPFLAGS_$(firstword $(subst /, ,$*))) -MMD -MP -c -o $@ $<
+	@$(CC) $(CPPFLAGS) -Ulinux $(CFLAGS) $(CPPFLAGS_$(firstword $(subst /, ,$*))) -MD -MP -c -o $@ $<
 
 # cmocka's assertions do not return, which the analysis of -Wnull-dereference does not know.
 CPPFLAGS_tests := -Wno-null-dereference

@@ -27,16 +27,21 @@
 #include "common/base/text.h"
 #include "agent/container/validate.h"
 #include "agent/mount/disk.h"
+#include "agent/init/sysctl.h"
+#include "agent/mount/podfiles.h"
 #include "agent/mount/rootfs.h"
+#include "agent/net/network.h"
 #include "agent/process/task.h"
 
 #define DISK_TIMEOUT_MS 10000
+#define NIC_TIMEOUT_MS  10000
 #define MAX_ENTROPY     512u
 
 enum podenv_state {
     PODENV_NEW,         /* nothing was asked yet, or it failed */
-    PODENV_CONFIGURING, /* a task mounts */
+    PODENV_CONFIGURING, /* a task mounts, and makes the network if that is known already */
     PODENV_CONFIGURED,  /* containers may be made */
+    PODENV_NETWORKING,  /* as before, while a task makes the network */
 };
 
 struct podenv {
@@ -66,7 +71,7 @@ void podenv_free(struct podenv *pod)
 
 bool podenv_is_configured(const struct podenv *pod)
 {
-    return pod->state == PODENV_CONFIGURED;
+    return pod->state == PODENV_CONFIGURED || pod->state == PODENV_NETWORKING;
 }
 
 const char *podenv_boot_id(const struct podenv *pod)
@@ -105,23 +110,14 @@ static int mix_entropy(const ProtobufCBinaryData *entropy, struct err *err)
     return rc < 0 ? err_set_errno(err, e, "mix in entropy") : 0;
 }
 
-static int set_sysctls(const Casemate__Agent__V1__ConfigurePodRequest *r, struct err *err)
+/* In a task. */
+static int make_network(void *arg, struct err *err)
 {
-    for (size_t i = 0; i < r->n_sysctls; i++) {
-        char path[300];
-        (void)snprintf(path, sizeof(path), "/proc/sys/%.256s", r->sysctls[i]->name);
-        /* Dots separate, unless there are slashes: then a dot is part of a name (an interface's).
-         */
-        if (strchr(r->sysctls[i]->name, '/') == NULL) {
-            for (char *c = path + sizeof("/proc/sys/") - 1; *c != '\0'; c++) {
-                if (*c == '.')
-                    *c = '/';
-            }
-        }
-        if (fd_write_text(AT_FDCWD, path, r->sysctls[i]->value, err) < 0)
-            return err_prefix(err, "sysctl %s", r->sysctls[i]->name);
-    }
-    return 0;
+    const Casemate__Agent__V1__Network *network = arg;
+
+    if (podfiles_write(network, err) < 0)
+        return -1;
+    return network_apply(network, clock_deadline(NIC_TIMEOUT_MS), err);
 }
 
 /* In a task: the scratch disk, or memory in its place, and the pod's /dev/shm. */
@@ -148,6 +144,11 @@ static int mount_all(void *arg, struct err *err)
         (void)umount2(ROOTFS_SCRATCH_DIR, MNT_DETACH);
         return err_set_errno(err, e, "mount /dev/shm");
     }
+    if (r->network != NULL && make_network(r->network, err) < 0) {
+        (void)umount2(ROOTFS_SHM_DIR, MNT_DETACH);
+        (void)umount2(ROOTFS_SCRATCH_DIR, MNT_DETACH);
+        return -1;
+    }
     return 0;
 }
 
@@ -161,7 +162,7 @@ static void on_mounted(void *arg, const struct err *err)
 int podenv_configure(struct podenv *pod, const Casemate__Agent__V1__ConfigurePodRequest *request,
                      void (*done)(void *arg, const struct err *err), void *arg, struct err *err)
 {
-    if (pod->state == PODENV_CONFIGURING)
+    if (pod->state == PODENV_CONFIGURING || pod->state == PODENV_NETWORKING)
         return err_set(err, ERR_BAD_STATE, "configuration is under way");
     if (pod->state == PODENV_CONFIGURED && strcmp(pod->id, request->pod_id) != 0)
         return err_set(err, ERR_BAD_STATE, "this VM is pod %s", pod->id);
@@ -170,9 +171,11 @@ int podenv_configure(struct podenv *pod, const Casemate__Agent__V1__ConfigurePod
     if (request->hostname[0] != '\0' &&
         sethostname(request->hostname, strlen(request->hostname)) < 0)
         return err_set_errno(err, errno, "set the hostname");
-    if (set_sysctls(request, err) < 0)
+    if (sysctl_set(request->sysctls, request->n_sysctls, err) < 0)
         return -1;
     if (pod->state == PODENV_CONFIGURED) {
+        if (request->network != NULL)
+            return podenv_configure_network(pod, request->network, done, arg, err);
         done(arg, NULL);
         return 0;
     }
@@ -187,5 +190,30 @@ int podenv_configure(struct podenv *pod, const Casemate__Agent__V1__ConfigurePod
     if (task_run(pod->reaper, mount_all, unconst.out, on_mounted, pod, err) < 0)
         return -1;
     pod->state = PODENV_CONFIGURING;
+    return 0;
+}
+
+static void on_networked(void *arg, const struct err *err)
+{
+    struct podenv *pod = arg;
+    pod->state = PODENV_CONFIGURED;
+    pod->done(pod->done_arg, err);
+}
+
+int podenv_configure_network(struct podenv *pod, const Casemate__Agent__V1__Network *network,
+                             void (*done)(void *arg, const struct err *err), void *arg,
+                             struct err *err)
+{
+    union {
+        const Casemate__Agent__V1__Network *in;
+        void *out;
+    } unconst = {.in = network};
+    if (pod->state != PODENV_CONFIGURED)
+        return err_set(err, ERR_BAD_STATE, "the pod is not configured, or just being so");
+    pod->done = done;
+    pod->done_arg = arg;
+    if (task_run(pod->reaper, make_network, unconst.out, on_networked, pod, err) < 0)
+        return -1;
+    pod->state = PODENV_NETWORKING;
     return 0;
 }

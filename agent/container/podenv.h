@@ -37,3 +37,12 @@ const char *podenv_boot_id(const struct podenv *pod);
  */
 int podenv_configure(struct podenv *pod, const Casemate__Agent__V1__ConfigurePodRequest *request,
                      void (*done)(void *arg, const struct err *err), void *arg, struct err *err);
+
+/*
+ * Makes the interfaces and the pod's files as the message (checked by netvalid.h) says; done is
+ * called later, as above. BAD_STATE unless the pod is configured, and while another one is under
+ * way.
+ */
+int podenv_configure_network(struct podenv *pod, const Casemate__Agent__V1__Network *network,
+                             void (*done)(void *arg, const struct err *err), void *arg,
+                             struct err *err);

@@ -16,6 +16,7 @@
 #include "common/base/cleanup.h"
 #include "common/base/text.h"
 #include "agent/mount/rootfs.h"
+#include "agent/net/netvalid.h"
 #include "agent/process/caps.h"
 #include "agent/process/limits.h"
 #include "agent/process/userdb.h"
@@ -188,6 +189,19 @@ static bool is_sysctl_name(const char *name)
            name[0] != '.';
 }
 
+int validate_sysctls(Casemate__Agent__V1__Sysctl *const *list, size_t n, struct err *err)
+{
+    if (n > VALIDATE_MAX_SYSCTLS)
+        return err_set(err, ERR_INVALID, "sysctls: more than %u", VALIDATE_MAX_SYSCTLS);
+    for (size_t i = 0; i < n; i++) {
+        if (!is_sysctl_name(list[i]->name) || strlen(list[i]->value) > MAX_VALUE)
+            return err_set(err, ERR_INVALID,
+                           "sysctls: \"%.64s\" is no valid name or its value is too long",
+                           list[i]->name);
+    }
+    return 0;
+}
+
 int validate_configure(const Casemate__Agent__V1__ConfigurePodRequest *r, struct err *err)
 {
     if (!validate_id(r->pod_id))
@@ -206,15 +220,9 @@ int validate_configure(const Casemate__Agent__V1__ConfigurePodRequest *r, struct
         if (strcmp(r->scratch->fs_type, "ext4") != 0 || r->scratch->read_only)
             return err_set(err, ERR_INVALID, "scratch: not a writable ext4");
     }
-    if (r->n_sysctls > VALIDATE_MAX_SYSCTLS)
-        return err_set(err, ERR_INVALID, "sysctls: more than %u", VALIDATE_MAX_SYSCTLS);
-    for (size_t i = 0; i < r->n_sysctls; i++) {
-        if (!is_sysctl_name(r->sysctls[i]->name) || strlen(r->sysctls[i]->value) > MAX_VALUE)
-            return err_set(err, ERR_INVALID,
-                           "sysctls: \"%.64s\" is no valid name or its value is too long",
-                           r->sysctls[i]->name);
-    }
-    return 0;
+    if (r->network != NULL && netvalid_check(r->network, err) < 0)
+        return -1;
+    return validate_sysctls(r->sysctls, r->n_sysctls, err);
 }
 
 int validate_resources(const Casemate__Agent__V1__Resources *resources, struct err *err)

@@ -29,6 +29,9 @@ int validate_process(const Casemate__Agent__V1__Process *process, struct err *er
 /* A disk of ConfigurePod or of a root file system. */
 int validate_disk(const Casemate__Agent__V1__Disk *disk, struct err *err);
 
+/* Names and values of kernel settings. */
+int validate_sysctls(Casemate__Agent__V1__Sysctl *const *list, size_t n, struct err *err);
+
 /* Whole requests. */
 int validate_configure(const Casemate__Agent__V1__ConfigurePodRequest *request, struct err *err);
 int validate_create(const Casemate__Agent__V1__CreateContainerRequest *request, struct err *err);

@@ -29,7 +29,7 @@
 #include "agent/init/demand.h"
 #include "agent/init/options.h"
 #include "agent/mount/rootfs.h"
-#include "agent/net/interfaces.h"
+#include "agent/net/network.h"
 
 #define MODULE_LIST  "/modules.list"
 #define NEW_ROOT     "/casemate-root"
@@ -92,7 +92,8 @@ static int mount_early(struct err *err)
         {CGROUP_MOUNT, "cgroup2", MS_NOSUID | MS_NODEV | MS_NOEXEC,
          "nsdelegate,memory_recursiveprot"},
     };
-    static const char *const folders[] = {ROOTFS_WORK_DIR, ROOTFS_SCRATCH_DIR, ROOTFS_SHM_DIR};
+    static const char *const folders[] = {ROOTFS_WORK_DIR, ROOTFS_SCRATCH_DIR, ROOTFS_SHM_DIR,
+                                          ROOTFS_FILES_DIR};
     for (size_t i = 0; i < ARRAY_SIZE(mounts); i++) {
         const struct early_mount *m = &mounts[i];
         (void)mkdir(m->path, 0755);
@@ -103,6 +104,10 @@ static int mount_early(struct err *err)
         if (fd_make_dirs(folders[i], 0700, err) < 0)
             return -1;
     }
+    /* Containers write there, too: what they use up is theirs alone. */
+    if (mount("files", ROOTFS_FILES_DIR, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC,
+              "mode=0755,size=1m,nr_inodes=16") < 0)
+        return err_set_errno(err, errno, "mount %s", ROOTFS_FILES_DIR);
     return 0;
 }
 
@@ -166,7 +171,7 @@ int boot_prepare(int *ret_cgroup_base_fd, struct err *err)
     demand_enable();
     set_process();
     struct err ignored;
-    if (interface_up("lo", &ignored) < 0)
+    if (network_loopback_up(&ignored) < 0)
         log_event(LOG_WARN, NULL, &ignored, "no loopback, going on");
     return cgroup_make_base(CGROUP_MOUNT, "pod", ret_cgroup_base_fd, err);
 }

@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/openat2.h>
 #include <stdio.h>
 #include <string.h>
@@ -16,6 +17,8 @@
 #include <unistd.h>
 
 #include "common/base/cleanup.h"
+
+#define MAX_LINKS 16 /* on the way to a file that is to be made */
 
 static int context_error(int context, int e, const char *fs_type, struct err *err)
 {
@@ -131,4 +134,75 @@ int mnt_make_dir_in(int root_fd, const char *path, bool allow_links, int *ret_fd
     }
     *ret_fd = steal_fd(&at);
     return 0;
+}
+
+/* Makes the file called name in directory dir_fd unless there is something. *ret_link, if that is a
+ * link: where it leads. */
+static int make_entry(int dir_fd, const char *name, char *ret_link, size_t size, struct err *err)
+{
+    ssize_t n = readlinkat(dir_fd, name, ret_link, size - 1);
+    if (n >= 0) {
+        ret_link[n] = '\0';
+        return 0;
+    }
+    ret_link[0] = '\0';
+    if (errno != ENOENT)
+        return err_set_errno(err, errno, "read %s", name);
+    /* Follows nothing: what else appears there meanwhile is an error. */
+    cleanup_fd int fd = openat(dir_fd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    if (fd < 0)
+        return err_set_errno(err, errno, "make %s", name);
+    return 0;
+}
+
+/* One step towards a file at path, which is missing: makes it, or goes on to where its link leads
+ * (path becomes that). */
+static int approach(int root_fd, char *path, size_t size, struct err *err)
+{
+    char link[PATH_MAX];
+    char *slash = strrchr(path, '/');
+    char *name = slash == NULL ? path : slash + 1;
+    cleanup_fd int dir = -1;
+
+    if (slash != NULL)
+        *slash = '\0';
+    if (mnt_make_dir_in(root_fd, slash == NULL ? "." : path, true, &dir, err) < 0 ||
+        make_entry(dir, name, link, sizeof(link), err) < 0)
+        return -1;
+    int n;
+    char next[PATH_MAX];
+    if (link[0] == '/' || (link[0] != '\0' && slash == NULL))
+        n = snprintf(next, sizeof(next), "%s", link);
+    else
+        n = snprintf(next, sizeof(next), "%s/%s", slash == NULL ? "." : path,
+                     link[0] != '\0' ? link : name);
+    if (n < 0 || (size_t)n >= sizeof(next) || (size_t)n >= size)
+        return err_set_errno(err, ENAMETOOLONG, "a link");
+    memcpy(path, next, (size_t)n + 1);
+    return 0;
+}
+
+int mnt_make_file_in(int root_fd, const char *path, int *ret_fd, struct err *err)
+{
+    char at[PATH_MAX];
+    if (strlen(path) >= sizeof(at))
+        return err_set_errno(err, ENAMETOOLONG, "make a file");
+    memcpy(at, path, strlen(path) + 1);
+    for (int step = 0; step < MAX_LINKS; step++) {
+        struct stat st;
+        cleanup_fd int fd = open_below(root_fd, at, 0, 0);
+        if (fd >= 0) {
+            if (fstat(fd, &st) < 0)
+                return err_set_errno(err, errno, "stat %s", path);
+            if (S_ISDIR(st.st_mode))
+                return err_set(err, ERR_INVALID, "%s of the image is a directory", path);
+            *ret_fd = steal_fd(&fd);
+            return 0;
+        }
+        if (errno != ENOENT)
+            return err_set_errno(err, errno, "open %s", path);
+        if (approach(root_fd, at, sizeof(at), err) < 0)
+            return -1;
+    }
+    return err_set_errno(err, ELOOP, "open %s", path);
 }

@@ -41,3 +41,10 @@ int mnt_open_in(int root_fd, const char *path, int flags, int *ret_fd, struct er
  * must really be where its name says.
  */
 int mnt_make_dir_in(int root_fd, const char *path, bool allow_links, int *ret_fd, struct err *err);
+
+/*
+ * Opens (O_PATH) the file at path below root_fd, making it (0644, empty) and the directories before
+ * it where they are missing; links are followed inside the root, also those whose target is
+ * missing. INVALID when there is a directory.
+ */
+int mnt_make_file_in(int root_fd, const char *path, int *ret_fd, struct err *err);

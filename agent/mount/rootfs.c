@@ -30,6 +30,7 @@
 #include "agent/mount/devnodes.h"
 #include "agent/mount/disk.h"
 #include "agent/mount/mnt.h"
+#include "agent/mount/podfiles.h"
 
 #define HARMLESS    (MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC)
 #define TTY_GID     "5"
@@ -228,12 +229,14 @@ static int restrict_paths(int root, const struct rootfs_spec *spec, struct err *
 struct outside {
     int pod_shm; /* detached copy of the mount; -1: the container has its own */
     int vm_dev;  /* the VM's /dev */
+    struct podfiles files;
 };
 
 static void close_outside(struct outside *o)
 {
     close_fd(&o->pod_shm);
     close_fd(&o->vm_dev);
+    podfiles_close(&o->files);
 }
 
 static int open_outside(const struct rootfs_spec *spec, struct outside *o, struct err *err)
@@ -241,6 +244,8 @@ static int open_outside(const struct rootfs_spec *spec, struct outside *o, struc
     o->vm_dev = open("/dev", O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (o->vm_dev < 0)
         return err_set_errno(err, errno, "open /dev");
+    if (podfiles_open(&o->files, err) < 0)
+        return -1;
     return spec->pod_shm ? mnt_copy(ROOTFS_SHM_DIR, false, &o->pod_shm, err) : 0;
 }
 
@@ -260,6 +265,8 @@ static int furnish(int root, const struct outside *outside, const struct rootfs_
         return -1;
     if (mnt_make_dir_in(root, spec->cwd, true, &cwd, err) < 0)
         return err_prefix(err, "working directory");
+    if (podfiles_attach(&outside->files, root, spec->rootfs->read_only, err) < 0)
+        return -1;
     if (restrict_paths(root, spec, err) < 0)
         return -1;
     *ret_ptmx_fd = steal_fd(&ptmx);
@@ -268,7 +275,8 @@ static int furnish(int root, const struct outside *outside, const struct rootfs_
 
 int rootfs_enter(const struct rootfs_spec *spec, int *ret_ptmx_fd, struct err *err)
 {
-    CLEANUP(close_outside) struct outside outside = {.pod_shm = -1, .vm_dev = -1};
+    CLEANUP(close_outside)
+    struct outside outside = {.pod_shm = -1, .vm_dev = -1, .files = PODFILES_NONE};
     cleanup_fd int root = -1;
     if (build_root(spec, err) < 0)
         return -1;

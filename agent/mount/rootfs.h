@@ -18,6 +18,7 @@
 #define ROOTFS_WORK_DIR    "/run/casemate/work"
 #define ROOTFS_SCRATCH_DIR "/run/casemate/scratch"
 #define ROOTFS_SHM_DIR     "/run/casemate/shm"
+#define ROOTFS_FILES_DIR   "/run/casemate/files" /* see podfiles.h */
 
 /* The most image layers of one container. */
 #define ROOTFS_MAX_LAYERS 127u

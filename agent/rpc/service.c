@@ -21,6 +21,7 @@
 #include "agent/container/container.h"
 #include "agent/container/podenv.h"
 #include "agent/container/validate.h"
+#include "agent/net/netvalid.h"
 #include "agent/process/process.h"
 #include "agent/rpc/run_call.h"
 #include "agent/rpc/stats_call.h"
@@ -115,8 +116,8 @@ static bool fail_with(struct pending *p, const struct err *failure)
 static void handle_hello(struct rpc_call *call, void *arg)
 {
     static char features[][20] = {
-        "devices", "oom-score", "pid-pod",       "pid-target",       "resize-tty", "run",
-        "seccomp", "stats",     "strict-groups", "update-resources", "user"};
+        "devices", "network", "oom-score", "pid-pod",       "pid-target",       "resize-tty",
+        "run",     "seccomp", "stats",     "strict-groups", "update-resources", "user"};
     struct service *s = arg;
     const Casemate__Agent__V1__HelloRequest *r = (const void *)rpc_call_request(call);
     if (r->version_min > PROTOCOL_VERSION || r->version_max < PROTOCOL_VERSION) {
@@ -190,6 +191,30 @@ static void handle_configure_pod(struct rpc_call *call, void *arg)
     return;
 fail:
     free(c);
+    rpc_call_fail(call, &err);
+}
+
+static void on_networked(void *arg, const struct err *err)
+{
+    struct rpc_call *call = arg;
+    Casemate__Agent__V1__ConfigureNetworkReply reply =
+        CASEMATE__AGENT__V1__CONFIGURE_NETWORK_REPLY__INIT;
+    if (err != NULL)
+        rpc_call_fail(call, err);
+    else
+        rpc_call_reply(call, &reply.base);
+}
+
+static void handle_configure_network(struct rpc_call *call, void *arg)
+{
+    struct service *s = arg;
+    const Casemate__Agent__V1__ConfigureNetworkRequest *r = (const void *)rpc_call_request(call);
+    struct err err;
+    if (r->network == NULL)
+        (void)err_set(&err, ERR_INVALID, "network is missing");
+    else if (netvalid_check(r->network, &err) == 0 &&
+             podenv_configure_network(s->config.pod, r->network, on_networked, call, &err) == 0)
+        return;
     rpc_call_fail(call, &err);
 }
 
@@ -686,6 +711,7 @@ static void handle_resize_tty(struct rpc_call *call, void *arg)
 static const struct rpc_method methods[] = {
     {.name = "Hello", .handler = handle_hello},
     {.name = "ConfigurePod", .handler = handle_configure_pod},
+    {.name = "ConfigureNetwork", .handler = handle_configure_network},
     {.name = "CreateContainer", .handler = handle_create_container},
     {.name = "StartContainer", .handler = handle_start_container},
     {.name = "Exec", .handler = handle_exec},

@@ -10,9 +10,11 @@
 #include "common/base/cleanup.h"
 #include "common/base/clock.h"
 #include "common/base/fd.h"
+#include "common/base/log.h"
 #include "common/rpc/server.h"
 #include "agent/container/container.h"
 #include "agent/mount/rootfs.h"
+#include "agent/net/netstats.h"
 #include "proto/agent/agent.pb-c.h"
 
 struct collection {
@@ -72,6 +74,25 @@ static void fill_vm(Casemate__Agent__V1__StatsReply *reply)
     }
 }
 
+struct interfaces {
+    struct netstats stats[NETSTATS_MAX];
+    Casemate__Agent__V1__NetInterfaceStats *list[NETSTATS_MAX];
+};
+
+static void fill_interfaces(Casemate__Agent__V1__StatsReply *reply, struct interfaces *interfaces)
+{
+    struct err err;
+    size_t n;
+    if (netstats_read(interfaces->stats, &n, &err) < 0) {
+        log_event(LOG_WARN, NULL, &err, "no figures of network interfaces");
+        return;
+    }
+    for (size_t i = 0; i < n; i++)
+        interfaces->list[i] = &interfaces->stats[i].message;
+    reply->interfaces = interfaces->list;
+    reply->n_interfaces = n;
+}
+
 void stats_call_answer(struct rpc_call *call, struct containers *containers)
 {
     const Casemate__Agent__V1__StatsRequest *r = (const void *)rpc_call_request(call);
@@ -99,6 +120,9 @@ void stats_call_answer(struct rpc_call *call, struct containers *containers)
     }
     containers_read_stats(containers, &pod, &pressures);
     fill_vm(&reply);
+    struct interfaces *interfaces = rpc_call_alloc(call, sizeof(*interfaces));
+    if (interfaces != NULL)
+        fill_interfaces(&reply, interfaces);
     reply.containers = c.list;
     reply.n_containers = c.n;
     reply.pod = &pod;

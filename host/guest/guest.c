@@ -108,6 +108,7 @@ static const char *const feature_names[] = {
     [GUEST_OOM_SCORE] = "oom-score",
     [GUEST_STRICT_GROUPS] = "strict-groups",
     [GUEST_RUN] = "run",
+    [GUEST_NETWORK] = "network",
 };
 
 static unsigned take_features(const Casemate__Agent__V1__HelloReply *reply)
@@ -236,6 +237,8 @@ int guest_configure_pod(struct guest *guest,
     struct rpc_reply raw = {0};
     int result;
 
+    if (request->network != NULL && guest_need_feature(guest, GUEST_NETWORK, err) != 0)
+        return -1;
     if (call(guest, "ConfigurePod", request, deadline_ms, &raw, err) != 0)
         return -1;
     result = take_text(ret_boot_id, GUEST_TEXT_SIZE,
@@ -243,6 +246,22 @@ int guest_configure_pod(struct guest *guest,
                        "boot_id", err);
     rpc_reply_fini(&raw);
     return result;
+}
+
+int guest_configure_network(struct guest *guest, const Casemate__Agent__V1__Network *network,
+                            int64_t deadline_ms, struct err *err)
+{
+    Casemate__Agent__V1__ConfigureNetworkRequest request;
+    union {
+        const Casemate__Agent__V1__Network *in;
+        Casemate__Agent__V1__Network *out;
+    } arg = {.in = network};
+
+    if (guest_need_feature(guest, GUEST_NETWORK, err) != 0)
+        return -1;
+    casemate__agent__v1__configure_network_request__init(&request);
+    request.network = arg.out;
+    return call_plain(guest, "ConfigureNetwork", &request, deadline_ms, err);
 }
 
 /* An agent skips a field that it does not know: what it would not do must not be asked of it. */

@@ -77,6 +77,13 @@ int guest_configure_pod(struct guest *guest,
                         const Casemate__Agent__V1__ConfigurePodRequest *request,
                         int64_t deadline_ms, char ret_boot_id[GUEST_TEXT_SIZE], struct err *err);
 
+/*
+ * Interfaces and the pod's /etc files, after guest_configure_pod; may be repeated with others.
+ * UNSUPPORTED from an agent that cannot.
+ */
+int guest_configure_network(struct guest *guest, const Casemate__Agent__V1__Network *network,
+                            int64_t deadline_ms, struct err *err);
+
 /* Who a process runs as, in numbers. */
 struct guest_user {
     bool known; /* false from an agent that does not tell */

@@ -18,6 +18,7 @@ enum guest_feature {
     GUEST_OOM_SCORE,
     GUEST_STRICT_GROUPS,
     GUEST_RUN,
+    GUEST_NETWORK,
 };
 /* UNSUPPORTED when the agent has not the part: it skips fields that it does not know. */
 int guest_need_feature(const struct guest *guest, enum guest_feature feature, struct err *err);

@@ -79,6 +79,13 @@ int snapshot_save(struct vm *vm, int state_fd, int64_t deadline_ms, struct err *
     return 0;
 }
 
+/* QEMU would tell the network that the template's MAC address has moved here. */
+static int keep_quiet(struct vm *vm, int64_t deadline_ms, struct err *err)
+{
+    return call(vm, "migrate-set-parameters", json_pack("{s:i}", "announce-rounds", 0), deadline_ms,
+                err);
+}
+
 int snapshot_load(struct vm *vm, int state_fd, int64_t deadline_ms, struct err *err)
 {
     char path[64];
@@ -89,7 +96,7 @@ int snapshot_load(struct vm *vm, int state_fd, int64_t deadline_ms, struct err *
     cleanup_fd int own_fd = open(path, O_RDONLY | O_CLOEXEC);
     if (own_fd < 0)
         return err_set_errno(err, errno, "the template's state");
-    if (prepare(vm, own_fd, deadline_ms, err) < 0 ||
+    if (prepare(vm, own_fd, deadline_ms, err) < 0 || keep_quiet(vm, deadline_ms, err) < 0 ||
         call(vm, "migrate-incoming", json_pack("{s:s}", "uri", "fd:state"), deadline_ms, err) < 0 ||
         await_end(vm, deadline_ms, err) < 0)
         return err_prefix(err, "load the template's state");

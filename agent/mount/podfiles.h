@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * /etc/resolv.conf, /etc/hosts and /etc/hostname: one of each in a pod, seen by all its containers.
+ * One thread; podfiles_attach is for the container's child.
+ */
+#pragma once
+
+#include <stdbool.h>
+
+#include "common/base/err.h"
+#include "proto/agent/agent.pb-c.h"
+
+#define PODFILES_COUNT 3
+
+/*
+ * Writes what the message has of them, in place: containers that have them see the new text. A file
+ * that the message has not stays as it is.
+ */
+int podfiles_write(const Casemate__Agent__V1__Network *network, struct err *err);
+
+/* Copies of their mounts, detached: taken along into a container. -1: the pod has no such file. */
+struct podfiles {
+    int fds[PODFILES_COUNT];
+};
+#define PODFILES_NONE                                                                              \
+    (struct podfiles)                                                                              \
+    {                                                                                              \
+        .fds = { -1, -1, -1 }                                                                      \
+    }
+int podfiles_open(struct podfiles *ret_files, struct err *err);
+void podfiles_close(struct podfiles *files);
+
+/*
+ * Attaches them below root, the container's, making files to attach them to where the image has
+ * none. Links of the image are followed inside it.
+ */
+int podfiles_attach(const struct podfiles *files, int root, bool read_only, struct err *err);

@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What an interface has: addresses, routes of the main table, permanent neighbours. Each function
+ * makes them as the message (checked by netvalid.h) says: adds what is missing, takes off what is
+ * more. What an IPv6 interface has by itself (fe80::/64, multicast, what routers announced) stays.
+ * Repeating changes nothing. One thread.
+ */
+#pragma once
+
+#include "common/base/err.h"
+#include "proto/agent/agent.pb-c.h"
+
+int ifaddr_set_addresses(int netlink_fd, int ifindex,
+                         const Casemate__Agent__V1__NetInterface *interface, struct err *err);
+/* The interface must be up. */
+int ifaddr_set_routes(int netlink_fd, int ifindex,
+                      const Casemate__Agent__V1__NetInterface *interface, struct err *err);
+int ifaddr_set_neighbours(int netlink_fd, int ifindex,
+                          const Casemate__Agent__V1__NetInterface *interface, struct err *err);

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Which of the VM's interfaces is meant, and what it is like now. One thread. */
+#pragma once
+
+#include <net/if.h>
+#include <stdint.h>
+
+#include "common/base/err.h"
+
+struct ifind {
+    int ifindex;
+    unsigned int flags; /* IFF_* */
+    char name[IFNAMSIZ];
+    uint8_t mac[6]; /* zero when it has none of this length */
+    uint32_t mtu;
+};
+
+/*
+ * The interface whose device, or whose device's root port, is device number `slot` of PCI bus 0.
+ * devices: "/sys/bus/pci/devices". NOT_FOUND while there is none.
+ */
+int ifind_by_slot(int netlink_fd, const char *devices, unsigned int slot, struct ifind *ret,
+                  struct err *err);
+/* The one with this MAC address (6 bytes). NOT_FOUND while there is none. */
+int ifind_by_mac(int netlink_fd, const uint8_t *mac, struct ifind *ret, struct err *err);
+int ifind_by_name(int netlink_fd, const char *name, struct ifind *ret, struct err *err);

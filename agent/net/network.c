@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Theory of operation. All interfaces are found first, by place or by MAC address, since finding
+ * and naming get in each other's way: an interface may have the name that another one is to get, so
+ * every one whose name is to change is renamed to something unlikely before it gets its own.
+ *
+ * Then each in turn: MAC, name and MTU while it is down (not every kernel renames what is up), up,
+ * addresses, neighbours, routes. Its own IPv6 address (fe80::…) is not checked for duplicates, like
+ * the others, so that nothing waits a second for it.
+ *
+ * To wait for an interface, changes of links are listened to before the first look.
+ */
+#include "agent/net/network.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/rtnetlink.h>
+#include <poll.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "common/base/cleanup.h"
+#include "common/base/clock.h"
+#include "common/base/fd.h"
+#include "common/base/netlink.h"
+#include "agent/init/sysctl.h"
+#include "agent/net/ifaddr.h"
+#include "agent/net/ifind.h"
+#include "agent/net/netvalid.h"
+
+#define PCI_DEVICES "/sys/bus/pci/devices"
+
+typedef Casemate__Agent__V1__NetInterface Interface;
+
+/* ---- finding -------------------------------------------------------------------------------- */
+
+static int find(int fd, const Interface *wanted, struct ifind *ret, struct err *err)
+{
+    return wanted->pci_slot != 0 ? ifind_by_slot(fd, PCI_DEVICES, wanted->pci_slot, ret, err)
+                                 : ifind_by_mac(fd, wanted->mac.data, ret, err);
+}
+
+static int listen_to_links(int *ret_fd, struct err *err)
+{
+    const struct sockaddr_nl links = {.nl_family = AF_NETLINK, .nl_groups = RTMGRP_LINK};
+    cleanup_fd int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_ROUTE);
+
+    if (fd < 0 || bind(fd, (const struct sockaddr *)&links, sizeof(links)) < 0)
+        return err_set_errno(err, errno, "listen to changes of interfaces");
+    *ret_fd = steal_fd(&fd);
+    return 0;
+}
+
+/* Takes everything that has come; what it says does not matter. */
+static void drain(int fd)
+{
+    char bytes[8192];
+
+    while (recv(fd, bytes, sizeof(bytes), 0) > 0 || errno == ENOBUFS || errno == EINTR)
+        continue;
+}
+
+static int find_in_time(int fd, const Interface *wanted, int64_t deadline_ms, struct ifind *ret,
+                        struct err *err)
+{
+    cleanup_fd int changes = -1;
+    struct err why;
+
+    if (find(fd, wanted, ret, &why) == 0)
+        return 0;
+    if (listen_to_links(&changes, err) < 0)
+        return -1;
+    while (find(fd, wanted, ret, &why) < 0) {
+        struct pollfd p = {.fd = changes, .events = POLLIN};
+        if (why.code != ERR_NOT_FOUND || clock_monotonic_ms() >= deadline_ms) {
+            if (err != NULL)
+                *err = why;
+            return -1;
+        }
+        (void)poll(&p, 1, clock_poll_timeout(deadline_ms));
+        drain(changes);
+    }
+    return 0;
+}
+
+/* ---- one interface's link ------------------------------------------------------------------- */
+
+static int set_flags(int fd, int ifindex, unsigned int flags, unsigned int change, struct err *err)
+{
+    const struct ifinfomsg head = {.ifi_index = ifindex, .ifi_flags = flags, .ifi_change = change};
+    struct netlink_message m;
+
+    netlink_begin(&m, RTM_NEWLINK, 0, &head, sizeof(head));
+    return netlink_do(fd, &m, err);
+}
+
+static int set_name(int fd, struct ifind *is, const char *name, struct err *err)
+{
+    const struct ifinfomsg head = {.ifi_index = is->ifindex};
+    struct netlink_message m;
+
+    netlink_begin(&m, RTM_NEWLINK, 0, &head, sizeof(head));
+    netlink_put_text(&m, IFLA_IFNAME, name);
+    if (netlink_do(fd, &m, err) < 0)
+        return err_prefix(err, "name it '%s'", name);
+    (void)snprintf(is->name, sizeof(is->name), "%s", name);
+    return 0;
+}
+
+static int take_down(int fd, struct ifind *is, struct err *err)
+{
+    if ((is->flags & IFF_UP) == 0)
+        return 0;
+    if (set_flags(fd, is->ifindex, 0, IFF_UP, err) < 0)
+        return err_prefix(err, "take it down");
+    is->flags &= ~(unsigned int)IFF_UP;
+    return 0;
+}
+
+/* Gives up the name that it has, for whoever is to get it. */
+static int make_room(int fd, const Interface *wanted, struct ifind *is, struct err *err)
+{
+    char name[IFNAMSIZ];
+
+    if (strcmp(is->name, wanted->name) == 0)
+        return 0;
+    (void)snprintf(name, sizeof(name), "tmp%d", is->ifindex);
+    return take_down(fd, is, err) < 0 ? -1 : set_name(fd, is, name, err);
+}
+
+static int set_mac(int fd, const Interface *wanted, struct ifind *is, struct err *err)
+{
+    const struct ifinfomsg head = {.ifi_index = is->ifindex};
+    struct netlink_message m;
+
+    if (memcmp(is->mac, wanted->mac.data, sizeof(is->mac)) == 0)
+        return 0;
+    /* Its own IPv6 address is made of the MAC address when it goes up. */
+    if (take_down(fd, is, err) < 0)
+        return -1;
+    netlink_begin(&m, RTM_NEWLINK, 0, &head, sizeof(head));
+    netlink_put(&m, IFLA_ADDRESS, wanted->mac.data, wanted->mac.len);
+    return netlink_do(fd, &m, err) < 0 ? err_prefix(err, "set its MAC address") : 0;
+}
+
+static int set_mtu(int fd, const Interface *wanted, const struct ifind *is, struct err *err)
+{
+    const struct ifinfomsg head = {.ifi_index = is->ifindex};
+    struct netlink_message m;
+
+    if (wanted->mtu == 0 || wanted->mtu == is->mtu)
+        return 0;
+    netlink_begin(&m, RTM_NEWLINK, 0, &head, sizeof(head));
+    netlink_put_u32(&m, IFLA_MTU, wanted->mtu);
+    return netlink_do(fd, &m, err) < 0 ? err_prefix(err, "set its MTU to %u", wanted->mtu) : 0;
+}
+
+/* A kernel without IPv6 has nothing to set. */
+static void skip_duplicate_detection(const char *name)
+{
+    char path[64 + IFNAMSIZ];
+    struct err ignored;
+
+    (void)snprintf(path, sizeof(path), "/proc/sys/net/ipv6/conf/%s/accept_dad", name);
+    (void)fd_write_text(AT_FDCWD, path, "0", &ignored);
+}
+
+static int bring_up(int fd, const Interface *wanted, struct ifind *is, struct err *err)
+{
+    if (set_mac(fd, wanted, is, err) < 0 ||
+        (strcmp(is->name, wanted->name) != 0 && set_name(fd, is, wanted->name, err) < 0) ||
+        set_mtu(fd, wanted, is, err) < 0)
+        return -1;
+    if ((is->flags & IFF_UP) != 0)
+        return 0;
+    skip_duplicate_detection(is->name);
+    return set_flags(fd, is->ifindex, IFF_UP, IFF_UP, err) < 0 ? err_prefix(err, "bring it up") : 0;
+}
+
+/* ---- all of it ------------------------------------------------------------------------------ */
+
+static int apply_one(int fd, const Interface *wanted, struct ifind *is, struct err *err)
+{
+    if (bring_up(fd, wanted, is, err) < 0 ||
+        ifaddr_set_addresses(fd, is->ifindex, wanted, err) < 0 ||
+        ifaddr_set_neighbours(fd, is->ifindex, wanted, err) < 0)
+        return -1;
+    return ifaddr_set_routes(fd, is->ifindex, wanted, err);
+}
+
+int network_apply(const Casemate__Agent__V1__Network *network, int64_t deadline_ms, struct err *err)
+{
+    struct ifind is[NETVALID_MAX_INTERFACES];
+    const size_t n = network->n_interfaces;
+    cleanup_fd int fd = -1;
+
+    if (n > 0 && netlink_open(&fd, err) < 0)
+        return -1;
+    for (size_t i = 0; i < n; i++) {
+        if (find_in_time(fd, network->interfaces[i], deadline_ms, &is[i], err) < 0)
+            return err_prefix(err, "interface %s", network->interfaces[i]->name);
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (make_room(fd, network->interfaces[i], &is[i], err) < 0)
+            return err_prefix(err, "interface %s", network->interfaces[i]->name);
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (apply_one(fd, network->interfaces[i], &is[i], err) < 0)
+            return err_prefix(err, "interface %s", network->interfaces[i]->name);
+    }
+    return sysctl_set(network->sysctls, network->n_sysctls, err);
+}
+
+int network_loopback_up(struct err *err)
+{
+    struct ifind is;
+    cleanup_fd int fd = -1;
+
+    if (netlink_open(&fd, err) < 0 || ifind_by_name(fd, "lo", &is, err) < 0)
+        return -1;
+    return set_flags(fd, is.ifindex, IFF_UP, IFF_UP, err) < 0 ? err_prefix(err, "bring lo up") : 0;
+}
