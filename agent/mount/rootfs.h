@@ -21,7 +21,7 @@
 #define ROOTFS_FILES_DIR   "/run/casemate/files" /* see podfiles.h */
 
 /* The most image layers of one container. */
-#define ROOTFS_MAX_LAYERS 127u
+#define ROOTFS_MAX_LAYERS 128u
 
 struct rootfs_spec {
     const Casemate__Agent__V1__RootFs *rootfs;

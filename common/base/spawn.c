@@ -31,7 +31,7 @@
 #include "common/base/clock.h"
 #include "common/base/fd.h"
 
-enum { MAX_FDS = 64 };
+enum { MAX_FDS = 512 };
 
 /* What the child says when a step fails. */
 struct failure {

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Images and names. An image's record is one JSON object: config (the registry's text), tags,
- * digests, removed. Its layers follow from the config. A name moves from one image to another in
- * one transaction; the memory is changed after the transaction, from objects that were made before
- * it, so that nothing can fail in between.
+ * digests, removed, and the id of the layer that completes its others, if there is one
+ * (completion.h). Its other layers follow from the config. A name moves from one image to another
+ * in one transaction; the memory is changed after the transaction, from objects that were made
+ * before it, so that nothing can fail in between.
  *
  * An image that is removed while containers use it keeps its record, marked removed and without
  * names, until the last of them releases it: after a restart the owner of the containers can find
@@ -172,15 +173,29 @@ static void free_entry(struct image_entry *e)
     free(e);
 }
 
-static int make_entry(const char *id, const char *config_json, struct image_entry **ret_entry,
-                      struct err *err)
+/* Adds the completing layer to those of the config. */
+static int append_completion(struct image_entry *e, const char *completion, struct err *err)
+{
+    char(*ids)[DIGEST_TEXT_SIZE] = reallocarray(e->diff_ids, e->n_diff_ids + 1, sizeof(*ids));
+    if (ids == NULL)
+        return err_no_memory(err);
+    e->diff_ids = ids;
+    (void)snprintf(ids[e->n_diff_ids], sizeof(*ids), "%s", completion);
+    e->n_diff_ids++;
+    e->completed = true;
+    return 0;
+}
+
+static int make_entry(const char *id, const char *config_json, const char *completion,
+                      struct image_entry **ret_entry, struct err *err)
 {
     struct image_entry *e = calloc(1, sizeof(*e));
     if (e == NULL)
         return err_no_memory(err);
     (void)snprintf(e->id, sizeof(e->id), "%s", id);
     if (manifest_parse_diff_ids(config_json, strlen(config_json), &e->diff_ids, &e->n_diff_ids,
-                                err) < 0) {
+                                err) < 0 ||
+        (completion[0] != '\0' && append_completion(e, completion, err) < 0)) {
         free_entry(e);
         return -1;
     }
@@ -200,7 +215,7 @@ static void count_layers(struct catalog *c, const struct image_entry *e, int by)
 
 /* ---- records ---- */
 
-static int put_record(struct catalog *c, const char *id, const char *config_json,
+static int put_record(struct catalog *c, const struct image_entry *e, const char *config_json,
                       const struct names *names, bool removed, struct err *err)
 {
     json_t *tags = json_array();
@@ -210,13 +225,14 @@ static int put_record(struct catalog *c, const char *id, const char *config_json
         bad |= json_array_append_new(tags, json_string(names->tags[i]));
     for (size_t i = 0; i < names->n_digests; i++)
         bad |= json_array_append_new(digests, json_string(names->digests[i]));
-    json_t *root = json_pack("{s:s, s:o, s:o, s:b}", "config", config_json, "tags", tags, "digests",
-                             digests, "removed", removed ? 1 : 0);
+    json_t *root = json_pack("{s:s, s:o, s:o, s:b, s:s}", "config", config_json, "tags", tags,
+                             "digests", digests, "removed", removed ? 1 : 0, "completion",
+                             e->completed ? e->diff_ids[e->n_diff_ids - 1] : "");
     char *text = root == NULL || bad != 0 ? NULL : json_dumps(root, JSON_COMPACT);
     json_decref(root);
     if (text == NULL)
         return err_no_memory(err);
-    int rc = store_put(c->store, RECORD_IMAGE, id, IMAGE_VERSION, text, strlen(text), err);
+    int rc = store_put(c->store, RECORD_IMAGE, e->id, IMAGE_VERSION, text, strlen(text), err);
     free(text);
     return rc;
 }
@@ -239,11 +255,13 @@ static int load_image_json(struct catalog *c, const char *id, const json_t *j, s
     struct image_entry *e = NULL;
     cleanup_names struct names names = {0};
     const char *config = json_string_value(json_object_get(j, "config"));
-    if (config == NULL || !digest_is_valid(id))
+    const char *completion = text_or_empty(json_string_value(json_object_get(j, "completion")));
+    if (config == NULL || !digest_is_valid(id) ||
+        (completion[0] != '\0' && !digest_is_valid(completion)))
         return err_set(err, ERR_PROTOCOL, "record is not valid");
     if (read_names(json_object_get(j, "tags"), &names.tags, &names.n_tags, err) < 0 ||
         read_names(json_object_get(j, "digests"), &names.digests, &names.n_digests, err) < 0 ||
-        make_entry(id, config, &e, err) < 0)
+        make_entry(id, config, completion, &e, err) < 0)
         return -1;
     e->removed = json_is_true(json_object_get(j, "removed"));
     if (make_object(c, e, config, &names, &e->image, err) < 0) {
@@ -356,7 +374,7 @@ static int change_names(struct catalog *c, struct image_entry *entry, const char
     *list = ch;
     if (make_object(c, entry, config_json, names, &ch->image, err) < 0)
         return -1;
-    return put_record(c, entry->id, config_json, names, false, err);
+    return put_record(c, entry, config_json, names, false, err);
 }
 
 /* Takes the new image's tags away from all others. */
@@ -409,7 +427,9 @@ int catalog_commit(struct catalog *c, const struct catalog_image *new, struct er
     (void)pthread_mutex_lock(&c->commit);
     HASH_FIND_STR(c->images, new->id, entry);
     bool had = entry != NULL;
-    int rc = had ? 0 : make_entry(new->id, new->config_json, &entry, err);
+    int rc =
+        had ? 0
+            : make_entry(new->id, new->config_json, text_or_empty(new->completion), &entry, err);
     if (rc == 0)
         rc = prepare(c, entry, had, new, &list, err);
     if (rc == 0) {
@@ -561,7 +581,7 @@ static int hide_entry(struct catalog *c, struct image_entry *e, struct err *err)
     struct image *bare = NULL;
     if (make_object(c, e, e->image->config_json, &none, &bare, err) < 0)
         return -1;
-    if (put_record(c, e->id, e->image->config_json, &none, true, err) < 0) {
+    if (put_record(c, e, e->image->config_json, &none, true, err) < 0) {
         image_unref(bare);
         return -1;
     }

@@ -49,6 +49,12 @@ void catalog_layer_failed(struct catalog *c, const char *diff_id);
 /* Ends a lease; a layer that nothing needs any more is deleted. */
 void catalog_unlease(struct catalog *c, const char *diff_id);
 
+/* Whether layers that are present hold marks that only the layers below can resolve. */
+bool catalog_needs_completion(struct catalog *c, const char (*diff_ids)[DIGEST_TEXT_SIZE],
+                              size_t n);
+/* The completing layer of a known image, "" if it has none. False: the image is not known. */
+bool catalog_completion(struct catalog *c, const char *image_id, char ret_id[DIGEST_TEXT_SIZE]);
+
 /* ---- images ---- */
 
 /* An image whose layers the caller has leased. */
@@ -59,6 +65,7 @@ struct catalog_image {
     size_t n_tags;
     const char *const *digests;
     size_t n_digests;
+    const char *completion; /* id of the completing layer, leased too; "": none */
 };
 
 /* Makes the image and its names visible; all of it or nothing. */

@@ -38,9 +38,10 @@ struct user_entry {
 struct image_entry {
     char id[DIGEST_TEXT_SIZE];
     struct image *image;                /* replaced, never changed */
-    char (*diff_ids)[DIGEST_TEXT_SIZE]; /* all layers of the config; constant */
+    char (*diff_ids)[DIGEST_TEXT_SIZE]; /* the config's layers, then the completing one; constant */
     size_t n_diff_ids;
-    bool removed; /* not listed any more, kept for its users */
+    bool completed; /* the last one is the completing one */
+    bool removed;   /* not listed any more, kept for its users */
     struct user_entry *users;
     UT_hash_handle hh;
 };

@@ -15,6 +15,7 @@
 #include "common/base/clock.h"
 #include "common/base/log.h"
 #include "host/image/catalog_internal.h"
+#include "host/image/convert.h"
 
 enum { LAYER_VERSION = 1, WAIT_MS = 100 };
 
@@ -142,6 +143,31 @@ void catalog_drop_layer(struct catalog *c, const char *diff_id)
         log_event(LOG_WARN, NULL, &err, "layer %s is not deleted now, the next start will",
                   diff_id);
     set_state(c, diff_id, LAYER_ABSENT, 0, 0);
+}
+
+bool catalog_needs_completion(struct catalog *c, const char (*diff_ids)[DIGEST_TEXT_SIZE], size_t n)
+{
+    bool needs = false;
+    (void)pthread_mutex_lock(&c->lock);
+    for (size_t i = 0; i < n; i++) {
+        const struct layer_entry *e = catalog_find_layer(c, diff_ids[i]);
+        uint32_t flags = e == NULL ? 0 : e->flags;
+        needs = needs || (flags & CONVERT_LOWER_LINKS) != 0 ||
+                (i > 0 && (flags & CONVERT_IMPLICIT) != 0);
+    }
+    (void)pthread_mutex_unlock(&c->lock);
+    return needs;
+}
+
+bool catalog_completion(struct catalog *c, const char *image_id, char ret_id[DIGEST_TEXT_SIZE])
+{
+    struct image_entry *e = NULL;
+    (void)pthread_mutex_lock(&c->lock);
+    HASH_FIND_STR(c->images, image_id, e);
+    (void)snprintf(ret_id, DIGEST_TEXT_SIZE, "%s",
+                   e != NULL && e->completed ? e->diff_ids[e->n_diff_ids - 1] : "");
+    (void)pthread_mutex_unlock(&c->lock);
+    return e != NULL;
 }
 
 void catalog_unlease(struct catalog *c, const char *diff_id)

@@ -14,7 +14,13 @@
 #include "host/image/image.h"
 
 /* Descriptors of casemate-convert. */
-enum { CONVERT_FD_IN = 0, CONVERT_FD_RESULT = 1, CONVERT_FD_OUT = 3, CONVERT_FD_SELF = 4 };
+enum {
+    CONVERT_FD_IN = 0,
+    CONVERT_FD_RESULT = 1,
+    CONVERT_FD_OUT = 3,
+    CONVERT_FD_SELF = 4,
+    CONVERT_FD_LAYERS = 5, /* and the following: layer images, lowest first (--complete) */
+};
 
 struct convert_options {
     enum image_compression compression;

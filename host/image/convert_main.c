@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * casemate-convert: one layer blob on descriptor 0, its squashfs image to descriptor 3, a struct
- * convert_result on descriptor 1. The daemon starts it with an identity of its own, no new
- * privileges, empty network, mount and IPC namespaces and limits on memory and file size; the
- * program adds a limit on processor time, starts its threads, and then, before the first byte of
- * input, gives up every system call that the conversion does not need.
+ * convert_result on descriptor 1. With --complete N, N layer images on the descriptors from 5 on
+ * instead of a blob, and what completes them to descriptor 3. The daemon starts it with an identity
+ * of its own, no new privileges, empty network, mount and IPC namespaces and limits on memory and
+ * file size; the program adds a limit on processor time, starts its threads, and then, before the
+ * first byte of input, gives up every system call that the conversion does not need.
  */
 #include <getopt.h>
 #include <locale.h>
@@ -15,6 +16,7 @@
 
 #include "common/base/fd.h"
 #include "common/base/text.h"
+#include "host/image/complete.h"
 #include "host/image/confine.h"
 #include "host/image/convert.h"
 
@@ -26,6 +28,7 @@
 struct args {
     struct convert_options options;
     uint64_t cpu_s;
+    uint64_t complete; /* layer images to complete; 0: convert a layer */
 };
 
 static int parse_number(const char *text, uint64_t *ret, struct err *err)
@@ -53,6 +56,10 @@ static int parse_option(int option, const char *value, struct args *args, struct
         return parse_number(value, &args->options.max_entries, err);
     case 't':
         return parse_number(value, &args->cpu_s, err);
+    case 'l':
+        if (parse_number(value, &args->complete, err) < 0 || args->complete > COMPLETE_MAX_LAYERS)
+            return err_set(err, ERR_INVALID, "layers must be 1 to %d", COMPLETE_MAX_LAYERS);
+        return 0;
     case 'w':
         if (parse_number(value, &n, err) < 0 || n > 64)
             return err_set(err, ERR_INVALID, "workers must be 1 to 64");
@@ -72,6 +79,7 @@ static int parse_args(int argc, char **argv, struct args *args, struct err *err)
         {"max-entries", required_argument, NULL, 'e'},
         {"cpu-seconds", required_argument, NULL, 't'},
         {"workers", required_argument, NULL, 'w'},
+        {"complete", required_argument, NULL, 'l'},
         {0},
     };
     int option;
@@ -80,6 +88,17 @@ static int parse_args(int argc, char **argv, struct args *args, struct err *err)
         if (parse_option(option, optarg, args, err) < 0)
             return -1;
     return optind == argc ? 0 : err_set(err, ERR_INVALID, "unexpected argument");
+}
+
+static int work(const struct args *args, struct convert_result *result, struct err *err)
+{
+    int layers[COMPLETE_MAX_LAYERS];
+    if (args->complete == 0)
+        return convert_layer(CONVERT_FD_IN, CONVERT_FD_OUT, &args->options, result, err);
+    for (int i = 0; i < (int)args->complete; i++)
+        layers[i] = CONVERT_FD_LAYERS + i;
+    return complete_layers(layers, (size_t)args->complete, CONVERT_FD_OUT, &args->options, result,
+                           err);
 }
 
 int main(int argc, char **argv)
@@ -103,7 +122,7 @@ int main(int argc, char **argv)
     if (rc == 0)
         rc = confine_limits(args.cpu_s, &err);
     if (rc == 0)
-        rc = convert_layer(CONVERT_FD_IN, CONVERT_FD_OUT, &args.options, &result, &err);
+        rc = work(&args, &result, &err);
     if (rc < 0) {
         result.code = err.code;
         (void)snprintf(result.message, sizeof(result.message), "%s", err.msg);

@@ -44,7 +44,8 @@ struct arguments {
     char entries[24];
     char workers[24];
     char cpu[24];
-    const char *argv[14];
+    char complete[24];
+    const char *argv[16];
 };
 
 static void number_argument(char out[24], uint64_t value)
@@ -59,6 +60,7 @@ static void fill_arguments(const struct converter_spec *spec, struct arguments *
     number_argument(a->entries, spec->max_entries);
     number_argument(a->workers, spec->workers);
     number_argument(a->cpu, CPU_LIMIT_S);
+    number_argument(a->complete, spec->n_layers);
     const char *const argv[] = {"casemate-convert",
                                 "--compression",
                                 image_compression_name(spec->compression),
@@ -72,6 +74,8 @@ static void fill_arguments(const struct converter_spec *spec, struct arguments *
                                 a->workers,
                                 "--cpu-seconds",
                                 a->cpu,
+                                spec->n_layers > 0 ? "--complete" : NULL,
+                                a->complete,
                                 NULL};
     memcpy(a->argv, argv, sizeof(argv));
 }
@@ -85,16 +89,21 @@ static int start_child(struct converter *c, const struct converter_spec *spec, i
     cleanup_fd int program = open(spec->path, O_PATH | O_CLOEXEC);
     if (program < 0)
         return err_set_errno(err, errno, "'%s'", spec->path);
-    const struct spawn_fd fds[] = {{in_fd, CONVERT_FD_IN},
-                                   {result_fd, CONVERT_FD_RESULT},
-                                   {spec->out_fd, CONVERT_FD_OUT},
-                                   {program, CONVERT_FD_SELF}};
+    cleanup_free struct spawn_fd *fds = calloc(spec->n_layers + 4, sizeof(*fds));
+    if (fds == NULL)
+        return err_no_memory(err);
+    fds[0] = (struct spawn_fd){in_fd, CONVERT_FD_IN};
+    fds[1] = (struct spawn_fd){result_fd, CONVERT_FD_RESULT};
+    fds[2] = (struct spawn_fd){spec->out_fd, CONVERT_FD_OUT};
+    fds[3] = (struct spawn_fd){program, CONVERT_FD_SELF};
+    for (size_t i = 0; i < spec->n_layers; i++)
+        fds[4 + i] = (struct spawn_fd){spec->layers[i], CONVERT_FD_LAYERS + (int)i};
     (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", CONVERT_FD_SELF);
     struct spawn_spec s = {
         .path = path,
         .argv = a.argv,
         .fds = fds,
-        .n_fds = ARRAY_SIZE(fds),
+        .n_fds = spec->n_layers + 4,
         .set_ids = root,
         .uid = spec->uid,
         .gid = spec->gid,
@@ -104,7 +113,7 @@ static int start_child(struct converter *c, const struct converter_spec *spec, i
         .no_new_privs = true,
         .limit_file_size = spec->max_bytes,
         .limit_memory = spec->memory_bytes,
-        .limit_files = MAX_FILES,
+        .limit_files = MAX_FILES + spec->n_layers,
     };
     fill_arguments(spec, &a);
     if (spawn_start(&s, &c->child, err) < 0)

@@ -26,7 +26,9 @@ struct converter_spec {
     uint64_t max_entries;
     uint64_t memory_bytes;
     unsigned workers;
-    int out_fd;                /* stays the caller's */
+    int out_fd;        /* stays the caller's */
+    const int *layers; /* images to complete, lowest first, instead of a blob; may be NULL */
+    size_t n_layers;
     struct http_limits limits; /* deadline and cancellation of the operation */
 };
 

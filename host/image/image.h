@@ -182,7 +182,9 @@ struct image {
     size_t n_labels;
     struct image_strings volumes;     /* mount points of anonymous volumes */
     const char *config_json;          /* the config as the registry sent it */
-    const struct image_layer *layers; /* lowest first; the same diff id may be there twice */
+    const struct image_layer *layers; /* lowest first; the same diff id may be there twice; the
+                                         uppermost may be one that completes the others and is not
+                                         in the config */
     size_t n_layers;
 };
 

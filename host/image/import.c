@@ -17,6 +17,8 @@
 #include "common/base/clock.h"
 #include "common/base/log.h"
 #include "common/base/text.h"
+#include "host/image/catalog.h"
+#include "host/image/completion.h"
 #include "host/image/layers.h"
 #include "host/image/layout.h"
 #include "host/image/manifest.h"
@@ -166,6 +168,7 @@ static int bring(struct candidate *c, const struct ref *ref, struct err *err)
     char digest_name[REF_TEXT_SIZE] = "";
     const char *tags[] = {name};
     const char *digests[] = {digest_name};
+    char completion[DIGEST_TEXT_SIZE] = "";
     if (ref != NULL)
         ref_format(ref, name);
     if (ref != NULL && c->manifest_digest[0] != '\0')
@@ -188,10 +191,16 @@ static int bring(struct candidate *c, const struct ref *ref, struct err *err)
                                   .tags = tags,
                                   .n_tags = ref != NULL && ref->digest[0] == '\0' ? 1 : 0,
                                   .digests = digests,
-                                  .n_digests = digest_name[0] != '\0' ? 1 : 0};
+                                  .n_digests = digest_name[0] != '\0' ? 1 : 0,
+                                  .completion = completion};
     if (layers_run(&spec, &job, err) < 0)
         return -1;
-    int rc = catalog_commit(im->svc->catalog, &image, err);
+    int rc = completion_bring(im->svc, c->id, (const char(*)[DIGEST_TEXT_SIZE])c->diff_ids,
+                              c->manifest.n_layers, &spec.limits, completion, err);
+    if (rc == 0)
+        rc = catalog_commit(im->svc->catalog, &image, err);
+    if (completion[0] != '\0')
+        catalog_unlease(im->svc->catalog, completion);
     layers_free(job);
     return rc < 0 ? -1 : add_id(im, c->id, err);
 }

@@ -12,6 +12,8 @@
 #include "common/base/clock.h"
 #include "common/base/fd.h"
 #include "common/base/log.h"
+#include "host/image/catalog.h"
+#include "host/image/completion.h"
 #include "host/image/layers.h"
 #include "host/image/manifest.h"
 #include "host/image/ref.h"
@@ -32,10 +34,13 @@ struct pull {
     char *config;
     char (*diff_ids)[DIGEST_TEXT_SIZE];
     struct layers_job *layers;
+    char completion[DIGEST_TEXT_SIZE]; /* leased; "": none */
 };
 
 static void pull_fini(struct pull *p)
 {
+    if (p->completion[0] != '\0')
+        catalog_unlease(p->svc->catalog, p->completion);
     layers_free(p->layers);
     free(p->diff_ids);
     free(p->config);
@@ -151,6 +156,14 @@ static int fetch_layers(struct pull *p, struct err *err)
     return layers_run(&spec, &p->layers, err);
 }
 
+static int complete(struct pull *p, struct err *err)
+{
+    struct http_limits limits = limits_of(p);
+    return completion_bring(p->svc, p->manifest.config.digest,
+                            (const char(*)[DIGEST_TEXT_SIZE])p->diff_ids, p->manifest.n_layers,
+                            &limits, p->completion, err);
+}
+
 static int commit(struct pull *p, struct err *err)
 {
     char digest_name[REF_TEXT_SIZE];
@@ -162,14 +175,15 @@ static int commit(struct pull *p, struct err *err)
                                   .tags = tags,
                                   .n_tags = p->ref.digest[0] == '\0' ? 1 : 0,
                                   .digests = digests,
-                                  .n_digests = 1};
+                                  .n_digests = 1,
+                                  .completion = p->completion};
     return catalog_commit(p->svc->catalog, &image, err);
 }
 
 static int run(struct pull *p, struct err *err)
 {
     if (open_registry(p, err) < 0 || resolve(p, err) < 0 || fetch_config(p, err) < 0 ||
-        fetch_layers(p, err) < 0)
+        fetch_layers(p, err) < 0 || complete(p, err) < 0)
         return -1;
     return commit(p, err);
 }

@@ -122,13 +122,19 @@ static int open_tables(struct squash_reader *r, struct err *err)
 int squash_reader_open(int fd, struct squash_reader **ret_reader, struct err *err)
 {
     struct stat st;
+    if (fstat(fd, &st) < 0)
+        return err_set_errno(err, errno, "stat an image");
+    return squash_reader_open_sized(fd, (uint64_t)st.st_size, ret_reader, err);
+}
+
+int squash_reader_open_sized(int fd, uint64_t size, struct squash_reader **ret_reader,
+                             struct err *err)
+{
     cleanup_squash_reader struct squash_reader *r = calloc(1, sizeof(*r));
     if (r == NULL)
         return err_no_memory(err);
-    if (fstat(fd, &st) < 0)
-        return err_set_errno(err, errno, "stat an image");
     r->file.fd = fd;
-    r->file.size = (uint64_t)st.st_size;
+    r->file.size = size;
     r->file.base.read_at = in_read_at;
     r->file.base.write_at = in_write_at;
     r->file.base.get_size = in_get_size;

@@ -18,6 +18,9 @@ struct sqfs_inode_generic_t;
 
 /* Opens the image behind fd, which stays the caller's. PROTOCOL when it is none. */
 int squash_reader_open(int fd, struct squash_reader **ret_reader, struct err *err);
+/* The same for a caller that knows the file's size and cannot stat it any more. */
+int squash_reader_open_sized(int fd, uint64_t size, struct squash_reader **ret_reader,
+                             struct err *err);
 /* NULL is fine. */
 void squash_reader_free(struct squash_reader *r);
 DEFINE_CLEANUP(squash_reader, struct squash_reader, squash_reader_free)

@@ -11,8 +11,23 @@
 #include <unistd.h>
 
 #include "common/base/fd.h"
+#include "host/image/complete.h"
 #include "host/image/convert.h"
 #include "host/image/squash_reader.h"
+
+/* The layer on top of itself: every mark is looked up through two layers. */
+static void complete(int layer, const struct convert_options *options)
+{
+    struct err err;
+    struct convert_result result;
+    const int layers[] = {layer, layer};
+    int out = memfd_create("completion", MFD_CLOEXEC);
+    if (out < 0)
+        return;
+    if (complete_layers(layers, 2, out, options, &result, &err) == 0 && result.image_bytes > 0)
+        read_back(out);
+    (void)close(out);
+}
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerInitialize(int *argc, char ***argv);
@@ -80,8 +95,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     int in = memfd_create("in", MFD_CLOEXEC);
     int out = memfd_create("out", MFD_CLOEXEC);
     if (in >= 0 && out >= 0 && fd_write_all(in, data, size, NULL) == 0 &&
-        lseek(in, 0, SEEK_SET) == 0 && convert_layer(in, out, &options, &result, &err) == 0)
+        lseek(in, 0, SEEK_SET) == 0 && convert_layer(in, out, &options, &result, &err) == 0) {
         read_back(out);
+        if ((result.flags & (CONVERT_IMPLICIT | CONVERT_LOWER_LINKS)) != 0)
+            complete(out, &options);
+    }
     if (in >= 0)
         (void)close(in);
     if (out >= 0)

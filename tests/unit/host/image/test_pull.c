@@ -17,6 +17,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/text.h"
+#include "host/image/digest.h"
 #include "host/image/manifest.h"
 #include "tests/fakes/fake_registry.h"
 #include "tests/fakes/fake_registry_node.h"
@@ -436,6 +437,63 @@ static void test_climbing_layer(void **state)
     expect_failure(f, ERR_PROTOCOL, "climbs out of the root");
 }
 
+/* ---- layers that need each other ---- */
+
+static void serve_layers(struct fixture *f, const struct fake_entry *lower,
+                         const struct fake_entry *upper)
+{
+    struct fake_bytes tars[] = {fake_tar(lower), fake_tar(upper)};
+    fake_image_fini(&f->image);
+    f->image = fake_image_make(tars, 2, manifest_architecture());
+    free(tars[0].bytes);
+    free(tars[1].bytes);
+    fake_registry_serve(f->registry, "app", "1", &f->image);
+}
+
+static void test_completes_layers(void **state)
+{
+    static const struct fake_entry linking[] = {{"sh", 'h', 0, "bin/sh"}, {NULL}};
+    struct fixture *f = *state;
+    struct err err = {0};
+    struct image *image = NULL;
+    char id[DIGEST_TEXT_SIZE];
+    serve_layers(f, LOWER, linking);
+    for (int round = 0; round < 3; round++) { /* pulled, pulled again, after a restart */
+        if (round == 2) {
+            fake_node_reopen(&f->node);
+            assert_int_equal(image_service_collect(f->node.svc, &err), 0);
+        } else if (fake_node_pull(&f->node, f->name, NULL, &err) < 0) {
+            fail_msg("%s", err.msg);
+        }
+        assert_int_equal(image_get(f->node.svc, f->name, &image, &err), 0);
+        assert_int_equal(image->n_layers, 3);
+        if (round == 0)
+            (void)snprintf(id, sizeof(id), "%s", image->layers[2].diff_id);
+        assert_string_equal(image->layers[2].diff_id, id);
+        assert_int_equal(fake_node_files(&f->node, "layers"), 3);
+        image_unref(image);
+    }
+    assert_int_equal(image_remove(f->node.svc, f->name, &err), 0);
+    assert_nothing(f);
+}
+
+static void test_needs_no_completion(void **state)
+{
+    static const struct fake_entry implicit[] = {{"etc/c", 'f', 0644, "c"}, {NULL}};
+    struct fixture *f = *state;
+    serve_layers(f, LOWER, implicit);
+    expect_success(f); /* two layers: etc is as it would be without being described */
+    expect_success(f);
+}
+
+static void test_links_to_nothing(void **state)
+{
+    static const struct fake_entry linking[] = {{"sh", 'h', 0, "bin/no"}, {NULL}};
+    struct fixture *f = *state;
+    serve_layers(f, LOWER, linking);
+    expect_failure(f, ERR_PROTOCOL, "hard link 'sh' to 'bin/no', which is no file");
+}
+
 /* ---- authentication ---- */
 
 static void add_token_service(struct fixture *f, const char *want)
@@ -697,6 +755,9 @@ int main(void)
         TEST(test_unauthorized_loop),
         TEST(test_other_architecture),
         TEST(test_climbing_layer),
+        TEST(test_completes_layers),
+        TEST(test_needs_no_completion),
+        TEST(test_links_to_nothing),
         TEST(test_anonymous_token),
         TEST(test_token_with_password),
         TEST(test_basic),
