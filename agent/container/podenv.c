@@ -126,8 +126,8 @@ static int mount_all(void *arg, struct err *err)
     const Casemate__Agent__V1__ConfigurePodRequest *r = arg;
     if (r->scratch != NULL) {
         char device[DISK_PATH_SIZE];
-        if (disk_find(r->scratch->lun, r->scratch->size_bytes, clock_deadline(DISK_TIMEOUT_MS),
-                      device, err) < 0)
+        if (disk_find(r->scratch->lun, r->scratch->serial, r->scratch->size_bytes,
+                      clock_deadline(DISK_TIMEOUT_MS), device, err) < 0)
             return err_prefix(err, "scratch disk");
         /* A file system made with project quotas keeps the sums without being told to. */
         if (mount(device, ROOTFS_SCRATCH_DIR, "ext4", MS_NODEV | MS_NOATIME, "discard") < 0)

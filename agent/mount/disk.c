@@ -30,6 +30,7 @@
 #define FLAT_SPACE  0x4000u
 #define POLL_MS     100
 #define SECTOR_SIZE 512u
+#define VPD_HEADER  4u /* SPC-4, 7.8.18: the serial number follows */
 
 static void close_dir(DIR **dir)
 {
@@ -101,7 +102,22 @@ static int check_size(const char *sysfs, const char *name, uint64_t size_bytes, 
     return 0;
 }
 
-int disk_find_now(const char *sysfs, uint32_t lun, uint64_t size_bytes,
+/* Whether the device at an address has the serial, as the kernel read it when it found the device.
+ */
+static bool has_serial(int devices_fd, const char *address, const char *serial)
+{
+    char path[128];
+    uint8_t page[VPD_HEADER + 256];
+    size_t n = 0;
+    size_t len = strlen(serial);
+    (void)snprintf(path, sizeof(path), "%s/vpd_pg80", address);
+    cleanup_fd int fd = openat(devices_fd, path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || fd_read_full(fd, page, sizeof(page), &n, NULL) < 0)
+        return false;
+    return n == VPD_HEADER + len && memcmp(page + VPD_HEADER, serial, len) == 0;
+}
+
+int disk_find_now(const char *sysfs, uint32_t lun, const char *serial, uint64_t size_bytes,
                   char ret_path[DISK_PATH_SIZE], struct err *err)
 {
     char path[256], name[32];
@@ -112,6 +128,8 @@ int disk_find_now(const char *sysfs, uint32_t lun, uint64_t size_bytes,
     struct dirent *e;
     while ((e = readdir(dir)) != NULL) {
         if (!is_address(e->d_name, lun) || !block_name(dirfd(dir), e->d_name, name, sizeof(name)))
+            continue;
+        if (serial != NULL && serial[0] != '\0' && !has_serial(dirfd(dir), e->d_name, serial))
             continue;
         if (size_bytes != 0 && check_size(sysfs, name, size_bytes, err) < 0)
             return err_prefix(err, "LUN %u", lun);
@@ -143,17 +161,17 @@ static void wait_for_event(int events_fd, int64_t deadline_ms)
         continue;
 }
 
-int disk_find(uint32_t lun, uint64_t size_bytes, int64_t deadline_ms, char ret_path[DISK_PATH_SIZE],
-              struct err *err)
+int disk_find(uint32_t lun, const char *serial, uint64_t size_bytes, int64_t deadline_ms,
+              char ret_path[DISK_PATH_SIZE], struct err *err)
 {
     struct err missing;
     (void)err_set(&missing, ERR_NOT_FOUND, "the disk at LUN %u has no device node", lun);
-    if (disk_find_now("/sys", lun, size_bytes, ret_path, &missing) == 0 &&
+    if (disk_find_now("/sys", lun, serial, size_bytes, ret_path, &missing) == 0 &&
         access(ret_path, F_OK) == 0)
         return 0;
     cleanup_fd int events_fd = open_events();
     for (;;) {
-        if (disk_find_now("/sys", lun, size_bytes, ret_path, &missing) == 0 &&
+        if (disk_find_now("/sys", lun, serial, size_bytes, ret_path, &missing) == 0 &&
             access(ret_path, F_OK) == 0)
             return 0;
         if (missing.code == ERR_INVALID || clock_poll_timeout(deadline_ms) == 0)

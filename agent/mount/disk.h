@@ -13,12 +13,13 @@
 #define DISK_PATH_SIZE 64u
 
 /*
- * Waits until the disk is there and writes its device's path, such as "/dev/sda". size_bytes,
- * unless 0, must be its size: INVALID otherwise. NOT_FOUND at the deadline.
+ * Waits until the disk is there and writes its device's path, such as "/dev/sda". A disk of another
+ * serial (unless that is NULL or "") is an earlier one that is about to go. size_bytes, unless 0,
+ * must be its size: INVALID otherwise. NOT_FOUND at the deadline.
  */
-int disk_find(uint32_t lun, uint64_t size_bytes, int64_t deadline_ms, char ret_path[DISK_PATH_SIZE],
-              struct err *err);
+int disk_find(uint32_t lun, const char *serial, uint64_t size_bytes, int64_t deadline_ms,
+              char ret_path[DISK_PATH_SIZE], struct err *err);
 
 /* Like disk_find without waiting, below another root of sysfs than "/sys": for tests. */
-int disk_find_now(const char *sysfs, uint32_t lun, uint64_t size_bytes,
+int disk_find_now(const char *sysfs, uint32_t lun, const char *serial, uint64_t size_bytes,
                   char ret_path[DISK_PATH_SIZE], struct err *err);

@@ -47,7 +47,8 @@ static int mount_layers(const struct rootfs_spec *spec, struct err *err)
         const Casemate__Agent__V1__Disk *disk = spec->rootfs->layers[i];
         char name[24], device[DISK_PATH_SIZE];
         (void)snprintf(name, sizeof(name), "%zu", i);
-        if (disk_find(disk->lun, disk->size_bytes, spec->deadline_ms, device, err) < 0)
+        if (disk_find(disk->lun, disk->serial, disk->size_bytes, spec->deadline_ms, device, err) <
+            0)
             return err_prefix(err, "layer %zu", i);
         if (mkdir(name, 0700) < 0)
             return err_set_errno(err, errno, "layer %zu: make its directory", i);

@@ -183,8 +183,9 @@ static int convert_entry(struct conversion *c, struct archive_entry *e)
     if (type != S_IFREG && type != S_IFDIR && type != S_IFLNK && type != S_IFCHR &&
         type != S_IFBLK && type != S_IFIFO && type != S_IFSOCK)
         return err_set(c->err, ERR_PROTOCOL, "entry '%.200s' has an unknown type", path);
-    struct tree_inode *inode =
-        tree_make_inode(c->tree, type | (archive_entry_perm(e) & 07777), c->err);
+    /* what a tar says about a symlink's permissions, no file system keeps */
+    mode_t perm = type == S_IFLNK ? 0777 : archive_entry_perm(e) & 07777;
+    struct tree_inode *inode = tree_make_inode(c->tree, type | perm, c->err);
     if (inode == NULL || copy_ids(c, e, inode) < 0 || copy_xattrs(c, e, inode) < 0)
         return -1;
     if ((type == S_IFCHR || type == S_IFBLK) && copy_device(c, e, inode) < 0)

@@ -154,6 +154,7 @@ static int create_in_guest(const struct pod_use *use, struct container *c,
         .pod = use->pod->facts->config,
         .image = image,
         .luns = luns,
+        .serials = c->facts->disks,
         .hostname = hostname,
     };
     struct guest_user user;

@@ -332,6 +332,8 @@ static int build_rootfs(struct crispec *spec, const struct crispec_input *input,
             continue;
         casemate__agent__v1__disk__init(&disks[i]);
         disks[i].lun = input->luns[i];
+        if (input->serials != NULL)
+            disks[i].serial = unconst(input->serials[i]);
         disks[i].read_only = true;
         disks[i].fs_type = unconst(image->layers[i].fs_type);
         disks[i].size_bytes = image->layers[i].size_bytes;

@@ -23,6 +23,8 @@ struct crispec_input {
     const Runtime__V1__PodSandboxConfig *pod;
     const struct image *image;
     const uint32_t *luns;      /* of the image's layers, one per layer, lowest first */
+    char *const *serials;      /* of their disks, likewise; NULL: not checked in the guest. Borrowed
+                                  by the request */
     const char *hostname;      /* of the pod, as the guest has it */
     const char *pid_target_id; /* full id for pid mode TARGET; else NULL */
 };

@@ -15,20 +15,6 @@
 #include "host/image/convert.h"
 #include "host/image/squash_reader.h"
 
-/* The layer on top of itself: every mark is looked up through two layers. */
-static void complete(int layer, const struct convert_options *options)
-{
-    struct err err;
-    struct convert_result result;
-    const int layers[] = {layer, layer};
-    int out = memfd_create("completion", MFD_CLOEXEC);
-    if (out < 0)
-        return;
-    if (complete_layers(layers, 2, out, options, &result, &err) == 0 && result.image_bytes > 0)
-        read_back(out);
-    (void)close(out);
-}
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 
@@ -84,6 +70,20 @@ static void read_back(int fd)
         abort();
     squash_node_free(root);
     squash_reader_free(r);
+}
+
+/* The layer on top of itself: every mark is looked up through two layers. */
+static void complete(int layer, const struct convert_options *options)
+{
+    struct err err;
+    struct convert_result result;
+    const int layers[] = {layer, layer};
+    int out = memfd_create("completion", MFD_CLOEXEC);
+    if (out < 0)
+        return;
+    if (complete_layers(layers, 2, out, options, &result, &err) == 0 && result.image_bytes > 0)
+        read_back(out);
+    (void)close(out);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -83,7 +83,7 @@ static void test_disks(void **state)
     const struct root *r = *state;
     char path[DISK_PATH_SIZE];
     struct err err;
-    assert_int_equal(disk_find_now(r->path, 0, 0, path, &err), -1);
+    assert_int_equal(disk_find_now(r->path, 0, NULL, 0, path, &err), -1);
     assert_int_equal(err.code, ERR_NOT_FOUND);
 
     add_disk(r, "0:0:0:0", "pci/ata1/host0/target0:0:0/0:0:0:0", "sda"); /* not the VM's bus */
@@ -94,18 +94,41 @@ static void test_disks(void **state)
     make(r, "bus/scsi/devices/host6");
     make(r, "bus/scsi/devices/6:0:0:99"); /* no link, and no disk yet */
 
-    assert_int_equal(disk_find_now(r->path, 0, 0, path, &err), 0);
+    assert_int_equal(disk_find_now(r->path, 0, NULL, 0, path, &err), 0);
     assert_string_equal(path, "/dev/sdb");
-    assert_int_equal(disk_find_now(r->path, 12, 16 * 512, path, &err), 0);
+    assert_int_equal(disk_find_now(r->path, 12, NULL, 16 * 512, path, &err), 0);
     assert_string_equal(path, "/dev/sdc");
-    assert_int_equal(disk_find_now(r->path, 256, 0, path, &err), 0);
+    assert_int_equal(disk_find_now(r->path, 256, NULL, 0, path, &err), 0);
     assert_string_equal(path, "/dev/sde");
-    assert_int_equal(disk_find_now(r->path, 12, 17 * 512, path, &err), -1);
+    assert_int_equal(disk_find_now(r->path, 12, NULL, 17 * 512, path, &err), -1);
     assert_int_equal(err.code, ERR_INVALID);
-    assert_int_equal(disk_find_now(r->path, 7, 0, path, &err), -1);
+    assert_int_equal(disk_find_now(r->path, 7, NULL, 0, path, &err), -1);
     assert_int_equal(err.code, ERR_NOT_FOUND);
-    assert_int_equal(disk_find_now(r->path, 1, 0, path, &err), -1);
-    assert_int_equal(disk_find_now(r->path, 99, 0, path, &err), -1);
+    assert_int_equal(disk_find_now(r->path, 1, NULL, 0, path, &err), -1);
+    assert_int_equal(disk_find_now(r->path, 99, NULL, 0, path, &err), -1);
+}
+
+/* A LUN that was used again: what is there is the disk that went, until its serial says otherwise.
+ */
+static void test_serials(void **state)
+{
+    static const char page[] = "\0\x80\0\4abcd"; /* VPD page 80h */
+    const struct root *r = *state;
+    char path[DISK_PATH_SIZE];
+    struct err err;
+    add_disk(r, "6:0:0:3", "pci/virtio2/host6/target6:0:0/6:0:0:3", "sda");
+    assert_int_equal(disk_find_now(r->path, 3, "", 0, path, &err), 0);
+    assert_int_equal(disk_find_now(r->path, 3, "abcd", 0, path, &err), -1);
+    assert_int_equal(err.code, ERR_NOT_FOUND);
+    assert_int_equal(fd_write_file_atomic(r->fd,
+                                          "devices/pci/virtio2/host6/target6:0:0/6:0:0:3/vpd_pg80",
+                                          page, sizeof(page) - 1, 0644, &err),
+                     0);
+    assert_int_equal(disk_find_now(r->path, 3, "abcd", 0, path, &err), 0);
+    assert_string_equal(path, "/dev/sda");
+    assert_int_equal(disk_find_now(r->path, 3, "abce", 17 * 512, path, &err), -1);
+    assert_int_equal(err.code, ERR_NOT_FOUND); /* not INVALID: its size says nothing */
+    assert_int_equal(disk_find_now(r->path, 3, "abc", 0, path, &err), -1);
 }
 
 static void test_make_dir(void **state)
@@ -182,6 +205,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_disks, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_serials, setup, teardown),
         cmocka_unit_test_setup_teardown(test_make_dir, setup, teardown),
         cmocka_unit_test_setup_teardown(test_mounts, setup, teardown),
     };
