@@ -61,7 +61,7 @@ static void __attribute__((unused)) put_file(const char *dir, const char *name, 
 }
 
 /* Everything in a file of the test's folder, "" if there is none; heap. */
-static char *__attribute__((unused)) get_file(const char *name)
+static __attribute__((unused)) char *get_file(const char *name)
 {
     cleanup_free char *path = text_printf("%s/%s", work, name);
     struct err err = {0};
@@ -133,7 +133,7 @@ static struct net_config __attribute__((unused)) fixture_config(void)
     };
 }
 
-static struct net *__attribute__((unused)) fixture_net(const struct net_config *config)
+static __attribute__((unused)) struct net *fixture_net(const struct net_config *config)
 {
     struct net *net = NULL;
     struct err err = {0};
