@@ -245,7 +245,7 @@ static int count_condition(const struct context *c, const json_t *condition, con
     t.caps = json_array_size(caps);
     t.archs = json_array_size(archs);
     for (size_t i = 0; i < t.caps; i++) {
-        bool held;
+        bool held = false;
         if (has_capability(c, json_string_value(json_array_get(caps, i)), where, &held, err) != 0)
             return -1;
         t.caps_held += held ? 1 : 0;

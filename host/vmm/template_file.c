@@ -282,7 +282,7 @@ static int read_part(const char *dir, const char *name, uint64_t bytes, const ch
 {
     cleanup_free char *path = text_printf("%s/%s", dir, name);
     cleanup_fd int copied = -1;
-    uint64_t size;
+    uint64_t size = 0;
     char sum[65];
 
     if (path == NULL)

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "agent/container/validate.h"
+#include "agent/mount/rootfs.h"
 
 struct request {
     Casemate__Agent__V1__CreateContainerRequest create;
@@ -133,7 +134,7 @@ static void test_create(void **state)
     REFUSED(r->create.process = NULL, "process");
     REFUSED(r->create.rootfs = NULL, "rootfs");
     REFUSED(r->rootfs.n_layers = 0, "rootfs");
-    REFUSED(r->rootfs.n_layers = 128, "rootfs");
+    REFUSED(r->rootfs.n_layers = ROOTFS_MAX_LAYERS + 1, "rootfs");
     REFUSED(set(&r->disk.fs_type, "ntfs"), "rootfs");
     REFUSED(r->disk.lun = 16384, "LUN");
     REFUSED(set(&r->path[0], "proc"), "paths");
