@@ -13,6 +13,7 @@
 #include "common/base/text.h"
 #include "host/sandbox/criseccomp.h"
 #include "host/sandbox/crivalid.h"
+#include "host/sandbox/podfiles.h"
 
 #define MAX_ID ((int64_t)UINT32_MAX - 1)
 
@@ -93,13 +94,6 @@ static bool host_ports(const pod_config *config)
     return false;
 }
 
-static bool pod_dns(const pod_config *config)
-{
-    const Runtime__V1__DNSConfig *dns = config->dns_config;
-
-    return dns != NULL && (dns->n_servers > 0 || dns->n_searches > 0 || dns->n_options > 0);
-}
-
 static bool pod_windows(const pod_config *config)
 {
     return config->windows != NULL;
@@ -132,7 +126,6 @@ static const struct {
     const char *why;
 } pod_refusals[] = {
     {"port_mappings", host_ports, "host ports need a pod network, which is not provided yet"},
-    {"dns_config", pod_dns, "needs a pod network, which is not provided yet"},
     {"windows", pod_windows, "this is a Linux runtime"},
     {"linux.security_context.selinux_options", pod_selinux,
      "SELinux is not available in the guest"},
@@ -153,6 +146,8 @@ int crivalid_pod(const pod_config *config, struct err *err)
                        config->log_directory);
     if (strlen(config->hostname) > 64)
         return err_set(err, ERR_INVALID, "hostname: longer than 64 bytes");
+    if (podfiles_check_dns(config->dns_config, err) != 0)
+        return -1;
     for (size_t i = 0; i < ARRAY_SIZE(pod_refusals); i++) {
         if (pod_refusals[i].asked(config))
             return err_set(err, ERR_UNSUPPORTED, "%s: %s", pod_refusals[i].field,

@@ -21,6 +21,8 @@
 #include "common/base/log.h"
 #include "common/base/text.h"
 #include "host/sandbox/model.h"
+#include "host/sandbox/netmsg.h"
+#include "host/sandbox/podfiles.h"
 #include "host/sandbox/podsize.h"
 #include "host/sandbox/scratch.h"
 #include "host/sandbox/vmcgroup.h"
@@ -191,6 +193,7 @@ static int configure(struct pod *pod, uint32_t scratch_lun, int64_t deadline_ms,
     Casemate__Agent__V1__ConfigurePodRequest request;
     Casemate__Agent__V1__Disk disk;
     uint8_t entropy[ENTROPY_BYTES];
+    cleanup_netmsg struct netmsg network = {0};
     char boot_id[GUEST_TEXT_SIZE];
     char hostname[65];
 
@@ -210,6 +213,14 @@ static int configure(struct pod *pod, uint32_t scratch_lun, int64_t deadline_ms,
         list[i] = &sysctls[i];
     }
     pod_hostname(pod, hostname);
+    const struct netmsg_input names = {
+        .hostname = hostname,
+        .dns = pod->facts->config->dns_config,
+        .host_resolv_conf = PODFILES_RESOLV_CONF,
+    };
+    if (netmsg_init(&network, &names, err) != 0)
+        return -1;
+    request.network = &network.message;
     request.pod_id = pod->facts->id;
     request.hostname = hostname;
     request.entropy.data = entropy;

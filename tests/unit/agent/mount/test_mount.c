@@ -201,9 +201,63 @@ static void test_mounts(void **state)
     assert_int_equal(umount2(path, MNT_DETACH), 0);
 }
 
+/* A file that a mount can be put over, whatever the image has there: made inside the root only. */
+static void test_place_for_a_file(void **state)
+{
+    const struct root *r = *state;
+    struct err err;
+    struct stat st;
+    int fd = -1;
+
+    make(r, "etc");
+    assert_int_equal(mnt_make_file_in(r->fd, "etc/hosts", &fd, &err), 0);
+    (void)close(fd);
+    assert_int_equal(fstatat(r->fd, "etc/hosts", &st, AT_SYMLINK_NOFOLLOW), 0);
+    assert_true(S_ISREG(st.st_mode));
+    assert_int_equal(st.st_size, 0);
+    /* What is there stays. */
+    write_file(r, "etc/hostname", "old");
+    assert_int_equal(mnt_make_file_in(r->fd, "etc/hostname", &fd, &err), 0);
+    (void)close(fd);
+    assert_int_equal(fstatat(r->fd, "etc/hostname", &st, 0), 0);
+    assert_int_equal(st.st_size, 3);
+    /* No folder yet. */
+    assert_int_equal(mnt_make_file_in(r->fd, "a/b/c", &fd, &err), 0);
+    (void)close(fd);
+
+    /* A link to where nothing is, relative, absolute, and over another link. */
+    assert_int_equal(symlinkat("../run/resolve/stub.conf", r->fd, "etc/resolv.conf"), 0);
+    assert_int_equal(mnt_make_file_in(r->fd, "etc/resolv.conf", &fd, &err), 0);
+    (void)close(fd);
+    assert_int_equal(fstatat(r->fd, "run/resolve/stub.conf", &st, AT_SYMLINK_NOFOLLOW), 0);
+    assert_true(S_ISREG(st.st_mode));
+    assert_int_equal(symlinkat("/etc/two", r->fd, "one"), 0);
+    assert_int_equal(symlinkat("../../../../../../tmp/../three", r->fd, "etc/two"), 0);
+    make(r, "tmp");
+    assert_int_equal(mnt_make_file_in(r->fd, "one", &fd, &err), 0);
+    (void)close(fd);
+    assert_int_equal(fstatat(r->fd, "three", &st, AT_SYMLINK_NOFOLLOW), 0);
+
+    /* Neither outside, nor round and round, nor in the place of a directory. */
+    char outside[64], path[64];
+    (void)snprintf(outside, sizeof(outside), "%s.outside", r->path);
+    assert_int_equal(symlinkat(outside, r->fd, "escape"), 0);
+    assert_int_equal(mnt_make_file_in(r->fd, "escape", &fd, &err), 0);
+    (void)close(fd);
+    assert_int_equal(access(outside, F_OK), -1);
+    (void)snprintf(path, sizeof(path), "%s", outside + 1);
+    assert_int_equal(fstatat(r->fd, path, &st, 0), 0);
+    assert_int_equal(symlinkat("round", r->fd, "round"), 0);
+    assert_int_equal(mnt_make_file_in(r->fd, "round", &fd, &err), -1);
+    assert_int_equal(mnt_make_file_in(r->fd, "etc", &fd, &err), -1);
+    assert_int_equal(err.code, ERR_INVALID);
+    assert_int_equal(mnt_make_file_in(r->fd, "etc/hosts/x", &fd, &err), -1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_place_for_a_file, setup, teardown),
         cmocka_unit_test_setup_teardown(test_disks, setup, teardown),
         cmocka_unit_test_setup_teardown(test_serials, setup, teardown),
         cmocka_unit_test_setup_teardown(test_make_dir, setup, teardown),

@@ -129,6 +129,12 @@ ASK(pod_dns)
     s->dns.n_servers = 1;
     s->pod.dns_config = &s->dns;
 }
+ASK(pod_bad_dns)
+{
+    static char two_lines[] = "192.0.2.1\nnameserver 192.0.2.2";
+    s->list[0] = two_lines;
+    pod_dns(s);
+}
 ASK(pod_port)
 {
     s->port.container_port = 80;
@@ -202,6 +208,7 @@ ASK(pod_long_hostname)
 static const struct row pod_rows[] = {
     {NULL, ERR_NONE, nothing},
     {NULL, ERR_NONE, pod_empty_dns},
+    {NULL, ERR_NONE, pod_dns},
     {NULL, ERR_NONE, pod_port},
     {NULL, ERR_NONE, pod_empty_selinux},
     {NULL, ERR_NONE, pod_seccomp_default},
@@ -212,7 +219,7 @@ static const struct row pod_rows[] = {
     {"hostname", ERR_INVALID, pod_long_hostname},
     {"namespace_options.network", ERR_INVALID, pod_bad_network},
     {"run_as_group", ERR_INVALID, pod_group_alone},
-    {"dns_config", ERR_UNSUPPORTED, pod_dns},
+    {"dns_config", ERR_INVALID, pod_bad_dns},
     {"port_mappings", ERR_UNSUPPORTED, pod_host_port},
     {"windows", ERR_UNSUPPORTED, pod_windows},
     {"selinux_options", ERR_UNSUPPORTED, pod_selinux},
