@@ -251,6 +251,7 @@ int sandbox_container_create(struct sandbox_manager *mgr, const char *pod_id,
     cleanup_pod struct pod *pod = NULL;
     cleanup_image struct image *image = NULL;
     struct pod_use use = {0};
+    char unknown[80];
     int result;
 
     /* CRI sends the pod's configuration again for convenience; the one it was made from counts. */
@@ -259,6 +260,11 @@ int sandbox_container_create(struct sandbox_manager *mgr, const char *pod_id,
         return -1;
     if (crivalid_container(config, pod->facts->config, err) != 0)
         return -1;
+    if (crivalid_has_unknown(&config->base, unknown, sizeof(unknown))) {
+        struct log_ctx ctx = {.sandbox = pod->facts->id};
+        log_event(LOG_WARN, &ctx, NULL, "the client is newer: %s is not known here, ignoring",
+                  unknown);
+    }
     if (image_get(mgr->deps.images, config->image->image, &image, err) != 0)
         return err_prefix(err, "image");
     if (pod_use_begin(pod, &use, err) != 0)

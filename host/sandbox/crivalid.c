@@ -7,6 +7,7 @@
  */
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "common/base/cleanup.h"
@@ -376,4 +377,41 @@ int crivalid_container(const container_config *config, const pod_config *pod, st
     if (check_devices(config, err) != 0 || check_resources(resources_of(config), err) != 0)
         return -1;
     return check_security(security_of(config), pod, err);
+}
+
+/* ---- what nobody here has heard of ---- */
+
+/* The i-th message that the field holds, or NULL. */
+static const ProtobufCMessage *inner_message(const ProtobufCMessage *message,
+                                             const ProtobufCFieldDescriptor *field, size_t i)
+{
+    const void *at = (const char *)message + field->offset;
+    size_t n;
+
+    if (field->label != PROTOBUF_C_LABEL_REPEATED)
+        return i == 0 ? *(const ProtobufCMessage *const *)at : NULL;
+    n = *(const size_t *)(const void *)((const char *)message + field->quantifier_offset);
+    return i < n ? (*(const ProtobufCMessage *const *const *)at)[i] : NULL;
+}
+
+bool crivalid_has_unknown(const ProtobufCMessage *message, char *ret_text, size_t size)
+{
+    const ProtobufCMessageDescriptor *descriptor = message->descriptor;
+    const ProtobufCMessage *inner;
+
+    if (message->n_unknown_fields > 0) {
+        (void)snprintf(ret_text, size, "field %u of %s", message->unknown_fields[0].tag,
+                       descriptor->short_name);
+        return true;
+    }
+    for (unsigned f = 0; f < descriptor->n_fields; f++) {
+        const ProtobufCFieldDescriptor *field = &descriptor->fields[f];
+        if (field->type != PROTOBUF_C_TYPE_MESSAGE)
+            continue;
+        for (size_t i = 0; (inner = inner_message(message, field, i)) != NULL; i++) {
+            if (crivalid_has_unknown(inner, ret_text, size))
+                return true;
+        }
+    }
+    return false;
 }

@@ -6,6 +6,9 @@
  */
 #pragma once
 
+#include <stdbool.h>
+#include <stddef.h>
+
 #include "common/base/err.h"
 #include "proto/cri/cri.pb-c.h"
 
@@ -14,3 +17,10 @@ int crivalid_pod(const Runtime__V1__PodSandboxConfig *config, struct err *err);
 /* A container for a pod that was made from `pod`. */
 int crivalid_container(const Runtime__V1__ContainerConfig *config,
                        const Runtime__V1__PodSandboxConfig *pod, struct err *err);
+
+/*
+ * A newer client may set fields that this release has never heard of, and by protobuf's rules they
+ * are skipped. Whether there is one, in the message or in any inside it; the first goes to
+ * ret_text, such as "field 23 of LinuxContainerSecurityContext".
+ */
+bool crivalid_has_unknown(const ProtobufCMessage *message, char *ret_text, size_t size);

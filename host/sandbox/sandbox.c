@@ -68,6 +68,7 @@ int sandbox_run(struct sandbox_manager *mgr, const Runtime__V1__PodSandboxConfig
     cleanup_pod struct pod *pod = NULL;
     const char *handler = text_or_empty(runtime_handler);
     struct log_ctx ctx = {0};
+    char unknown[80];
 
     if (crivalid_pod(config, err) != 0 || check_handler(mgr, handler, err) != 0)
         return -1;
@@ -75,6 +76,9 @@ int sandbox_run(struct sandbox_manager *mgr, const Runtime__V1__PodSandboxConfig
         return -1;
     deadline_ms = clock_earlier(deadline_ms, clock_deadline(mgr->config.boot_timeout_ms));
     ctx.sandbox = pod->facts->id;
+    if (crivalid_has_unknown(&config->base, unknown, sizeof(unknown)))
+        log_event(LOG_WARN, &ctx, NULL, "the client is newer: %s is not known here, ignoring",
+                  unknown);
     if (pod_bring_up(pod, deadline_ms, err) != 0) {
         struct err why;
         log_event(LOG_ERROR, &ctx, err, "pod %s does not start", config->metadata->name);

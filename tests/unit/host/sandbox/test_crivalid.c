@@ -6,6 +6,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 #include <cmocka.h>
@@ -515,11 +516,34 @@ static void containers(void **state)
     }
 }
 
+/* ContainerConfig { linux (15) { security_context (2) { field 99: 1 } } }, and the same with a
+ * field that is known (2: privileged). */
+static void unknown_fields(void **state)
+{
+    static const uint8_t unknown[] = {15 << 3 | 2, 5, 2 << 3 | 2, 3, 0x98, 6, 1};
+    static const uint8_t known[] = {15 << 3 | 2, 4, 2 << 3 | 2, 2, 2 << 3, 1};
+    Runtime__V1__ContainerConfig *config =
+        runtime__v1__container_config__unpack(NULL, sizeof(unknown), unknown);
+    char text[80] = "";
+
+    (void)state;
+    assert_non_null(config);
+    assert_true(crivalid_has_unknown(&config->base, text, sizeof(text)));
+    assert_string_equal(text, "field 99 of LinuxContainerSecurityContext");
+    runtime__v1__container_config__free_unpacked(config, NULL);
+    config = runtime__v1__container_config__unpack(NULL, sizeof(known), known);
+    assert_non_null(config);
+    assert_true(config->linux->security_context->privileged);
+    assert_false(crivalid_has_unknown(&config->base, text, sizeof(text)));
+    runtime__v1__container_config__free_unpacked(config, NULL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(pods),
         cmocka_unit_test(containers),
+        cmocka_unit_test(unknown_fields),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A guest against an agent of another release: what the agent does not know is not asked of it, and
+ * what it says about users is checked. The agent is a server on the other end of a socket pair that
+ * says what the test tells it to.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <pthread.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "common/base/cleanup.h"
+#include "common/base/clock.h"
+#include "common/loop/loop.h"
+#include "common/rpc/server.h"
+#include "host/guest/guest.h"
+
+#define DEADLINE_MS 10000
+
+struct fixture {
+    struct loop *loop;
+    pthread_t thread;
+    struct rpc_server *server;
+    struct guest *guest;
+    /* what the agent says */
+    char *features[8];
+    size_t n_features;
+    size_t n_groups; /* of the user in a CreateContainerReply; SIZE_MAX: no user */
+    unsigned asked;  /* calls that reached it, but for Hello */
+};
+
+static void handle_hello(struct rpc_call *call, void *arg)
+{
+    struct fixture *f = arg;
+    Casemate__Agent__V1__HelloReply reply = CASEMATE__AGENT__V1__HELLO_REPLY__INIT;
+    char version[] = "0.0.9", text[] = "x";
+    reply.version = 1;
+    reply.agent_version = version;
+    reply.kernel_release = reply.boot_id = text;
+    reply.features = f->features;
+    reply.n_features = f->n_features;
+    rpc_call_reply(call, &reply.base);
+}
+
+static void handle_create(struct rpc_call *call, void *arg)
+{
+    static uint32_t groups[GUEST_MAX_GROUPS + 1] = {7, 8};
+    struct fixture *f = arg;
+    Casemate__Agent__V1__User user = CASEMATE__AGENT__V1__USER__INIT;
+    Casemate__Agent__V1__CreateContainerReply reply =
+        CASEMATE__AGENT__V1__CREATE_CONTAINER_REPLY__INIT;
+    f->asked++;
+    user.uid = 5;
+    user.gid = 6;
+    user.additional_gids = groups;
+    user.n_additional_gids = f->n_groups;
+    reply.user = f->n_groups == SIZE_MAX ? NULL : &user;
+    rpc_call_reply(call, &reply.base);
+}
+
+static void handle_exec(struct rpc_call *call, void *arg)
+{
+    struct fixture *f = arg;
+    Casemate__Agent__V1__ExecReply reply = CASEMATE__AGENT__V1__EXEC_REPLY__INIT;
+    f->asked++;
+    rpc_call_reply(call, &reply.base);
+}
+
+static const struct rpc_method methods[] = {
+    {.name = "Hello", .handler = handle_hello},
+    {.name = "CreateContainer", .handler = handle_create},
+    {.name = "Exec", .handler = handle_exec},
+};
+
+static void *run_loop(void *arg)
+{
+    struct fixture *f = arg;
+    struct err err;
+    (void)loop_run(f->loop, &err);
+    return NULL;
+}
+
+/* Connects to an agent with these features, as words. */
+static void connect_to(struct fixture *f, char *words)
+{
+    static struct rpc_service service;
+    struct rpc_server_config server = {.services = &service, .n_services = 1};
+    struct guest_config config = {0};
+    char *save = NULL;
+    struct err err;
+    int pair[2];
+
+    *f = (struct fixture){.n_groups = SIZE_MAX};
+    for (char *word = strtok_r(words, " ", &save); word != NULL; word = strtok_r(NULL, " ", &save))
+        f->features[f->n_features++] = word;
+    (void)signal(SIGPIPE, SIG_IGN);
+    service = (struct rpc_service){
+        .name = "casemate.agent.v1.Agent",
+        .descriptor = &casemate__agent__v1__agent__descriptor,
+        .methods = methods,
+        .n_methods = ARRAY_SIZE(methods),
+        .arg = f,
+    };
+    assert_int_equal(loop_new(&f->loop, &err), 0);
+    config.loop = server.loop = f->loop;
+    assert_int_equal(rpc_server_new(&server, &f->server, &err), 0);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+    assert_int_equal(rpc_server_add_connection(f->server, pair[0], NULL, NULL, &err), 0);
+    assert_int_equal(pthread_create(&f->thread, NULL, run_loop, f), 0);
+    if (guest_connect(&config, pair[1], clock_deadline(DEADLINE_MS), &f->guest, &err) != 0)
+        fail_msg("%s", err.msg);
+}
+
+static void disconnect(struct fixture *f)
+{
+    guest_unref(f->guest);
+    loop_stop(f->loop);
+    assert_int_equal(pthread_join(f->thread, NULL), 0);
+    rpc_server_free(f->server);
+    loop_free(f->loop);
+}
+
+/* A request that asks for nothing special. */
+struct request {
+    Casemate__Agent__V1__CreateContainerRequest create;
+    Casemate__Agent__V1__ExecRequest exec;
+    Casemate__Agent__V1__Process process;
+    Casemate__Agent__V1__User user;
+    Casemate__Agent__V1__Seccomp seccomp;
+    Casemate__Agent__V1__Device device;
+    Casemate__Agent__V1__Device *devices[1];
+};
+
+static void request_init(struct request *r)
+{
+    casemate__agent__v1__create_container_request__init(&r->create);
+    casemate__agent__v1__exec_request__init(&r->exec);
+    casemate__agent__v1__process__init(&r->process);
+    casemate__agent__v1__user__init(&r->user);
+    casemate__agent__v1__seccomp__init(&r->seccomp);
+    casemate__agent__v1__device__init(&r->device);
+    r->devices[0] = &r->device;
+    r->process.user = &r->user;
+    r->create.process = r->exec.process = &r->process;
+}
+
+static int create(struct fixture *f, const struct request *r, struct guest_user *ret_user,
+                  struct err *err)
+{
+    return guest_create_container(f->guest, &r->create, clock_deadline(DEADLINE_MS), ret_user, err);
+}
+
+static void old_agent(void **state)
+{
+    static const char *const names[] = {"seccomp", "oom-score", "strict-groups", "devices"};
+    char words[] = "stats";
+    struct guest_user user;
+    struct request r;
+    struct fixture f;
+    struct err err;
+
+    (void)state;
+    connect_to(&f, words);
+    for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+        request_init(&r);
+        if (i == 0)
+            r.process.seccomp = &r.seccomp;
+        r.process.oom_score_adj = i == 1 ? 5 : 0;
+        r.user.strict_groups = i == 2;
+        r.create.devices = r.devices;
+        r.create.n_devices = i == 3 ? 1 : 0;
+        assert_int_equal(create(&f, &r, &user, &err), -1);
+        assert_int_equal(err.code, ERR_UNSUPPORTED);
+        assert_non_null(strstr(err.msg, names[i]));
+        assert_non_null(strstr(err.msg, "0.0.9"));
+        if (i == 3)
+            break; /* an exec has no devices */
+        assert_int_equal(guest_exec(f.guest, &r.exec, clock_deadline(DEADLINE_MS), &err), -1);
+        assert_int_equal(err.code, ERR_UNSUPPORTED);
+    }
+    assert_int_equal(f.asked, 0);
+    request_init(&r);
+    assert_int_equal(create(&f, &r, &user, &err), 0);
+    assert_false(user.known);
+    assert_int_equal(guest_exec(f.guest, &r.exec, clock_deadline(DEADLINE_MS), &err), 0);
+    assert_int_equal(f.asked, 2);
+    disconnect(&f);
+}
+
+static void own_agent(void **state)
+{
+    char words[] = "devices oom-score seccomp something-new strict-groups user";
+    struct guest_user user;
+    struct request r;
+    struct fixture f;
+    struct err err;
+
+    (void)state;
+    connect_to(&f, words);
+    request_init(&r);
+    r.process.seccomp = &r.seccomp;
+    r.process.oom_score_adj = -5;
+    r.user.strict_groups = true;
+    r.create.devices = r.devices;
+    r.create.n_devices = 1;
+    f.n_groups = 2;
+    assert_int_equal(create(&f, &r, &user, &err), 0);
+    assert_true(user.known);
+    assert_int_equal(user.uid, 5);
+    assert_int_equal(user.gid, 6);
+    assert_int_equal(user.n_groups, 2);
+    assert_int_equal(user.groups[1], 8);
+    f.n_groups = GUEST_MAX_GROUPS;
+    assert_int_equal(create(&f, &r, &user, &err), 0);
+    f.n_groups = GUEST_MAX_GROUPS + 1;
+    assert_int_equal(create(&f, &r, &user, &err), -1);
+    assert_int_equal(err.code, ERR_PROTOCOL);
+    disconnect(&f);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(old_agent),
+        cmocka_unit_test(own_agent),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
