@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * `casemate images`, `pull`, `image import` and `image rm`. An image has a row for each of its
- * names, because the name is what people type.
+ * `casemate images`, `pull`, `image import`, `image export` and `image rm`. An image has a row for
+ * each of its names, because the name is what people type.
  */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "common/base/text.h"
 #include "host/cli/cli.h"
 #include "host/cli/conn.h"
 #include "host/cli/json.h"
@@ -36,13 +38,19 @@ static const char pull_usage[] =
 
 static const char image_usage[] =
     "usage: casemate image import [--ref NAME] [-q] [--socket PATH] PATH\n"
+    "       casemate image export [-q] [--socket PATH] IMAGE FOLDER\n"
     "       casemate image rm [--socket PATH] IMAGE...\n"
     "import reads an OCI image layout (a folder, or a tar of one) or a 'docker save' tar, which "
     "needs\n"
-    "no registry, and prints the ids of the images. rm forgets images with all their names.\n"
+    "no registry, and prints the ids of the images. export writes an image as an OCI image layout "
+    "to a\n"
+    "new folder and prints the id that it has there: its layers are made anew, so the id is "
+    "another "
+    "one.\n"
+    "rm forgets images with all their names.\n"
     "\n"
     "      --ref NAME     import: the image's name (default: the names in the layout)\n"
-    "  -q, --quiet        import: no progress\n" SOCKET_HELP "\n"
+    "  -q, --quiet        import, export: no progress\n" SOCKET_HELP "\n"
     "Exit status: 0, 1 when it failed, 2 for a wrong command line.\n";
 
 /* ---- images ---- */
@@ -175,7 +183,7 @@ int cli_pull_main(int argc, char **argv)
 
 static int import_main(int argc, char **argv)
 {
-    struct cli_transfer transfer = {0};
+    struct cli_transfer transfer = {.kind = CLI_IMPORT};
     const char *socket = NULL;
     const struct cli_option options[] = {{"ref", '\0', CLI_TEXT, &transfer.reference, 0},
                                          {"quiet", 'q', CLI_FLAG, &transfer.quiet, 0},
@@ -196,6 +204,34 @@ static int import_main(int argc, char **argv)
         return CLI_FAILED;
     }
     transfer.path = path;
+    return transfer_and_print(socket, &transfer);
+}
+
+static int export_main(int argc, char **argv)
+{
+    struct cli_transfer transfer = {.kind = CLI_EXPORT};
+    const char *socket = NULL;
+    const struct cli_option options[] = {{"quiet", 'q', CLI_FLAG, &transfer.quiet, 0},
+                                         {"socket", '\0', CLI_TEXT, &socket, 0}};
+    const struct cli_spec spec = {.usage = image_usage,
+                                  .options = options,
+                                  .n_options = ARRAY_SIZE(options),
+                                  .min_operands = 2,
+                                  .max_operands = 2};
+    int first = 0;
+    int code = cli_begin(&spec, argc, argv, CLI_USAGE, &first);
+    if (code >= 0)
+        return code;
+    cleanup_free char *here = getcwd(NULL, 0);
+    const char *path = argv[first + 1];
+    cleanup_free char *full =
+        path[0] == '/' || here == NULL ? strdup(path) : text_printf("%s/%s", here, path);
+    if (full == NULL) {
+        cli_complain("out of memory");
+        return CLI_FAILED;
+    }
+    transfer.reference = argv[first];
+    transfer.path = full;
     return transfer_and_print(socket, &transfer);
 }
 
@@ -248,11 +284,16 @@ static int rm_main(int argc, char **argv)
 
 int cli_image_main(int argc, char **argv)
 {
-    static char import_name[] = "image import", rm_name[] = "image rm";
+    static char import_name[] = "image import", export_name[] = "image export",
+                rm_name[] = "image rm";
     const char *what = argc > 1 ? argv[1] : "";
     if (strcmp(what, "import") == 0) {
         argv[1] = import_name;
         return import_main(argc - 1, argv + 1);
+    }
+    if (strcmp(what, "export") == 0) {
+        argv[1] = export_name;
+        return export_main(argc - 1, argv + 1);
     }
     if (strcmp(what, "rm") == 0) {
         argv[1] = rm_name;
@@ -263,8 +304,9 @@ int cli_image_main(int argc, char **argv)
         return cli_finish_output();
     }
     if (*what == '\0')
-        cli_complain("image: import or rm? (try 'casemate image --help')");
+        cli_complain("image: import, export or rm? (try 'casemate image --help')");
     else
-        cli_complain("image: '%s' is neither import nor rm (try 'casemate image --help')", what);
+        cli_complain("image: '%s' is none of import, export, rm (try 'casemate image --help')",
+                     what);
     return CLI_USAGE;
 }

@@ -22,7 +22,7 @@ static const struct command commands[] = {
     {"rmp", "stop and remove pods", cli_rmp_main},
     {"images", "list images", cli_images_main},
     {"pull", "fetch an image from its registry", cli_pull_main},
-    {"image", "import an image from a file, or remove images", cli_image_main},
+    {"image", "import or export an image, or remove images", cli_image_main},
     {"version", "versions of this command, the daemon and its QEMU", cli_version_main},
 };
 

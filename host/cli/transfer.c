@@ -67,17 +67,28 @@ static int run_stream(struct cli_conn *conn, const struct cli_transfer *transfer
     Casemate__Control__V1__PullImageRequest pull = CASEMATE__CONTROL__V1__PULL_IMAGE_REQUEST__INIT;
     Casemate__Control__V1__ImportImageRequest import =
         CASEMATE__CONTROL__V1__IMPORT_IMAGE_REQUEST__INIT;
+    Casemate__Control__V1__ExportImageRequest export =
+        CASEMATE__CONTROL__V1__EXPORT_IMAGE_REQUEST__INIT;
     struct cli_stream stream = {
         .service = CLI_CONTROL, .on_message = on_progress, .arg = t, .stop = transfer->stop};
-    if (transfer->path == NULL) {
+    switch (transfer->kind) {
+    case CLI_PULL:
         pull.reference = cli_lend(transfer->reference);
         stream.method = "PullImage";
         stream.request = &pull.base;
-    } else {
+        break;
+    case CLI_IMPORT:
         import.path = cli_lend(transfer->path);
         import.reference = cli_lend(transfer->reference);
         stream.method = "ImportImage";
         stream.request = &import.base;
+        break;
+    case CLI_EXPORT:
+        export.path = cli_lend(transfer->path);
+        export.image = cli_lend(transfer->reference);
+        stream.method = "ExportImage";
+        stream.request = &export.base;
+        break;
     }
     return cli_conn_stream(conn, &stream, err);
 }
@@ -85,15 +96,21 @@ static int run_stream(struct cli_conn *conn, const struct cli_transfer *transfer
 int cli_transfer(struct cli_conn *conn, const struct cli_transfer *transfer,
                  struct cli_image_ids *ret_ids, struct err *err)
 {
-    bool pull = transfer->path == NULL;
-    cleanup_free char *name = cli_escape(pull ? transfer->reference : transfer->path);
+    static const struct {
+        const char *doing;
+        const char *done;
+    } verbs[] = {[CLI_PULL] = {"Pulling", "Pulled"},
+                 [CLI_IMPORT] = {"Importing", "Imported"},
+                 [CLI_EXPORT] = {"Exporting", "Exported"}};
+    cleanup_free char *name =
+        cli_escape(transfer->kind == CLI_IMPORT ? transfer->path : transfer->reference);
     cleanup_free char *done =
-        name == NULL ? NULL : text_printf("%s %s", pull ? "Pulled" : "Imported", name);
+        name == NULL ? NULL : text_printf("%s %s", verbs[transfer->kind].done, name);
     if (done == NULL)
         return err_no_memory(err);
     struct transfer t = {.quiet = transfer->quiet, .name = name};
     if (!t.quiet)
-        cli_progress_begin(&t.progress, stderr, pull ? "Pulling" : "Importing", name);
+        cli_progress_begin(&t.progress, stderr, verbs[transfer->kind].doing, name);
     int r = run_stream(conn, transfer, &t, err);
     if (!t.quiet)
         cli_progress_end(&t.progress, r == 0, done);

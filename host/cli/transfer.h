@@ -18,11 +18,14 @@ struct cli_image_ids {
 };
 void cli_image_ids_fini(struct cli_image_ids *ids);
 
+enum cli_transfer_kind { CLI_PULL, CLI_IMPORT, CLI_EXPORT };
+
 struct cli_transfer {
+    enum cli_transfer_kind kind;
     bool quiet;            /* no progress */
     const bool *stop;      /* may be NULL; see struct cli_stream */
-    const char *reference; /* pull: what; import: the name to give, or NULL */
-    const char *path;      /* import: absolute; NULL: this is a pull */
+    const char *reference; /* pull, export: what; import: the name to give, or NULL */
+    const char *path;      /* import, export: absolute */
 };
 
 /* Runs it to its end; ret_ids may be NULL. */

@@ -79,6 +79,31 @@ void control_import_image(struct rpc_call *call, void *arg)
     }
 }
 
+void control_export_image(struct rpc_call *call, void *arg)
+{
+    const struct cri *cri = arg;
+    const Casemate__Control__V1__ExportImageRequest *q =
+        (const Casemate__Control__V1__ExportImageRequest *)rpc_call_request(call);
+    struct progress p = {.call = call};
+    struct image_export_spec spec = {.image = q->image,
+                                     .path = q->path,
+                                     .deadline_ms = rpc_call_deadline(call),
+                                     .cancelled = cancelled,
+                                     .progress = send_progress,
+                                     .arg = &p};
+    struct err err = {0};
+    cleanup_free char *id = NULL;
+    if (q->path[0] != '/') {
+        (void)err_set(&err, ERR_INVALID, "path '%s' is not absolute", q->path);
+        rpc_call_fail(call, &err);
+    } else if (image_export(cri->config.images, &spec, &id, &err) < 0) {
+        log_event(LOG_WARN, NULL, &err, "ExportImage failed");
+        rpc_call_fail(call, &err);
+    } else {
+        finish_images(call, &id, 1);
+    }
+}
+
 void control_pull_image(struct rpc_call *call, void *arg)
 {
     const struct cri *cri = arg;

@@ -149,6 +149,7 @@ static struct rpc_method *methods_of(const ProtobufCServiceDescriptor *d, size_t
 
 static const struct rpc_method control_methods[] = {
     {.name = "ImportImage", .handler = control_import_image},
+    {.name = "ExportImage", .handler = control_export_image},
     {.name = "PullImage", .handler = control_pull_image},
     {.name = "Info", .handler = control_info},
 };

@@ -62,6 +62,7 @@ const struct cri_method *cri_image_methods(void);
 /* The control service's methods: streaming, they end their call themselves. arg is the struct cri.
  */
 void control_import_image(struct rpc_call *call, void *arg);
+void control_export_image(struct rpc_call *call, void *arg);
 /* Likewise: PullImage with progress. */
 void control_pull_image(struct rpc_call *call, void *arg);
 /* Likewise: Info. */

@@ -75,6 +75,7 @@ static int convert(struct image_service *svc, const char (*diff_ids)[DIGEST_TEXT
                                         .memory_bytes = config->limits.memory_bytes,
                                         .workers = 1,
                                         .out_fd = out_fd,
+                                        .task = CONVERTER_COMPLETE,
                                         .layers = layers.fds,
                                         .n_layers = n,
                                         .limits = *limits};

@@ -19,7 +19,7 @@ enum {
     CONVERT_FD_RESULT = 1,
     CONVERT_FD_OUT = 3,
     CONVERT_FD_SELF = 4,
-    CONVERT_FD_LAYERS = 5, /* and the following: layer images, lowest first (--complete) */
+    CONVERT_FD_LAYERS = 5, /* and the following: layer images, lowest first (--complete, --retar) */
 };
 
 struct convert_options {

@@ -2,7 +2,8 @@
 /*
  * casemate-convert: one layer blob on descriptor 0, its squashfs image to descriptor 3, a struct
  * convert_result on descriptor 1. With --complete N, N layer images on the descriptors from 5 on
- * instead of a blob, and what completes them to descriptor 3. The daemon starts it with an identity
+ * instead of a blob, and what completes them to descriptor 3; with --retar one layer image on
+ * descriptor 5, and its tar. The daemon starts it with an identity
  * of its own, no new privileges, empty network, mount and IPC namespaces and limits on memory and
  * file size; the program adds a limit on processor time, starts its threads, and then, before the
  * first byte of input, gives up every system call that the conversion does not need.
@@ -19,6 +20,7 @@
 #include "host/image/complete.h"
 #include "host/image/confine.h"
 #include "host/image/convert.h"
+#include "host/image/retar.h"
 
 #define DEFAULT_MAX_BYTES   (32ull << 30)
 #define DEFAULT_MAX_RATIO   400
@@ -28,7 +30,8 @@
 struct args {
     struct convert_options options;
     uint64_t cpu_s;
-    uint64_t complete; /* layer images to complete; 0: convert a layer */
+    uint64_t complete; /* layer images to complete; 0: none */
+    bool retar;        /* a layer image to a tar; else, and without `complete`, convert a layer */
 };
 
 static int parse_number(const char *text, uint64_t *ret, struct err *err)
@@ -60,6 +63,9 @@ static int parse_option(int option, const char *value, struct args *args, struct
         if (parse_number(value, &args->complete, err) < 0 || args->complete > COMPLETE_MAX_LAYERS)
             return err_set(err, ERR_INVALID, "layers must be 1 to %d", COMPLETE_MAX_LAYERS);
         return 0;
+    case 'x':
+        args->retar = true;
+        return 0;
     case 'w':
         if (parse_number(value, &n, err) < 0 || n > 64)
             return err_set(err, ERR_INVALID, "workers must be 1 to 64");
@@ -80,6 +86,7 @@ static int parse_args(int argc, char **argv, struct args *args, struct err *err)
         {"cpu-seconds", required_argument, NULL, 't'},
         {"workers", required_argument, NULL, 'w'},
         {"complete", required_argument, NULL, 'l'},
+        {"retar", no_argument, NULL, 'x'},
         {0},
     };
     int option;
@@ -93,6 +100,8 @@ static int parse_args(int argc, char **argv, struct args *args, struct err *err)
 static int work(const struct args *args, struct convert_result *result, struct err *err)
 {
     int layers[COMPLETE_MAX_LAYERS];
+    if (args->retar)
+        return retar_layer(CONVERT_FD_LAYERS, CONVERT_FD_OUT, &args->options, result, err);
     if (args->complete == 0)
         return convert_layer(CONVERT_FD_IN, CONVERT_FD_OUT, &args->options, result, err);
     for (int i = 0; i < (int)args->complete; i++)

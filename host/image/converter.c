@@ -61,6 +61,9 @@ static void fill_arguments(const struct converter_spec *spec, struct arguments *
     number_argument(a->workers, spec->workers);
     number_argument(a->cpu, CPU_LIMIT_S);
     number_argument(a->complete, spec->n_layers);
+    const char *task_option = spec->task == CONVERTER_COMPLETE ? "--complete"
+                              : spec->task == CONVERTER_RETAR  ? "--retar"
+                                                               : NULL;
     const char *const argv[] = {"casemate-convert",
                                 "--compression",
                                 image_compression_name(spec->compression),
@@ -74,8 +77,8 @@ static void fill_arguments(const struct converter_spec *spec, struct arguments *
                                 a->workers,
                                 "--cpu-seconds",
                                 a->cpu,
-                                spec->n_layers > 0 ? "--complete" : NULL,
-                                a->complete,
+                                task_option,
+                                spec->task == CONVERTER_COMPLETE ? a->complete : NULL,
                                 NULL};
     memcpy(a->argv, argv, sizeof(argv));
 }

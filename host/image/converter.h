@@ -16,6 +16,12 @@
 
 struct converter;
 
+enum converter_task {
+    CONVERTER_LAYER,    /* a blob, fed in, to a layer image (convert.h) */
+    CONVERTER_COMPLETE, /* layer images to the one that completes them (complete.h) */
+    CONVERTER_RETAR,    /* a layer image to a tar (retar.h) */
+};
+
 struct converter_spec {
     const char *path; /* of the program */
     uid_t uid;
@@ -26,8 +32,9 @@ struct converter_spec {
     uint64_t max_entries;
     uint64_t memory_bytes;
     unsigned workers;
-    int out_fd;        /* stays the caller's */
-    const int *layers; /* images to complete, lowest first, instead of a blob; may be NULL */
+    int out_fd; /* stays the caller's */
+    enum converter_task task;
+    const int *layers; /* the images that COMPLETE (lowest first) and RETAR (one) read */
     size_t n_layers;
     struct http_limits limits; /* deadline and cancellation of the operation */
 };

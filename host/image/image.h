@@ -140,6 +140,23 @@ int image_import(struct image_service *svc, const struct image_import_spec *spec
 /* Frees what image_import gave. */
 void image_ids_free(char **ids, size_t n);
 
+struct image_export_spec {
+    const char *image; /* as image_get takes it */
+    const char *path;  /* of the layout, which must not exist; its folder must */
+    int64_t deadline_ms;
+    bool (*cancelled)(void *arg);
+    void (*progress)(void *arg, const struct image_progress *progress); /* bytes of layer files */
+    void *arg;
+};
+
+/*
+ * Writes an OCI layout of the image, with all its tags. The layers are tars made anew, with digests
+ * of their own, so the image in the layout has another id: *ret_id, heap. Nothing is left at the
+ * path after a failure. NOT_FOUND, EXISTS (the path), EXHAUSTED, CANCELLED, DEADLINE.
+ */
+int image_export(struct image_service *svc, const struct image_export_spec *spec, char **ret_id,
+                 struct err *err);
+
 struct image_layer {
     const char *diff_id; /* "sha256:…" of the uncompressed tar */
     const char *path;    /* file of the filesystem image */

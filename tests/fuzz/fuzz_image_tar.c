@@ -5,6 +5,7 @@
  */
 #include <locale.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -13,6 +14,7 @@
 #include "common/base/fd.h"
 #include "host/image/complete.h"
 #include "host/image/convert.h"
+#include "host/image/retar.h"
 #include "host/image/squash_reader.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -86,6 +88,28 @@ static void complete(int layer, const struct convert_options *options)
     (void)close(out);
 }
 
+/* What became an image becomes a tar again, which is a valid layer. */
+static void there_and_back(int layer, const struct convert_options *options)
+{
+    struct err err;
+    struct convert_result result;
+    struct convert_options roomy = *options;
+    int tar = memfd_create("tar", MFD_CLOEXEC);
+    int image = memfd_create("image", MFD_CLOEXEC);
+    roomy.max_bytes *= 4; /* headers were added, holes are written out */
+    roomy.max_entries *= 4;
+    roomy.max_ratio = 1000000;
+    if (tar < 0 || image < 0)
+        abort();
+    if (retar_layer(layer, tar, &roomy, &result, &err) < 0 || lseek(tar, 0, SEEK_SET) != 0 ||
+        convert_layer(tar, image, &roomy, &result, &err) < 0) {
+        fprintf(stderr, "%s\n", err.msg);
+        abort();
+    }
+    (void)close(tar);
+    (void)close(image);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct err err;
@@ -97,6 +121,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (in >= 0 && out >= 0 && fd_write_all(in, data, size, NULL) == 0 &&
         lseek(in, 0, SEEK_SET) == 0 && convert_layer(in, out, &options, &result, &err) == 0) {
         read_back(out);
+        there_and_back(out, &options);
         if ((result.flags & (CONVERT_IMPLICIT | CONVERT_LOWER_LINKS)) != 0)
             complete(out, &options);
     }

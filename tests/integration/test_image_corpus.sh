@@ -24,6 +24,14 @@ for tar in "$work"/corpus/*.tar; do
         unsquashfs -quiet -no-progress -d "$work/ours" "$work/image" >/dev/null || fail "$name: unsquashfs"
         python3 "$repo/tests/integration/image_corpus.py" compare "$work/theirs" "$work/ours" ||
             fail "$name ($compression): theirs above, ours below"
+        # and back into a tar, which is what an export holds
+        rm -rf "$work/ours" "$work/tar"
+        mkdir "$work/ours"
+        "$convert" --retar 3<>"$work/tar" 5<"$work/image" </dev/null >"$work/result" ||
+            fail "$name: $(strings "$work/result")"
+        tar --xattrs --xattrs-include='*' --numeric-owner -xpf "$work/tar" -C "$work/ours" || fail "$name: retar"
+        python3 "$repo/tests/integration/image_corpus.py" compare "$work/theirs" "$work/ours" ||
+            fail "$name ($compression), made a tar again: theirs above, ours below"
         n=$((n + 1))
     done
 done
