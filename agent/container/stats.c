@@ -21,6 +21,7 @@
 #include "common/base/cleanup.h"
 #include "common/base/fd.h"
 #include "common/base/text.h"
+#include "agent/container/cgroup.h"
 
 #define MAX_FILE   16384u
 #define QUOTA_TYPE 2 /* PRJQUOTA of linux/quota.h */
@@ -144,6 +145,7 @@ void stats_read_cgroup(int cgroup_fd, Casemate__Agent__V1__CgroupStats *stats,
     stats->cpu_pressure = read_pressure(cgroup_fd, "cpu.pressure", &pressures->cpu);
     stats->memory_pressure = read_pressure(cgroup_fd, "memory.pressure", &pressures->memory);
     stats->io_pressure = read_pressure(cgroup_fd, "io.pressure", &pressures->io);
+    stats->oom_kills = cgroup_oom_kills(cgroup_fd);
 }
 
 int stats_set_project(int dir_fd, uint32_t project, struct err *err)

@@ -109,6 +109,8 @@ static const char *const feature_names[] = {
     [GUEST_STRICT_GROUPS] = "strict-groups",
     [GUEST_RUN] = "run",
     [GUEST_NETWORK] = "network",
+    [GUEST_STATS] = "stats",
+    [GUEST_UPDATE_RESOURCES] = "update-resources",
 };
 
 static unsigned take_features(const Casemate__Agent__V1__HelloReply *reply)

@@ -101,6 +101,14 @@ struct pod_disk {
     LIST_ENTRY(pod_disk) entry;
 };
 
+/* The last two samples of a CPU clock, as one and the rate between them. */
+struct cpu_sample {
+    int64_t time_ns; /* monotonic; 0: none yet */
+    uint64_t cpu_ns;
+    bool has_rate;
+    uint64_t nano_cores;
+};
+
 struct container {
     atomic_uint refs;
     struct pod *pod;               /* a reference */
@@ -113,6 +121,7 @@ struct container {
     int exit_code;
     char *reason;  /* NULL: "" */
     char *message; /* NULL: "" */
+    struct cpu_sample cpu;
     /* the loop's */
     struct logpump *pump; /* NULL: nothing is followed */
     TAILQ_ENTRY(container) entry;
@@ -142,6 +151,7 @@ struct pod {
     struct vm *vm;       /* NULL: none */
     struct guest *guest; /* NULL: none */
     bool gone;           /* forgotten: whoever waits for its removal is done */
+    struct cpu_sample cpu;
     LIST_HEAD(, pod_disk) disks;
     struct container_list containers; /* newest first; each a reference */
     TAILQ_ENTRY(pod) entry;

@@ -41,10 +41,10 @@ static int run_mke2fs(const char *path, int64_t deadline_ms, struct err *err)
         "-t",
         "ext4",
         "-O",
-        "^has_journal,^resize_inode,sparse_super2",
+        "^has_journal,^resize_inode,sparse_super2,quota,project",
         "-E",
         "lazy_itable_init=1,nodiscard,packed_meta_blocks=1,assume_storage_prezeroed=1,num_backup_"
-        "sb=0",
+        "sb=0,quotatype=prjquota",
         "-m0",
         "-T",
         "largefile",
