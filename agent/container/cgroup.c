@@ -19,9 +19,11 @@
 #include "common/base/cleanup.h"
 #include "common/base/fd.h"
 #include "common/base/log.h"
+#include "common/base/text.h"
 #include "agent/container/validate.h"
 
 #define MAX_FILE  (1u << 20)
+#define MAX_KEYED 16384
 #define MAX_DEPTH 16
 
 static void folder_name(const char *id, char ret_name[VALIDATE_MAX_ID + 3])
@@ -77,6 +79,55 @@ int cgroup_apply(int cgroup_fd, const Casemate__Agent__V1__Resources *settings, 
     return 0;
 }
 
+/* The number behind `key` in a file of "key number" lines; `missing` if there is none. */
+static uint64_t read_keyed(int cgroup_fd, const char *file, const char *key, uint64_t missing)
+{
+    cleanup_free char *text = NULL;
+    struct err err;
+    if (fd_read_file(cgroup_fd, file, MAX_KEYED, &text, NULL, &err) < 0)
+        return missing;
+    char *save = NULL;
+    size_t key_len = strlen(key);
+    for (char *line = strtok_r(text, "\n", &save); line != NULL;
+         line = strtok_r(NULL, "\n", &save)) {
+        if (strncmp(line, key, key_len) == 0 && line[key_len] == ' ')
+            return strtoull(line + key_len + 1, NULL, 10);
+    }
+    return missing;
+}
+
+/* Whether a cgroup can be given the limit: what its processes use, file pages that could be dropped
+ * aside, must fit, or the kernel would kill one of them at once. */
+static int check_limit(int cgroup_fd, const char *value, struct err *err)
+{
+    cleanup_free char *text = NULL;
+    uint64_t limit, used;
+    if (text_parse_u64(value, UINT64_MAX, &limit) < 0)
+        return 0; /* "max", or for the kernel to refuse */
+    if (fd_read_file(cgroup_fd, "memory.current", 64, &text, NULL, err) < 0)
+        return -1;
+    text[strcspn(text, "\n")] = '\0';
+    if (text_parse_u64(text, UINT64_MAX, &used) < 0)
+        return err_set(err, ERR_SYSTEM, "memory.current does not hold a number");
+    uint64_t droppable = read_keyed(cgroup_fd, "memory.stat", "inactive_file", 0) +
+                         read_keyed(cgroup_fd, "memory.stat", "active_file", 0);
+    used -= droppable < used ? droppable : used;
+    if (used <= limit)
+        return 0;
+    return err_set(err, ERR_BAD_STATE, "memory.max %s: %llu bytes are in use", value,
+                   (unsigned long long)used);
+}
+
+int cgroup_update(int cgroup_fd, const Casemate__Agent__V1__Resources *settings, struct err *err)
+{
+    for (size_t i = 0; settings != NULL && i < settings->n_cgroup; i++) {
+        const Casemate__Agent__V1__CgroupSetting *s = settings->cgroup[i];
+        if (strcmp(s->file, "memory.max") == 0 && check_limit(cgroup_fd, s->value, err) < 0)
+            return -1;
+    }
+    return cgroup_apply(cgroup_fd, settings, err);
+}
+
 int cgroup_create(int base_fd, const char *id, const Casemate__Agent__V1__Resources *settings,
                   int *ret_fd, struct err *err)
 {
@@ -120,23 +171,6 @@ size_t cgroup_signal(int cgroup_fd, int signo)
             n++;
     }
     return n;
-}
-
-/* The number behind `key` in a file of "key number" lines; `missing` if there is none. */
-static uint64_t read_keyed(int cgroup_fd, const char *file, const char *key, uint64_t missing)
-{
-    cleanup_free char *text = NULL;
-    struct err err;
-    if (fd_read_file(cgroup_fd, file, 4096, &text, NULL, &err) < 0)
-        return missing;
-    char *save = NULL;
-    size_t key_len = strlen(key);
-    for (char *line = strtok_r(text, "\n", &save); line != NULL;
-         line = strtok_r(NULL, "\n", &save)) {
-        if (strncmp(line, key, key_len) == 0 && line[key_len] == ' ')
-            return strtoull(line + key_len + 1, NULL, 10);
-    }
-    return missing;
 }
 
 bool cgroup_is_populated(int cgroup_fd)

@@ -27,6 +27,10 @@ int cgroup_create(int base_fd, const char *id, const Casemate__Agent__V1__Resour
 /* Writes settings into an existing cgroup; the first that the kernel refuses ends it. */
 int cgroup_apply(int cgroup_fd, const Casemate__Agent__V1__Resources *settings, struct err *err);
 
+/* The same for one that has processes: BAD_STATE for a memory limit below what they use, and then
+ * nothing is written. */
+int cgroup_update(int cgroup_fd, const Casemate__Agent__V1__Resources *settings, struct err *err);
+
 /* Kills every process in it and below, also such as are just being forked. Failure is logged. */
 void cgroup_kill(int cgroup_fd);
 

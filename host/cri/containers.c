@@ -86,6 +86,24 @@ static int method_remove_container(struct cri_ctx *ctx, ProtobufCMessage **ret_r
     return 0;
 }
 
+static int method_update_resources(struct cri_ctx *ctx, ProtobufCMessage **ret_reply,
+                                   struct err *err)
+{
+    const Runtime__V1__UpdateContainerResourcesRequest *q =
+        (const Runtime__V1__UpdateContainerResourcesRequest *)ctx->request;
+    Runtime__V1__UpdateContainerResourcesResponse *m;
+    if (q->windows != NULL)
+        return err_set(err, ERR_UNSUPPORTED, "windows: this is a Linux runtime");
+    if (q->linux == NULL)
+        return err_set(err, ERR_INVALID, "linux is required");
+    if (sandbox_container_update(ctx->cri->config.sandboxes, q->container_id, q->linux,
+                                 ctx->deadline_ms, err) < 0 ||
+        cri_make(ctx, &m, runtime__v1__update_container_resources_response__init) < 0)
+        return -1;
+    *ret_reply = &m->base;
+    return 0;
+}
+
 static int method_reopen_container_log(struct cri_ctx *ctx, ProtobufCMessage **ret_reply,
                                        struct err *err)
 {
@@ -202,10 +220,11 @@ static int make_status(const struct cri_ctx *ctx, const struct sandbox_container
     s->stop_signal = info->stop_signal;
     s->n_mounts = c->n_mounts;
     s->mounts = c->mounts;
-    if (c->linux != NULL && c->linux->resources != NULL) {
+    if (info->resources != NULL) {
         if (cri_make(ctx, &s->resources, runtime__v1__container_resources__init) < 0)
             return -1;
-        s->resources->linux = c->linux->resources;
+        /* Only encoded. */
+        s->resources->linux = (Runtime__V1__LinuxContainerResources *)(uintptr_t)info->resources;
     }
     *ret_status = s;
     return 0;
@@ -279,6 +298,7 @@ const struct cri_method *cri_container_methods(void)
         {"ContainerStatus", method_container_status, false},
         {"ExecSync", method_exec_sync, false},
         {"ReopenContainerLog", method_reopen_container_log, true},
+        {"UpdateContainerResources", method_update_resources, true},
         {0},
     };
     return methods;

@@ -55,14 +55,21 @@ struct rpc_target guest_target(const char *method)
     };
 }
 
-/* One blocking call; the error says which. */
+/* Whether an error is not the agent's own answer, which speaks for itself. */
+static bool is_about_the_call(const struct err *err)
+{
+    return err->code == ERR_UNAVAILABLE || err->code == ERR_DEADLINE ||
+           err->code == ERR_PROTOCOL || err->code == ERR_CANCELLED;
+}
+
+/* One blocking call; an error that is about the call says which. */
 static int call(struct guest *guest, const char *method, const void *request, int64_t deadline_ms,
                 struct rpc_reply *ret_reply, struct err *err)
 {
     struct rpc_target target = guest_target(method);
 
     if (rpc_client_call(guest->client, &target, request, deadline_ms, ret_reply, err) != 0)
-        return err_prefix(err, "agent %s", method);
+        return err == NULL || !is_about_the_call(err) ? -1 : err_prefix(err, "agent %s", method);
     return 0;
 }
 
@@ -361,6 +368,20 @@ int guest_signal(struct guest *guest, const struct guest_process *process, unsig
     request.signal = signo;
     request.all = all;
     return call_plain(guest, "Signal", &request, deadline_ms, err);
+}
+
+int guest_update_resources(struct guest *guest, const char *container_id,
+                           const Casemate__Agent__V1__Resources *resources, int64_t deadline_ms,
+                           struct err *err)
+{
+    Casemate__Agent__V1__UpdateResourcesRequest request;
+
+    if (guest_need_feature(guest, GUEST_UPDATE_RESOURCES, err) != 0)
+        return -1;
+    casemate__agent__v1__update_resources_request__init(&request);
+    request.container_id = unconst(container_id);
+    request.resources = (Casemate__Agent__V1__Resources *)(uintptr_t)resources;
+    return call_plain(guest, "UpdateResources", &request, deadline_ms, err);
 }
 
 int guest_remove(struct guest *guest, const struct guest_process *process, int64_t deadline_ms,

@@ -117,6 +117,11 @@ struct guest_process {
 int guest_signal(struct guest *guest, const struct guest_process *process, unsigned signo, bool all,
                  int64_t deadline_ms, struct err *err);
 
+/* Writes cgroup settings of a container. BAD_STATE when it cannot have them now. */
+int guest_update_resources(struct guest *guest, const char *container_id,
+                           const Casemate__Agent__V1__Resources *resources, int64_t deadline_ms,
+                           struct err *err);
+
 /* Kills what is left of it and forgets it. An unknown one succeeds. */
 int guest_remove(struct guest *guest, const struct guest_process *process, int64_t deadline_ms,
                  struct err *err);

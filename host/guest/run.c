@@ -112,7 +112,7 @@ int guest_run(struct guest *guest, const struct guest_run *what, int64_t deadlin
     if (run.failed) {
         if (err != NULL)
             *err = run.err;
-        return err_prefix(err, "agent Run");
+        return -1;
     }
     *ret_exit = run.exit;
     return 0;

@@ -402,9 +402,8 @@ static int add_memory(struct crispec *spec, const container_resources *from, str
     return 0;
 }
 
-static int build_resources(struct crispec *spec, const container_config *config, struct err *err)
+static int build_resources(struct crispec *spec, const container_resources *from, struct err *err)
 {
-    const container_resources *from = config->linux == NULL ? NULL : config->linux->resources;
     Casemate__Agent__V1__Resources *to = &spec->resources;
 
     casemate__agent__v1__resources__init(to);
@@ -494,10 +493,25 @@ int crispec_new(const struct crispec_input *input, struct crispec **ret_spec, st
     spec->request.id = unconst(input->id);
     if (build_process(spec, input, err) != 0 ||
         (input->luns != NULL && build_rootfs(spec, input, err) != 0) ||
-        build_resources(spec, input->config, err) != 0 ||
+        build_resources(spec, input->config->linux == NULL ? NULL : input->config->linux->resources,
+                        err) != 0 ||
         build_devices(spec, input->config, err) != 0)
         return -1;
     build_isolation(spec, input);
+    *ret_spec = steal_ptr(&spec);
+    return 0;
+}
+
+int crispec_new_resources(const Runtime__V1__LinuxContainerResources *resources,
+                          struct crispec **ret_spec, struct err *err)
+{
+    cleanup_crispec struct crispec *spec = calloc(1, sizeof(*spec));
+
+    if (spec == NULL)
+        return err_no_memory(err);
+    casemate__agent__v1__create_container_request__init(&spec->request);
+    if (build_resources(spec, resources, err) != 0)
+        return -1;
     *ret_spec = steal_ptr(&spec);
     return 0;
 }

@@ -33,6 +33,9 @@ struct crispec_input {
  * in a seccomp profile, which is read from this host's disk. luns may be NULL: then the request has
  * no root filesystem. */
 int crispec_new(const struct crispec_input *input, struct crispec **ret_spec, struct err *err);
+/* Only the request's resources, for a container that exists. */
+int crispec_new_resources(const Runtime__V1__LinuxContainerResources *resources,
+                          struct crispec **ret_spec, struct err *err);
 void crispec_free(struct crispec *spec);
 DEFINE_CLEANUP(crispec, struct crispec, crispec_free)
 #define cleanup_crispec CLEANUP(crispec_cleanup_)

@@ -113,6 +113,40 @@ void container_facts_unref(struct container_facts *facts)
     free(facts);
 }
 
+struct container_limits *container_limits_new(const Runtime__V1__LinuxContainerResources *message,
+                                              struct err *err)
+{
+    struct container_limits *limits = calloc(1, sizeof(*limits));
+    ProtobufCMessage *copy = NULL;
+
+    if (limits == NULL) {
+        err_no_memory(err);
+        return NULL;
+    }
+    if (copy_message(&message->base, &copy, err) != 0) {
+        free(limits);
+        return NULL;
+    }
+    atomic_init(&limits->refs, 1);
+    limits->message = (Runtime__V1__LinuxContainerResources *)copy;
+    return limits;
+}
+
+struct container_limits *container_limits_ref(struct container_limits *limits)
+{
+    if (limits != NULL)
+        atomic_fetch_add(&limits->refs, 1);
+    return limits;
+}
+
+void container_limits_unref(struct container_limits *limits)
+{
+    if (limits == NULL || atomic_fetch_sub(&limits->refs, 1) != 1)
+        return;
+    runtime__v1__linux_container_resources__free_unpacked(limits->message, NULL);
+    free(limits);
+}
+
 int facts_copy_process(const Casemate__Agent__V1__Process *process,
                        Casemate__Agent__V1__Process **ret_copy, struct err *err)
 {

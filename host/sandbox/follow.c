@@ -60,7 +60,8 @@ struct exit_job {
 
 static const char *reason_of(const struct guest_exit *exit)
 {
-    if (exit->oom_killed)
+    /* A process that survived the death of a child, and ended well, was not killed. */
+    if (exit->oom_killed && exit->exit_code != 0)
         return "OOMKilled";
     return exit->exit_code == 0 ? "Completed" : "Error";
 }

@@ -19,6 +19,7 @@
 struct owner {
     struct pod_facts *pod;
     struct container_facts *container;
+    struct container_limits *limits;
     char *reason;
     char *message;
     char kernel[GUEST_TEXT_SIZE];
@@ -30,6 +31,7 @@ static void owner_free(struct owner *owner)
         return;
     pod_facts_unref(owner->pod);
     container_facts_unref(owner->container);
+    container_limits_unref(owner->limits);
     free(owner->reason);
     free(owner->message);
     free(owner);
@@ -191,6 +193,16 @@ static Runtime__V1__ContainerState cri_state(enum container_state state)
     return RUNTIME__V1__CONTAINER_STATE__CONTAINER_UNKNOWN;
 }
 
+/* Those of the last update, or the configuration's. Mutex held. */
+static const Runtime__V1__LinuxContainerResources *resources_of(const struct container *c)
+{
+    const Runtime__V1__LinuxContainerConfig *linux_ = c->facts->config->linux;
+
+    if (c->limits != NULL)
+        return c->limits->message;
+    return linux_ == NULL ? NULL : linux_->resources;
+}
+
 /* Mutex held. */
 static int fill_container(struct container *c, struct sandbox_container_info *ret_info,
                           struct err *err)
@@ -201,6 +213,7 @@ static int fill_container(struct container *c, struct sandbox_container_info *re
     if (owner == NULL)
         return err_no_memory(err);
     owner->container = container_facts_ref(facts);
+    owner->limits = container_limits_ref(c->limits);
     *ret_info = (struct sandbox_container_info){
         .id = facts->id,
         .pod_id = facts->pod_id,
@@ -212,6 +225,7 @@ static int fill_container(struct container *c, struct sandbox_container_info *re
         .reason = owner->reason,
         .message = owner->message,
         .config = facts->config,
+        .resources = resources_of(c),
         .image_id = facts->image_id,
         .image_ref = facts->image_ref,
         .log_path = facts->log_path,

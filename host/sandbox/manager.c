@@ -116,6 +116,7 @@ void container_unref(struct container *c)
         return;
     assert(c->pump == NULL);
     container_facts_unref(c->facts);
+    container_limits_unref(c->limits);
     free(c->reason);
     free(c->message);
     pod_unref(c->pod);
@@ -472,8 +473,8 @@ static int copy_config(struct sandbox_manager *mgr, const struct sandbox_config 
     mgr->pods_run_dir = text_printf("%s/vm", from->run_dir);
     mgr->logs_run_dir = text_printf("%s/log", from->run_dir);
     mgr->pods_state_dir = text_printf("%s/disk", from->state_dir);
-    mgr->scratch_template =
-        text_printf("%s/scratch-quota-%llu.ext4", from->state_dir, (unsigned long long)to->scratch_bytes);
+    mgr->scratch_template = text_printf("%s/scratch-quota-%llu.ext4", from->state_dir,
+                                        (unsigned long long)to->scratch_bytes);
     if (to->state_dir == NULL || to->run_dir == NULL || to->kernel == NULL || to->initrd == NULL ||
         to->handlers == NULL || mgr->pods_run_dir == NULL || mgr->logs_run_dir == NULL ||
         mgr->pods_state_dir == NULL || mgr->scratch_template == NULL)

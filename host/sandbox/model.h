@@ -91,6 +91,18 @@ int facts_copy_process(const Casemate__Agent__V1__Process *process,
 struct container_facts *container_facts_ref(struct container_facts *facts);
 void container_facts_unref(struct container_facts *facts);
 
+/* The resources of a container as they are now, shared with snapshots; they never change. */
+struct container_limits {
+    atomic_uint refs;
+    Runtime__V1__LinuxContainerResources *message;
+};
+/* A copy of a message. NULL: err says why. */
+struct container_limits *container_limits_new(const Runtime__V1__LinuxContainerResources *message,
+                                              struct err *err);
+struct container_limits *container_limits_ref(struct container_limits *limits);
+/* NULL is fine. */
+void container_limits_unref(struct container_limits *limits);
+
 /* A disk of the pod's VM that containers share. */
 struct pod_disk {
     char serial[VM_DISK_SERIAL_SIZE];
@@ -122,6 +134,7 @@ struct container {
     char *reason;  /* NULL: "" */
     char *message; /* NULL: "" */
     struct cpu_sample cpu;
+    struct container_limits *limits; /* after an update; NULL: the configuration's */
     /* the loop's */
     struct logpump *pump; /* NULL: nothing is followed */
     TAILQ_ENTRY(container) entry;

@@ -123,12 +123,18 @@ static int pack_container(struct container *c, struct bytes *ret_bytes, struct e
 {
     const struct container_facts *facts = c->facts;
     Casemate__State__V1__ContainerRecord record;
-    struct bytes config = {0}, process = {0};
+    struct bytes config = {0}, process = {0}, resources = {0};
+    struct container_limits *limits;
     int result = -1;
+
+    pthread_mutex_lock(&c->pod->mutex);
+    limits = container_limits_ref(c->limits);
+    pthread_mutex_unlock(&c->pod->mutex);
 
     casemate__state__v1__container_record__init(&record);
     if (pack(&facts->config->base, &config, err) != 0 ||
-        (facts->process != NULL && pack(&facts->process->base, &process, err) != 0))
+        (facts->process != NULL && pack(&facts->process->base, &process, err) != 0) ||
+        (limits != NULL && pack(&limits->message->base, &resources, err) != 0))
         goto out;
     record.id = unconst(facts->id);
     record.pod_id = unconst(facts->pod_id);
@@ -137,6 +143,8 @@ static int pack_container(struct container *c, struct bytes *ret_bytes, struct e
     record.config.len = config.n;
     record.process.data = process.data;
     record.process.len = process.n;
+    record.resources.data = resources.data;
+    record.resources.len = resources.n;
     record.image_id = unconst(facts->image_id);
     record.image_ref = unconst(facts->image_ref);
     record.stop_signal = facts->stop_signal;
@@ -157,6 +165,8 @@ static int pack_container(struct container *c, struct bytes *ret_bytes, struct e
 out:
     free(config.data);
     free(process.data);
+    free(resources.data);
+    container_limits_unref(limits);
     return result;
 }
 
@@ -339,6 +349,22 @@ static int complete_facts(struct container_facts *facts, const struct pod *pod,
     return container_facts_set_log_path(facts, pod->facts->config, err);
 }
 
+/* What cannot be read is as before the update: the configuration's. */
+static void load_limits(struct container *c, const Casemate__State__V1__ContainerRecord *record)
+{
+    Runtime__V1__LinuxContainerResources *resources;
+    struct err ignored;
+
+    if (record->resources.len == 0)
+        return;
+    resources = runtime__v1__linux_container_resources__unpack(NULL, record->resources.len,
+                                                               record->resources.data);
+    if (resources == NULL)
+        return;
+    c->limits = container_limits_new(resources, &ignored);
+    runtime__v1__linux_container_resources__free_unpacked(resources, NULL);
+}
+
 static int build_container(struct sandbox_manager *mgr,
                            const Casemate__State__V1__ContainerRecord *record,
                            const Runtime__V1__ContainerConfig *config, struct err *err)
@@ -363,6 +389,7 @@ static int build_container(struct sandbox_manager *mgr,
         c->exit_code = record->exit_code;
         set_text(&c->reason, record->reason);
         set_text(&c->message, record->message);
+        load_limits(c, record);
         TAILQ_INSERT_TAIL(&pod->containers, c, entry);
     }
     container_facts_unref(facts);

@@ -158,6 +158,15 @@ int sandbox_container_stop(struct sandbox_manager *mgr, const char *id, int64_t 
 int sandbox_container_remove(struct sandbox_manager *mgr, const char *id, int64_t deadline_ms,
                              struct err *err);
 
+/*
+ * Changes the resources of a container that has not ended: what is zero or empty stays as it is.
+ * UNSUPPORTED and INVALID as for a new container; BAD_STATE for a limit that the container is
+ * beyond already, or that can only be set at the start.
+ */
+int sandbox_container_update(struct sandbox_manager *mgr, const char *id,
+                             const Runtime__V1__LinuxContainerResources *resources,
+                             int64_t deadline_ms, struct err *err);
+
 struct sandbox_container_info {
     const char *id;
     const char *pod_id;
@@ -168,12 +177,13 @@ struct sandbox_container_info {
     int exit_code;       /* when EXITED */
     const char *reason; /* "Completed", "Error", "OOMKilled", "StartError", "VMExited"…; else "" */
     const char *message;
-    const Runtime__V1__ContainerConfig *config; /* as the client sent it */
-    const char *image_id;                       /* "sha256:…" */
-    const char *image_ref;                      /* a repo digest where there is one, else the id */
-    const char *log_path;                       /* absolute; "" without a log */
-    Runtime__V1__Signal stop_signal;            /* the one that stop sends */
-    bool has_user;                              /* these are known: what the guest made of it */
+    const Runtime__V1__ContainerConfig *config;            /* as the client sent it */
+    const Runtime__V1__LinuxContainerResources *resources; /* as updated; NULL: none */
+    const char *image_id;                                  /* "sha256:…" */
+    const char *image_ref;           /* a repo digest where there is one, else the id */
+    const char *log_path;            /* absolute; "" without a log */
+    Runtime__V1__Signal stop_signal; /* the one that stop sends */
+    bool has_user;                   /* these are known: what the guest made of it */
     int64_t uid;
     int64_t gid;
     const uint32_t *groups; /* supplementary */

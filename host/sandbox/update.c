@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Theory of operation. An update names what is to change; what it leaves zero or empty stays. The
+ * whole that comes out is checked like a new container's, but only what the update names is written
+ * to the cgroup. The guest writes first: what the kernel refuses was never true. A record that
+ * cannot be stored then costs a successor the knowledge of the update, and the client hears of it.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/text.h"
+#include "host/sandbox/crispec.h"
+#include "host/sandbox/crivalid.h"
+#include "host/sandbox/model.h"
+
+typedef Runtime__V1__LinuxContainerResources resources;
+typedef Runtime__V1__LinuxContainerResources__UnifiedEntry unified_entry;
+
+static void keep(int64_t *to, int64_t before)
+{
+    if (*to == 0)
+        *to = before;
+}
+
+/* The limit of swap is that of memory and swap together: a new limit of memory moves both, so that
+ * the swap stays what it was. */
+static void keep_swap(const resources *before, resources *merged)
+{
+    int64_t swap = before->memory_swap_limit_in_bytes, memory = before->memory_limit_in_bytes;
+
+    if (merged->memory_swap_limit_in_bytes != 0)
+        return;
+    merged->memory_swap_limit_in_bytes =
+        swap > 0 && memory > 0 ? merged->memory_limit_in_bytes + (swap - memory) : swap;
+}
+
+/* Puts the entries of both into merged, those of the update first. */
+static int merge_unified(const resources *before, const resources *update, resources *merged,
+                         struct err *err)
+{
+    unified_entry **list =
+        calloc(before->n_unified + update->n_unified + 1, sizeof(unified_entry *));
+    size_t n = 0;
+
+    if (list == NULL)
+        return err_no_memory(err);
+    for (size_t i = 0; i < update->n_unified; i++)
+        list[n++] = update->unified[i];
+    for (size_t i = 0; i < before->n_unified; i++) {
+        bool replaced = false;
+        for (size_t j = 0; j < update->n_unified && !replaced; j++)
+            replaced = strcmp(before->unified[i]->key, update->unified[j]->key) == 0;
+        if (!replaced)
+            list[n++] = before->unified[i];
+    }
+    merged->unified = list;
+    merged->n_unified = n;
+    return 0;
+}
+
+/* The whole after the update, a copy. */
+static int merge(const resources *before, const resources *update,
+                 struct container_limits **ret_limits, struct err *err)
+{
+    resources merged = *update;
+
+    keep(&merged.cpu_period, before->cpu_period);
+    keep(&merged.cpu_quota, before->cpu_quota);
+    keep(&merged.cpu_shares, before->cpu_shares);
+    keep(&merged.memory_limit_in_bytes, before->memory_limit_in_bytes);
+    keep_swap(before, &merged);
+    keep(&merged.oom_score_adj, before->oom_score_adj);
+    if (*merged.cpuset_cpus == '\0')
+        merged.cpuset_cpus = before->cpuset_cpus;
+    if (*merged.cpuset_mems == '\0')
+        merged.cpuset_mems = before->cpuset_mems;
+    if (merged.n_hugepage_limits == 0) {
+        merged.hugepage_limits = before->hugepage_limits;
+        merged.n_hugepage_limits = before->n_hugepage_limits;
+    }
+    if (merge_unified(before, update, &merged, err) != 0)
+        return -1;
+    *ret_limits = container_limits_new(&merged, err);
+    free(merged.unified);
+    return *ret_limits == NULL ? -1 : 0;
+}
+
+/* Whether a container could have been made with these. */
+static int check(const struct container *c, const resources *before, resources *merged,
+                 struct err *err)
+{
+    Runtime__V1__LinuxContainerConfig linux_;
+    Runtime__V1__ContainerConfig config = *c->facts->config;
+
+    if (config.linux != NULL)
+        linux_ = *config.linux;
+    else
+        runtime__v1__linux_container_config__init(&linux_);
+    linux_.resources = merged;
+    config.linux = &linux_;
+    if (crivalid_container(&config, c->pod->facts->config, err) != 0)
+        return -1;
+    if (merged->oom_score_adj != before->oom_score_adj)
+        return err_set(
+            err, ERR_BAD_STATE,
+            "linux.oom_score_adj: a process has it from its start, it cannot be changed");
+    return 0;
+}
+
+/* The job slot of a container that has not ended, and its limits now (a reference, may be NULL). */
+static int begin(struct container *c, struct container_limits **ret_before, struct err *err)
+{
+    int result = 0;
+
+    pthread_mutex_lock(&c->pod->mutex);
+    if (c->busy || (c->state != CTR_CREATED && c->state != CTR_RUNNING)) {
+        result = err_set(err, ERR_BAD_STATE, "container %s is %s%s", c->facts->id,
+                         container_state_name(c->state), c->busy ? ", and being changed" : "");
+    } else {
+        c->busy = true;
+        *ret_before = container_limits_ref(c->limits);
+    }
+    pthread_mutex_unlock(&c->pod->mutex);
+    return result;
+}
+
+/* Gives the slot back; with limits (taken), they are the container's from now on. */
+static void end(struct container *c, struct container_limits *limits)
+{
+    struct container_limits *old = NULL;
+
+    pthread_mutex_lock(&c->pod->mutex);
+    if (limits != NULL) {
+        old = c->limits;
+        c->limits = limits;
+    }
+    c->busy = false;
+    pthread_cond_broadcast(&c->pod->cond);
+    pthread_mutex_unlock(&c->pod->mutex);
+    container_limits_unref(old);
+}
+
+/* The settings for what the update names. A quota and its period are one file, swap counts from the
+ * memory limit: those two are written with their other half as it is. */
+static int write_to_guest(const struct pod_use *use, const struct container *c,
+                          const resources *update, const resources *merged, int64_t deadline_ms,
+                          struct err *err)
+{
+    cleanup_crispec struct crispec *spec = NULL;
+    resources named = *update;
+
+    if (named.cpu_period != 0 || named.cpu_quota != 0) {
+        named.cpu_period = merged->cpu_period;
+        named.cpu_quota = merged->cpu_quota;
+    }
+    if (named.memory_limit_in_bytes != 0 || named.memory_swap_limit_in_bytes != 0) {
+        named.memory_limit_in_bytes = merged->memory_limit_in_bytes;
+        named.memory_swap_limit_in_bytes = merged->memory_swap_limit_in_bytes;
+    }
+    if (crispec_new_resources(&named, &spec, err) != 0)
+        return -1;
+    return guest_update_resources(use->guest, c->facts->id, crispec_request(spec)->resources,
+                                  manager_call_deadline(c->pod->mgr, deadline_ms), err);
+}
+
+static int update_container(const struct pod_use *use, struct container *c, const resources *update,
+                            int64_t deadline_ms, struct err *err)
+{
+    resources none = RUNTIME__V1__LINUX_CONTAINER_RESOURCES__INIT;
+    const Runtime__V1__LinuxContainerConfig *linux_ = c->facts->config->linux;
+    const resources *before =
+        linux_ != NULL && linux_->resources != NULL ? linux_->resources : &none;
+    struct container_limits *old = NULL, *limits = NULL;
+    int result;
+
+    if (begin(c, &old, err) != 0)
+        return -1;
+    if (old != NULL)
+        before = old->message;
+    result = merge(before, update, &limits, err);
+    if (result == 0)
+        result = check(c, before, limits->message, err);
+    if (result == 0)
+        result = write_to_guest(use, c, update, limits->message, deadline_ms, err);
+    if (result != 0) {
+        container_limits_unref(limits);
+        limits = NULL;
+    }
+    end(c, limits);
+    container_limits_unref(old);
+    return result == 0 ? container_save(c, err) : -1;
+}
+
+int sandbox_container_update(struct sandbox_manager *mgr, const char *id,
+                             const Runtime__V1__LinuxContainerResources *update,
+                             int64_t deadline_ms, struct err *err)
+{
+    cleanup_container struct container *c = NULL;
+    struct pod_use use = {0};
+    int result;
+
+    if (manager_find_container(mgr, id, &c, err) != 0 || pod_use_begin(c->pod, &use, err) != 0)
+        return -1;
+    result = update_container(&use, c, update, deadline_ms, err);
+    pod_use_end(&use);
+    return result;
+}
