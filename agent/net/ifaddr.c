@@ -281,7 +281,7 @@ static bool wants_route(const Interface *interface, const struct item *item)
         const Casemate__Agent__V1__NetRoute *r = interface->routes[i];
         if (same_net(r->dst, item) && metric_of(r) == item->metric &&
             r->gateway.len == item->gateway_len &&
-            memcmp(r->gateway.data, item->gateway, item->gateway_len) == 0)
+            (r->gateway.len == 0 || memcmp(r->gateway.data, item->gateway, item->gateway_len) == 0))
             return true;
     }
     return false;

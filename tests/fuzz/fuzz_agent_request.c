@@ -10,6 +10,7 @@
 
 #include "agent/container/validate.h"
 #include "agent/mount/rootfs.h"
+#include "agent/net/netvalid.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -38,17 +39,36 @@ static void promises_of_create(const Casemate__Agent__V1__CreateContainerRequest
     promises_of_process(r->process);
 }
 
+static void promises_of_network(const Casemate__Agent__V1__Network *n)
+{
+    require(n->n_interfaces <= NETVALID_MAX_INTERFACES && n->hosts.len <= NETVALID_MAX_FILE);
+    for (size_t i = 0; i < n->n_interfaces; i++) {
+        const Casemate__Agent__V1__NetInterface *c = n->interfaces[i];
+        require(c->name[0] != '\0' && strlen(c->name) < 16 && strchr(c->name, '/') == NULL);
+        require(c->mac.len == 6 && c->pci_slot < 32);
+        for (size_t j = 0; j < c->n_addresses; j++)
+            require(c->addresses[j]->prefix <= c->addresses[j]->address.len * 8 &&
+                    c->addresses[j]->address.len <= 16);
+        for (size_t j = 0; j < c->n_routes; j++)
+            require(c->routes[j]->dst != NULL && c->routes[j]->gateway.len <= 16 &&
+                    c->routes[j]->source.len <= 16);
+        for (size_t j = 0; j < c->n_neighbours; j++)
+            require(c->neighbours[j]->mac.len == 6 && c->neighbours[j]->address.len <= 16);
+    }
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const ProtobufCMessageDescriptor *const messages[] = {
         &casemate__agent__v1__create_container_request__descriptor,
         &casemate__agent__v1__exec_request__descriptor,
         &casemate__agent__v1__configure_pod_request__descriptor,
+        &casemate__agent__v1__network__descriptor,
     };
     struct err err;
     if (size < 1)
         return 0;
-    unsigned which = data[0] % 3;
+    unsigned which = data[0] % 4;
     ProtobufCMessage *m = protobuf_c_message_unpack(messages[which], NULL, size - 1, data + 1);
     if (m == NULL)
         return 0;
@@ -60,6 +80,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         const Casemate__Agent__V1__ExecRequest *r = (const void *)m;
         if (validate_exec(r, &err) == 0)
             promises_of_process(r->process);
+    } else if (which == 3) {
+        const Casemate__Agent__V1__Network *r = (const void *)m;
+        if (netvalid_check(r, &err) == 0)
+            promises_of_network(r);
     } else {
         const Casemate__Agent__V1__ConfigurePodRequest *r = (const void *)m;
         if (validate_configure(r, &err) == 0)
