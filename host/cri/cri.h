@@ -23,7 +23,8 @@ struct cri_daemon_status {
     bool runtime_ready;
     char runtime_message[1024]; /* why not; or what an operator should know (software emulation) */
     bool network_ready;
-    char network_message[256];
+    char network_message[512];
+    char network[256]; /* names of the configurations that the next pod gets */
     char accelerator[16];
     char accelerator_reason[256];
     char qemu_version[64];
@@ -36,6 +37,9 @@ struct cri_config {
     struct image_service *images;
     void (*get_status)(void *arg, struct cri_daemon_status *ret_status);
     void *get_status_arg;
+    /* The node's pod CIDRs, comma separated, from UpdateRuntimeConfig. */
+    int (*set_pod_cidr)(void *arg, const char *cidrs, struct err *err);
+    void *set_pod_cidr_arg;
     const char *const *handlers; /* names of runtime handlers besides "" */
     size_t n_handlers;
 };

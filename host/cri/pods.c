@@ -111,6 +111,25 @@ static int add_namespaces(const struct cri_ctx *ctx, const Runtime__V1__PodSandb
     return cri_make(ctx, &s->linux->namespaces->options, runtime__v1__namespace_option__init);
 }
 
+static int add_ips(const struct cri_ctx *ctx, const struct sandbox_info *info,
+                   Runtime__V1__PodSandboxStatus *s, struct err *err)
+{
+    Runtime__V1__PodSandboxNetworkStatus *network;
+    if (cri_make(ctx, &network, runtime__v1__pod_sandbox_network_status__init) < 0 ||
+        cri_text(ctx, info->n_ips > 0 ? info->ips[0] : "", &network->ip, err) < 0 ||
+        cri_array(ctx, info->n_ips, &network->additional_ips, err) < 0)
+        return -1;
+    for (size_t i = 1; i < info->n_ips; i++) {
+        Runtime__V1__PodIP *ip;
+        if (cri_make(ctx, &ip, runtime__v1__pod_ip__init) < 0 ||
+            cri_text(ctx, info->ips[i], &ip->ip, err) < 0)
+            return -1;
+        network->additional_ips[network->n_additional_ips++] = ip;
+    }
+    s->network = network;
+    return 0;
+}
+
 static int make_status(const struct cri_ctx *ctx, const struct sandbox_info *info,
                        Runtime__V1__PodSandboxStatus **ret_status, struct err *err)
 {
@@ -119,8 +138,7 @@ static int make_status(const struct cri_ctx *ctx, const struct sandbox_info *inf
     if (cri_make(ctx, &s, runtime__v1__pod_sandbox_status__init) < 0 ||
         cri_text(ctx, info->id, &s->id, err) < 0 ||
         cri_text(ctx, info->runtime_handler, &s->runtime_handler, err) < 0 ||
-        cri_make(ctx, &s->network, runtime__v1__pod_sandbox_network_status__init) < 0 ||
-        cri_text(ctx, info->ip, &s->network->ip, err) < 0 || add_namespaces(ctx, c, s, err) < 0 ||
+        add_ips(ctx, info, s, err) < 0 || add_namespaces(ctx, c, s, err) < 0 ||
         cri_map(ctx, c->n_labels, c->labels,
                 &runtime__v1__pod_sandbox_status__labels_entry__descriptor, &s->labels, err) < 0 ||
         cri_map(ctx, c->n_annotations, c->annotations,

@@ -43,10 +43,10 @@ static int make_condition(const struct cri_ctx *ctx, const char *type, bool stat
 static int add_info(const struct cri_ctx *ctx, const struct cri_daemon_status *d,
                     Runtime__V1__StatusResponse *m, struct err *err)
 {
-    json_t *j =
-        json_pack("{s:s, s:s, s:s, s:s, s:s, s:s}", "version", CASEMATE_VERSION, "accelerator",
-                  d->accelerator, "acceleratorReason", d->accelerator_reason, "qemu",
-                  d->qemu_version, "transport", d->transport, "guestKernel", d->guest_kernel_path);
+    json_t *j = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "version", CASEMATE_VERSION,
+                          "accelerator", d->accelerator, "acceleratorReason", d->accelerator_reason,
+                          "qemu", d->qemu_version, "transport", d->transport, "guestKernel",
+                          d->guest_kernel_path, "network", d->network);
     char *text = j == NULL ? NULL : json_dumps(j, JSON_COMPACT);
     json_decref(j);
     if (text == NULL)
@@ -116,12 +116,32 @@ static int method_runtime_config(struct cri_ctx *ctx, ProtobufCMessage **ret_rep
     return 0;
 }
 
+/* The kubelet tells the node's pod CIDRs once it knows them, and again when they change. */
+static int method_update_runtime_config(struct cri_ctx *ctx, ProtobufCMessage **ret_reply,
+                                        struct err *err)
+{
+    const struct cri_config *c = &ctx->cri->config;
+    const Runtime__V1__UpdateRuntimeConfigRequest *q =
+        (const Runtime__V1__UpdateRuntimeConfigRequest *)ctx->request;
+    const Runtime__V1__NetworkConfig *network =
+        q->runtime_config == NULL ? NULL : q->runtime_config->network_config;
+    Runtime__V1__UpdateRuntimeConfigResponse *m;
+    if (cri_make(ctx, &m, runtime__v1__update_runtime_config_response__init) < 0)
+        return -1;
+    if (network != NULL && *network->pod_cidr != '\0' &&
+        c->set_pod_cidr(c->set_pod_cidr_arg, network->pod_cidr, err) < 0)
+        return -1;
+    *ret_reply = &m->base;
+    return 0;
+}
+
 const struct cri_method *cri_status_methods(void)
 {
     static const struct cri_method methods[] = {
         {"Version", method_version, false},
         {"Status", method_status, false},
         {"RuntimeConfig", method_runtime_config, false},
+        {"UpdateRuntimeConfig", method_update_runtime_config, true},
         {0},
     };
     return methods;

@@ -17,6 +17,7 @@
 
 #include "common/base/fd.h"
 #include "common/base/text.h"
+#include "host/net/net.h"
 
 enum {
     MAX_FILE = 1 << 20,
@@ -43,6 +44,17 @@ static int read_path(const char *value, void *field, struct err *err)
 {
     if (value[0] != '/')
         return err_set(err, ERR_INVALID, "'%s' is not an absolute path", value);
+    return read_text(value, field, err);
+}
+
+/* Folders separated by ':'. */
+static int read_paths(const char *value, void *field, struct err *err)
+{
+    for (const char *at = value; at != NULL; at = strchr(at, ':')) {
+        at += *at == ':' ? 1 : 0;
+        if (*at != '/')
+            return err_set(err, ERR_INVALID, "'%s' is no list of absolute paths", value);
+    }
     return read_text(value, field, err);
 }
 
@@ -152,6 +164,11 @@ static const struct key keys[] = {
     KEY("image", max_layer_ratio, read_unsigned),
     KEY("image", max_layer_entries, read_unsigned),
     KEY("image", converter_memory_mib, read_unsigned),
+    KEY("network", conf_dir, read_path),
+    KEY("network", bin_dirs, read_paths),
+    KEY("network", conf_template, read_path),
+    KEY("network", max_networks, read_unsigned),
+    KEY("network", plugin_timeout_s, read_unsigned),
     KEY("network", loopback_only, read_bool),
 };
 
@@ -340,6 +357,10 @@ static int set_defaults(struct config *c, struct err *err)
         .scratch_mib = 10240,
         .converter = find_part("bin/casemate-convert", CASEMATE_LIBEXECDIR "/casemate-convert"),
         .converter_uid = 1999999,
+        .conf_dir = strdup("/etc/cni/net.d"),
+        .bin_dirs = strdup("/opt/cni/bin:/usr/libexec/cni:/usr/lib/cni"),
+        .max_networks = 1,
+        .plugin_timeout_s = 60,
         .parallel_layers = 3,
         .stall_timeout_s = 30,
         .max_layer_mib = 32768,
@@ -348,7 +369,7 @@ static int set_defaults(struct config *c, struct err *err)
         .converter_memory_mib = 1024,
     };
     if (c->socket == NULL || c->state_dir == NULL || c->run_dir == NULL || c->kernel == NULL ||
-        c->initrd == NULL || c->converter == NULL)
+        c->initrd == NULL || c->converter == NULL || c->conf_dir == NULL || c->bin_dirs == NULL)
         return err_no_memory(err);
     return 0;
 }
@@ -361,6 +382,10 @@ static int check(const struct config *c, struct err *err)
         return err_set(err, ERR_INVALID, "[guest] memory_mib must be at least 64");
     if (c->vcpus == 0 || c->vcpus > 64)
         return err_set(err, ERR_INVALID, "[guest] vcpus must be 1 to 64");
+    if (c->max_networks == 0 || c->max_networks > NET_MAX_IFACES)
+        return err_set(err, ERR_INVALID, "[network] max_networks must be 1 to %d", NET_MAX_IFACES);
+    if (c->plugin_timeout_s == 0 || c->plugin_timeout_s > 3600)
+        return err_set(err, ERR_INVALID, "[network] plugin_timeout_s must be 1 to 3600");
     if (c->scratch_mib < 16)
         return err_set(err, ERR_INVALID, "[pod] scratch_mib must be at least 16");
     if (c->converter_uid == 0)
@@ -390,8 +415,8 @@ int config_load(const char *path, bool must_exist, struct config *ret_config, st
 
 void config_fini(struct config *c)
 {
-    char *all[] = {c->socket, c->state_dir, c->run_dir,   c->kernel,
-                   c->initrd, c->qemu,      c->converter, c->auth_file};
+    char *all[] = {c->socket,    c->state_dir, c->run_dir,  c->kernel,   c->initrd,       c->qemu,
+                   c->converter, c->auth_file, c->conf_dir, c->bin_dirs, c->conf_template};
     for (size_t i = 0; i < ARRAY_SIZE(all); i++)
         free(all[i]);
     for (size_t i = 0; i < c->n_registries; i++) {

@@ -69,7 +69,12 @@ struct config {
     unsigned max_layer_entries;
     unsigned converter_memory_mib;
     /* [network] */
-    bool loopback_only; /* pods without a network are allowed */
+    char *conf_dir;            /* of CNI */
+    char *bin_dirs;            /* of CNI's plugins, separated by ':' */
+    char *conf_template;       /* for the node's pod CIDR; NULL: none */
+    unsigned max_networks;     /* of conf_dir, that each pod gets */
+    unsigned plugin_timeout_s; /* of one run of a plugin */
+    bool loopback_only;        /* pods without a network are allowed */
     /* [registry "HOST"] */
     struct config_registry *registries;
     size_t n_registries;

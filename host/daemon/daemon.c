@@ -30,13 +30,20 @@
 #include "common/loop/workers.h"
 #include "common/rpc/server.h"
 #include "host/cri/cri.h"
+#include "host/net/net.h"
 #include "host/sandbox/sandbox.h"
 #include "host/store/store.h"
 
 /* Runtime handlers beside "": what a RuntimeClass names. Both are the same machine. */
 static const char *const handlers[] = {"casemate"};
 
-enum { DRAIN_MS = 3000, PREPARE_MS = 60000, MAX_QUEUED = 1024 };
+enum {
+    DRAIN_MS = 3000,
+    PREPARE_MS = 60000,
+    MAX_QUEUED = 1024,
+    NET_STATUS_MS = 10000,
+    MAX_BIN_DIRS = 32
+};
 
 struct daemon {
     const struct config *config;
@@ -48,6 +55,7 @@ struct daemon {
     struct workers *workers;
     struct store *store;
     struct vmm *vmm;
+    struct net *net;
     struct image_service *images;
     struct sandbox_manager *sandboxes;
     struct cri *cri;
@@ -138,16 +146,16 @@ static void get_status(void *arg, struct cri_daemon_status *ret)
     const struct config *c = d->config;
     struct vmm_status v = {0};
     vmm_get_status(d->vmm, &v);
-    *ret = (struct cri_daemon_status){.network_ready = c->loopback_only};
+    struct net_status n = {0};
+    net_get_status(d->net, clock_deadline(NET_STATUS_MS), &n);
+    *ret = (struct cri_daemon_status){.network_ready = n.ready};
     (void)snprintf(ret->accelerator, sizeof(ret->accelerator), "%s", vmm_accel_name(v.accel));
     (void)snprintf(ret->accelerator_reason, sizeof(ret->accelerator_reason), "%s", v.accel_reason);
     (void)snprintf(ret->qemu_version, sizeof(ret->qemu_version), "%s", v.qemu_version);
     (void)snprintf(ret->transport, sizeof(ret->transport), "%s", vmm_transport_name(v.transport));
     (void)snprintf(ret->guest_kernel_path, sizeof(ret->guest_kernel_path), "%s", c->kernel);
-    (void)snprintf(ret->network_message, sizeof(ret->network_message), "%s",
-                   c->loopback_only ? "pods have loopback only: [network] loopback_only = yes"
-                                    : "this release has no pod network: set [network] "
-                                      "loopback_only = yes to run pods without one");
+    (void)snprintf(ret->network_message, sizeof(ret->network_message), "%s", n.reason);
+    (void)snprintf(ret->network, sizeof(ret->network), "%s", n.network);
     const char *missing = access(c->kernel, R_OK) < 0      ? c->kernel
                           : access(c->initrd, R_OK) < 0    ? c->initrd
                           : access(c->converter, X_OK) < 0 ? c->converter
@@ -163,6 +171,12 @@ static void get_status(void *arg, struct cri_daemon_status *ret)
     else if (v.accel == VMM_ACCEL_TCG)
         (void)snprintf(ret->runtime_message, room, "pods run in software emulation (TCG): %s",
                        v.accel_reason);
+}
+
+static int set_pod_cidr(void *arg, const char *cidrs, struct err *err)
+{
+    struct daemon *d = arg;
+    return net_set_pod_cidr(d->net, cidrs, err);
 }
 
 /* ---- coming up ---- */
@@ -258,6 +272,38 @@ static int open_images(struct daemon *d, struct err *err)
     return image_service_open(&ic, d->store, &d->images, err);
 }
 
+/* At most n parts of a list that is separated by ':'; the text is cut up. */
+static size_t split(char *text, const char **ret_parts, size_t n)
+{
+    char *rest = NULL;
+    size_t found = 0;
+    for (char *part = strtok_r(text, ":", &rest); part != NULL && found < n;
+         part = strtok_r(NULL, ":", &rest))
+        ret_parts[found++] = part;
+    return found;
+}
+
+static int make_net(struct daemon *d, struct err *err)
+{
+    const struct config *c = d->config;
+    const char *bin_dirs[MAX_BIN_DIRS];
+    cleanup_free char *state = text_printf("%s/net", c->state_dir);
+    cleanup_free char *run = text_printf("%s/net", c->run_dir);
+    cleanup_free char *dirs = strdup(c->bin_dirs);
+    if (state == NULL || run == NULL || dirs == NULL)
+        return err_no_memory(err);
+    struct net_config nc = {.conf_dir = c->conf_dir,
+                            .bin_dirs = bin_dirs,
+                            .n_bin_dirs = split(dirs, bin_dirs, MAX_BIN_DIRS),
+                            .state_dir = state,
+                            .run_dir = run,
+                            .conf_template = c->conf_template,
+                            .max_networks = c->max_networks,
+                            .loopback_only = c->loopback_only,
+                            .plugin_timeout_ms = (int64_t)c->plugin_timeout_s * 1000};
+    return net_new(&nc, &d->net, err);
+}
+
 static int make_sandboxes(struct daemon *d, struct err *err)
 {
     const struct config *c = d->config;
@@ -276,7 +322,7 @@ static int make_sandboxes(struct daemon *d, struct err *err)
                                 .clone = c->clone,
                                 .scratch_bytes = (uint64_t)c->scratch_mib << 20};
     struct sandbox_deps deps = {
-        .loop = d->loop, .store = d->store, .vmm = d->vmm, .images = d->images};
+        .loop = d->loop, .store = d->store, .vmm = d->vmm, .net = d->net, .images = d->images};
     return sandbox_manager_new(&sc, &deps, &d->sandboxes, err);
 }
 
@@ -345,7 +391,8 @@ static int come_up(struct daemon *d, struct err *err)
     const struct config *c = d->config;
     if (make_folders(c, err) < 0 || take_lock(d, err) < 0 || start_loop(d, err) < 0 ||
         workers_new(c->workers, MAX_QUEUED, &d->workers, err) < 0 || open_store(d, err) < 0 ||
-        make_vmm(d, err) < 0 || open_images(d, err) < 0 || make_sandboxes(d, err) < 0)
+        make_vmm(d, err) < 0 || make_net(d, err) < 0 || open_images(d, err) < 0 ||
+        make_sandboxes(d, err) < 0)
         return -1;
     if (workers_run(d->workers, prepare_vmm, d, err) < 0 ||
         sandbox_manager_reconcile(d->sandboxes, err) < 0)
@@ -357,6 +404,8 @@ static int come_up(struct daemon *d, struct err *err)
                             .images = d->images,
                             .get_status = get_status,
                             .get_status_arg = d,
+                            .set_pod_cidr = set_pod_cidr,
+                            .set_pod_cidr_arg = d,
                             .handlers = handlers,
                             .n_handlers = ARRAY_SIZE(handlers)};
     if (cri_new(&cc, &d->cri, err) < 0)
@@ -373,6 +422,7 @@ static void go_down(struct daemon *d)
         (void)call_on_loop(d, stop_server, &(struct err){0});
     cri_free(d->cri);
     sandbox_manager_free(d->sandboxes);
+    net_free(d->net);
     image_service_free(d->images);
     vmm_free(d->vmm);
     store_close(d->store);

@@ -5,6 +5,7 @@
  * (docs/CRI.md lists where) or means nothing where there is no process it could apply to: a pod has
  * no pause container here, so its run_as_user, seccomp and readonly_rootfs apply to nobody.
  */
+#include <arpa/inet.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -86,13 +87,27 @@ static int check_groups(const int64_t *groups, size_t n, const char *field, stru
 
 /* ---- pods ---- */
 
-static bool host_ports(const pod_config *config)
+static int check_ports(const pod_config *config, struct err *err)
 {
     for (size_t i = 0; i < config->n_port_mappings; i++) {
-        if (config->port_mappings[i]->host_port != 0)
-            return true;
+        const Runtime__V1__PortMapping *port = config->port_mappings[i];
+        unsigned char address[16];
+        int family = strchr(port->host_ip, ':') == NULL ? AF_INET : AF_INET6;
+        if (port->protocol < RUNTIME__V1__PROTOCOL__TCP ||
+            port->protocol > RUNTIME__V1__PROTOCOL__SCTP)
+            return err_set(err, ERR_INVALID, "port_mappings[%zu].protocol: unknown value %d", i,
+                           (int)port->protocol);
+        if (port->host_port < 0 || port->host_port > UINT16_MAX)
+            return err_set(err, ERR_INVALID, "port_mappings[%zu].host_port: %d is no port", i,
+                           (int)port->host_port);
+        if (port->container_port < (port->host_port != 0) || port->container_port > UINT16_MAX)
+            return err_set(err, ERR_INVALID, "port_mappings[%zu].container_port: %d is no port", i,
+                           (int)port->container_port);
+        if (*port->host_ip != '\0' && inet_pton(family, port->host_ip, address) != 1)
+            return err_set(err, ERR_INVALID, "port_mappings[%zu].host_ip: '%s' is no address", i,
+                           port->host_ip);
     }
-    return false;
+    return 0;
 }
 
 static bool pod_windows(const pod_config *config)
@@ -126,7 +141,6 @@ static const struct {
     bool (*asked)(const pod_config *config);
     const char *why;
 } pod_refusals[] = {
-    {"port_mappings", host_ports, "host ports need a pod network, which is not provided yet"},
     {"windows", pod_windows, "this is a Linux runtime"},
     {"linux.security_context.selinux_options", pod_selinux,
      "SELinux is not available in the guest"},
@@ -154,6 +168,8 @@ int crivalid_pod(const pod_config *config, struct err *err)
             return err_set(err, ERR_UNSUPPORTED, "%s: %s", pod_refusals[i].field,
                            pod_refusals[i].why);
     }
+    if (check_ports(config, err) != 0)
+        return -1;
     if (security == NULL)
         return 0;
     if (security->run_as_group != NULL && security->run_as_user == NULL)

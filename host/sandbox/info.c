@@ -23,6 +23,8 @@ struct owner {
     char *reason;
     char *message;
     char kernel[GUEST_TEXT_SIZE];
+    char (*ip_texts)[NET_ADDR_TEXT];
+    const char **ips;
 };
 
 static void owner_free(struct owner *owner)
@@ -34,6 +36,8 @@ static void owner_free(struct owner *owner)
     container_limits_unref(owner->limits);
     free(owner->reason);
     free(owner->message);
+    free(owner->ip_texts);
+    free(owner->ips);
     free(owner);
 }
 
@@ -54,13 +58,35 @@ static struct owner *owner_new(const char *reason, const char *message)
 
 /* ---- pods ---- */
 
+/* Mutex held. A pod that is not ready has given its addresses back, or is about to. */
+static int copy_ips(const struct pod *pod, struct owner *owner, size_t *ret_n, struct err *err)
+{
+    size_t n = pod->state == POD_READY ? pod->n_ips : 0;
+
+    owner->ip_texts = calloc(n + 1, sizeof(*owner->ip_texts));
+    owner->ips = calloc(n + 1, sizeof(char *));
+    if (owner->ip_texts == NULL || owner->ips == NULL)
+        return err_no_memory(err);
+    for (size_t i = 0; i < n; i++) {
+        memcpy(owner->ip_texts[i], pod->ips[i], NET_ADDR_TEXT);
+        owner->ips[i] = owner->ip_texts[i];
+    }
+    *ret_n = n;
+    return 0;
+}
+
 /* Mutex held. */
 static int fill_pod(struct pod *pod, struct sandbox_info *ret_info, struct err *err)
 {
     struct owner *owner = owner_new(pod->reason, pod->message);
+    size_t n_ips = 0;
 
     if (owner == NULL)
         return err_no_memory(err);
+    if (copy_ips(pod, owner, &n_ips, err) != 0) {
+        owner_free(owner);
+        return -1;
+    }
     owner->pod = pod_facts_ref(pod->facts);
     memcpy(owner->kernel, pod->guest_kernel, sizeof(owner->kernel));
     *ret_info = (struct sandbox_info){
@@ -71,7 +97,8 @@ static int fill_pod(struct pod *pod, struct sandbox_info *ret_info, struct err *
         .config = pod->facts->config,
         .reason = owner->reason,
         .message = owner->message,
-        .ip = "",
+        .ips = owner->ips,
+        .n_ips = n_ips,
         .vm_pid = pod->vm_pid,
         .boot_ms = pod->boot_ms,
         .guest_kernel = owner->kernel,

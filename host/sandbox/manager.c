@@ -82,6 +82,7 @@ void pod_unref(struct pod *pod)
     free(pod->reason);
     free(pod->message);
     free(pod->vm_record);
+    free(pod->ips);
     pthread_cond_destroy(&pod->cond);
     pthread_mutex_destroy(&pod->mutex);
     pthread_mutex_destroy(&pod->save_mutex);

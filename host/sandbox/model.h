@@ -14,6 +14,7 @@
 
 #include "host/guest/guest.h"
 #include "host/image/image.h"
+#include "host/net/net.h"
 #include "host/sandbox/logpump.h"
 #include "host/sandbox/sandbox.h"
 #include "host/store/store.h"
@@ -163,7 +164,10 @@ struct pod {
     size_t n_cgroups;
     struct vm *vm;       /* NULL: none */
     struct guest *guest; /* NULL: none */
-    bool gone;           /* forgotten: whoever waits for its removal is done */
+    bool has_network;    /* host/net has something of it */
+    char (*ips)[NET_ADDR_TEXT];
+    size_t n_ips;
+    bool gone; /* forgotten: whoever waits for its removal is done */
     struct cpu_sample cpu;
     LIST_HEAD(, pod_disk) disks;
     struct container_list containers; /* newest first; each a reference */

@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation. Bringing up reads top to bottom: folders, cgroup, scratch disk, VM, its disk
- * (attached while the guest boots), agent, configuration. The record was stored as CREATING before;
+ * Theory of operation. Bringing up reads top to bottom: network (which is attached beside all that
+ * follows), folders, cgroup, scratch disk, VM, its disk (attached while the guest boots), agent,
+ * configuration. The record was stored as CREATING before;
  * whatever is killed half way is found and undone by that record alone, so there is no second one
  * until READY.
  *
  * Ending a VM asks nobody: the process is killed, which makes every call on it fail at once; then
- * whoever was using it is waited for, containers are marked, files go. It begins for one of three
- * reasons: a client stops the pod, the VM exits by itself (death certificate, from the loop), or
- * the agent's connection ends while the VM lives. `ending` makes one caller the one who does it.
+ * whoever was using it is waited for, containers are marked, the network and files go. It begins
+ * for one of three reasons: a client stops the pod, the VM exits by itself (death certificate, from
+ * the loop), or the agent's connection ends while the VM lives. `ending` makes one caller the one
+ * who does it.
  */
 #include <fcntl.h>
 #include <stdlib.h>
@@ -21,8 +23,7 @@
 #include "common/base/log.h"
 #include "common/base/text.h"
 #include "host/sandbox/model.h"
-#include "host/sandbox/netmsg.h"
-#include "host/sandbox/podfiles.h"
+#include "host/sandbox/podnet.h"
 #include "host/sandbox/podsize.h"
 #include "host/sandbox/scratch.h"
 #include "host/sandbox/vmcgroup.h"
@@ -34,6 +35,8 @@
 #define SETTLE_MS      1000  /* a lost connection until a VM that lives is given up */
 #define OPERATIONS_MS  60000 /* after the VM was killed; its calls have failed long before */
 #define OOM_SCORE_ADJ  0
+#define DETACH_MS      20000 /* for the network's plugins at the pod's end; later they are tried again \
+                              */
 
 char *pod_run_path(const struct pod *pod)
 {
@@ -151,7 +154,7 @@ void sandbox_manager_prepare(struct sandbox_manager *mgr)
         log_event(LOG_ERROR, NULL, &err, "there will be no template");
 }
 
-static int start_vm(struct pod *pod, int64_t deadline_ms, struct err *err)
+static int start_vm(struct pod *pod, const struct vm_nic *nic, int64_t deadline_ms, struct err *err)
 {
     const struct sandbox_manager *mgr = pod->mgr;
     cleanup_free char *dir = pod_run_path(pod);
@@ -164,6 +167,7 @@ static int start_vm(struct pod *pod, int64_t deadline_ms, struct err *err)
 
     spec.id = pod->short_id;
     spec.dir = dir;
+    spec.nic = nic;
     spec.cgroup_procs = (const char *const *)procs;
     podsize_boot(pod, &spec);
     if (dir == NULL || procs == NULL)
@@ -193,7 +197,6 @@ static int configure(struct pod *pod, uint32_t scratch_lun, int64_t deadline_ms,
     Casemate__Agent__V1__ConfigurePodRequest request;
     Casemate__Agent__V1__Disk disk;
     uint8_t entropy[ENTROPY_BYTES];
-    cleanup_netmsg struct netmsg network = {0};
     char boot_id[GUEST_TEXT_SIZE];
     char hostname[65];
 
@@ -213,14 +216,6 @@ static int configure(struct pod *pod, uint32_t scratch_lun, int64_t deadline_ms,
         list[i] = &sysctls[i];
     }
     pod_hostname(pod, hostname);
-    const struct netmsg_input names = {
-        .hostname = hostname,
-        .dns = pod->facts->config->dns_config,
-        .host_resolv_conf = PODFILES_RESOLV_CONF,
-    };
-    if (netmsg_init(&network, &names, err) != 0)
-        return -1;
-    request.network = &network.message;
     request.pod_id = pod->facts->id;
     request.hostname = hostname;
     request.entropy.data = entropy;
@@ -252,15 +247,16 @@ static int explain(struct pod *pod, struct err *err)
 static int boot(struct pod *pod, int64_t deadline_ms, struct err *err)
 {
     struct vm_disk disk = {.serial = SCRATCH_SERIAL, .scratch = true};
+    cleanup_podnet struct podnet *net = NULL;
     cleanup_fd int fd = -1;
     int64_t began_ms;
     uint32_t lun = 0;
 
-    if (make_folders(pod, err) != 0 || make_cgroups(pod, err) != 0 ||
-        make_scratch(pod, deadline_ms, &fd, err) != 0)
+    if (podnet_begin(pod, deadline_ms, &net, err) != 0 || make_folders(pod, err) != 0 ||
+        make_cgroups(pod, err) != 0 || make_scratch(pod, deadline_ms, &fd, err) != 0)
         return -1;
     began_ms = clock_monotonic_ms();
-    if (start_vm(pod, deadline_ms, err) != 0)
+    if (start_vm(pod, podnet_nic(net), deadline_ms, err) != 0)
         return err_prefix(err, "virtual machine");
     disk.fd = fd;
     if (podsize_apply(pod, deadline_ms, err) != 0 ||
@@ -268,7 +264,7 @@ static int boot(struct pod *pod, int64_t deadline_ms, struct err *err)
         pod_connect(pod, deadline_ms, err) != 0)
         return explain(pod, err);
     pod->boot_ms = clock_monotonic_ms() - began_ms;
-    if (configure(pod, lun, deadline_ms, err) != 0)
+    if (configure(pod, lun, deadline_ms, err) != 0 || podnet_finish(net, deadline_ms, err) != 0)
         return explain(pod, err);
     return 0;
 }
@@ -508,6 +504,8 @@ void pod_end_vm(struct pod *pod, const char *reason, const char *message)
         guest_close(guest);
     await_operations(pod);
     end_containers(pod, strcmp(reason, "Stopped") == 0 ? "Error" : reason, message);
+    if (podnet_detach(pod, clock_deadline(DETACH_MS), &err) != 0)
+        log_event(LOG_WARN, &ctx, &err, "the pod has ended");
     remove_files(pod);
     pthread_mutex_lock(&pod->mutex);
     pod->vm = NULL;

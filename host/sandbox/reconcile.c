@@ -8,7 +8,8 @@
  * go on where their checkpoints say; what the agent has and no record names is removed from it;
  * - READY otherwise: killed, STOPPED, containers EXITED;
  * - STOPPED: stays.
- * Then whatever lies in our folders without a record goes, VMs included.
+ * Then whatever lies in our folders without a record goes, VMs included, and networks of pods that
+ * are gone.
  */
 #include <dirent.h>
 #include <fcntl.h>
@@ -20,11 +21,13 @@
 #include "common/base/log.h"
 #include "common/base/text.h"
 #include "common/loop/workers.h"
+#include "host/sandbox/podnet.h"
 #include "host/sandbox/records.h"
 #include "host/sandbox/vmcgroup.h"
 
-#define ATTACH_MS 10000
-#define KILL_MS   10000
+#define ATTACH_MS  10000
+#define KILL_MS    10000
+#define COLLECT_MS 30000 /* for networks that collect garbage */
 
 /* ---- one pod's VM ---- */
 
@@ -192,6 +195,7 @@ static void revive(struct pod *pod)
     struct err err;
     int result;
 
+    podnet_reopen(pod);
     pthread_mutex_lock(&pod->mutex);
     pod->operations++;
     pthread_mutex_unlock(&pod->mutex);
@@ -217,6 +221,7 @@ static void clear(struct pod *pod)
     struct err err;
 
     kill_vm(pod);
+    podnet_reopen(pod);
     if (pod->state == POD_CREATING)
         pod_end_vm(pod, "StartFailed", "the daemon was restarted");
     if (pod_forget(pod, &err) != 0)
@@ -371,6 +376,31 @@ static void sweep(struct sandbox_manager *mgr, const char *path, bool pods, bool
         closedir(dir);
 }
 
+/* Networks of pods that are not there any more; those of pods that could not be stopped are tried
+ * again. */
+static int collect_networks(struct sandbox_manager *mgr, struct err *err)
+{
+    cleanup_free const char **ids = NULL;
+    struct pod **pods = NULL;
+    size_t n = 0, n_ids = 0;
+
+    if (mgr->deps.net == NULL)
+        return 0;
+    if (manager_all_pods(mgr, &pods, &n, err) != 0)
+        return -1;
+    ids = calloc(n + 1, sizeof(char *));
+    for (size_t i = 0; ids != NULL && i < n; i++) {
+        pthread_mutex_lock(&pods[i]->mutex);
+        if (pods[i]->state == POD_READY)
+            ids[n_ids++] = pods[i]->facts->id;
+        pthread_mutex_unlock(&pods[i]->mutex);
+    }
+    if (ids != NULL)
+        net_collect(mgr->deps.net, ids, n_ids, clock_deadline(COLLECT_MS));
+    manager_free_pods(pods, n);
+    return ids == NULL ? err_no_memory(err) : 0;
+}
+
 int sandbox_manager_reconcile(struct sandbox_manager *mgr, struct err *err)
 {
     if (records_load(mgr, err) != 0)
@@ -379,5 +409,7 @@ int sandbox_manager_reconcile(struct sandbox_manager *mgr, struct err *err)
     sweep(mgr, mgr->pods_run_dir, true, true);
     sweep(mgr, mgr->pods_state_dir, true, false);
     sweep(mgr, mgr->logs_run_dir, false, false);
-    return reconcile_pods(mgr, err);
+    if (reconcile_pods(mgr, err) != 0)
+        return -1;
+    return collect_networks(mgr, err);
 }

@@ -16,6 +16,7 @@
 #include "common/base/text.h"
 #include "host/sandbox/crivalid.h"
 #include "host/sandbox/model.h"
+#include "host/sandbox/podnet.h"
 
 #define LAST_WORDS_MS                                                                              \
     2000 /* for containers that are killed with their pod to get their output out */
@@ -171,7 +172,9 @@ int sandbox_stop(struct sandbox_manager *mgr, const char *id, int64_t deadline_m
     if (manager_find_pod(mgr, id, &pod, err) != 0)
         return err->code == ERR_NOT_FOUND ? 0 : -1;
     stop_pod(pod, deadline_ms);
-    return 0;
+    /* What could not be taken back then is tried again now, and its failure is the client's to
+     * know: the pod still holds addresses. */
+    return podnet_detach(pod, deadline_ms, err);
 }
 
 /* ---- remove ---- */

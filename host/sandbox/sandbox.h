@@ -32,6 +32,7 @@
 struct loop;
 struct store;
 struct vmm;
+struct net;
 struct image_service;
 struct sandbox_manager;
 
@@ -55,6 +56,7 @@ struct sandbox_deps {
     struct loop *loop; /* runs on a thread of its own; log streams live on it */
     struct store *store;
     struct vmm *vmm;
+    struct net *net; /* NULL: pods have loopback alone */
     struct image_service *images;
 };
 
@@ -106,9 +108,10 @@ struct sandbox_info {
     const Runtime__V1__PodSandboxConfig *config; /* as the client sent it */
     const char *reason;  /* why it is not ready: "Stopped", "VMExited", "StartFailed"…; else "" */
     const char *message; /* for people */
-    const char *ip;      /* primary address; "" without a network */
-    pid_t vm_pid;        /* 0: no VM */
-    int64_t boot_ms;     /* VM start until the agent answered; 0: unknown */
+    const char *const *ips; /* the pod's addresses, primary one first */
+    size_t n_ips;
+    pid_t vm_pid;             /* 0: no VM */
+    int64_t boot_ms;          /* VM start until the agent answered; 0: unknown */
     const char *guest_kernel; /* release of the guest's kernel, as the guest says; "" unknown */
     void *owner_;             /* what keeps the pointers alive */
 };

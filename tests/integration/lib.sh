@@ -91,7 +91,7 @@ write_config() {
     {
         printf '[casemated]\nsocket = %s\nstate_dir = %s\nrun_dir = %s\nlog_level = %s\n' "$socket" "$state" "$run" \
             "${DAEMON_LOG_LEVEL:-info}"
-        printf '[network]\nloopback_only = yes\n[vmm]\naccel = tcg\n'
+        printf '[network]\nconf_dir = %s\nloopback_only = yes\n[vmm]\naccel = tcg\n' "$work/net.d"
         printf '%s\n' "$@"
     } >"$work/casemate.conf"
 }
@@ -180,7 +180,7 @@ footprint() {
         grep -c . /proc/self/mounts | sed 's/^/mounts /'
         losetup -a | sed 's/^/loop /'
         find /sys/fs/cgroup -name '*casemate*' -type d 2>/dev/null | sed 's/^/cgroup /'
-        find "$run" "$state/pods" -mindepth 1 2>/dev/null | grep -v -e accel.json -e '/pods/scratch-[0-9]*\.ext4$' | sed 's/^/file /'
+        find "$run" "$state/pods" "$state/net" -mindepth 1 2>/dev/null | grep -v -e accel.json -e '/pods/scratch-[0-9]*\.ext4$' | sed 's/^/file /'
         [ -z "$daemon_pid" ] || find "/proc/$daemon_pid/fd" -mindepth 1 -printf 'fd %l\n' | sed 's/\[[0-9]*\]//'
     } | sort
 }

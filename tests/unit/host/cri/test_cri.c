@@ -45,6 +45,17 @@ static void get_status(void *arg, struct cri_daemon_status *ret)
     *ret = fx.status;
 }
 
+static char pod_cidr[64]; /* the last one that the daemon was told */
+
+static int set_pod_cidr(void *arg, const char *cidrs, struct err *err)
+{
+    assert_ptr_equal(arg, &fx);
+    if (strcmp(cidrs, "odd") == 0)
+        return err_set(err, ERR_INVALID, "no CIDR");
+    (void)snprintf(pod_cidr, sizeof(pod_cidr), "%s", cidrs);
+    return 0;
+}
+
 static void must(int r)
 {
     if (r < 0)
@@ -66,6 +77,8 @@ static int set_up(void **state)
                                       .images = (struct image_service *)&model,
                                       .get_status = get_status,
                                       .get_status_arg = &fx,
+                                      .set_pod_cidr = set_pod_cidr,
+                                      .set_pod_cidr_arg = &fx,
                                       .handlers = handlers,
                                       .n_handlers = 2};
     must(cri_new(&config, &fx.cri, &fx.err));
@@ -328,6 +341,8 @@ static Runtime__V1__PodSandboxConfig__AnnotationsEntry pod_note =
     RUNTIME__V1__POD_SANDBOX_CONFIG__ANNOTATIONS_ENTRY__INIT;
 static Runtime__V1__PodSandboxConfig__AnnotationsEntry *pod_notes[] = {&pod_note};
 
+static const char *const pod_ips[] = {"10.0.0.7", "fd00::7"};
+
 static void two_pods(void)
 {
     pod_name.name = text("web");
@@ -350,7 +365,8 @@ static void two_pods(void)
                                           .config = &pod_config,
                                           .reason = "",
                                           .message = "",
-                                          .ip = "10.0.0.7",
+                                          .ips = pod_ips,
+                                          .n_ips = 2,
                                           .vm_pid = 4711,
                                           .boot_ms = 70,
                                           .guest_kernel = "6.1.0"};
@@ -410,6 +426,8 @@ static void test_pod_status(void **state)
     assert_int_equal(m->status->created_at, 1234567);
     assert_string_equal(m->status->runtime_handler, "casemate");
     assert_string_equal(m->status->network->ip, "10.0.0.7");
+    assert_int_equal(m->status->network->n_additional_ips, 1);
+    assert_string_equal(m->status->network->additional_ips[0]->ip, "fd00::7");
     assert_int_equal(m->status->n_labels, 1);
     assert_string_equal(m->status->labels[0]->key, "app");
     assert_string_equal(m->status->labels[0]->value, "shop");
@@ -686,6 +704,28 @@ static void test_runtime_config(void **state)
 
 /* ---- images ---- */
 
+static void test_update_runtime_config(void **state)
+{
+    Runtime__V1__UpdateRuntimeConfigRequest q = RUNTIME__V1__UPDATE_RUNTIME_CONFIG_REQUEST__INIT;
+    Runtime__V1__RuntimeConfig config = RUNTIME__V1__RUNTIME_CONFIG__INIT;
+    Runtime__V1__NetworkConfig network = RUNTIME__V1__NETWORK_CONFIG__INIT;
+
+    (void)state;
+    /* The kubelet may have nothing to say. */
+    assert_ok(call(RUNTIME, "UpdateRuntimeConfig", &q));
+    q.runtime_config = &config;
+    assert_ok(call(RUNTIME, "UpdateRuntimeConfig", &q));
+    config.network_config = &network;
+    assert_ok(call(RUNTIME, "UpdateRuntimeConfig", &q));
+    assert_string_equal(pod_cidr, "");
+    network.pod_cidr = text("10.1.0.0/16,fd00::/64");
+    assert_ok(call(RUNTIME, "UpdateRuntimeConfig", &q));
+    assert_string_equal(pod_cidr, "10.1.0.0/16,fd00::/64");
+    network.pod_cidr = text("odd");
+    assert_null(call(RUNTIME, "UpdateRuntimeConfig", &q));
+    assert_int_equal(fx.ended, RPC_INVALID_ARGUMENT);
+}
+
 static void test_image_status(void **state)
 {
     static const char *const digests[] = {"docker.io/library/busybox@sha256:55", NULL};
@@ -913,6 +953,7 @@ int main(void)
         TEST(test_version),
         TEST(test_status),
         TEST(test_runtime_config),
+        TEST(test_update_runtime_config),
         TEST(test_image_status),
         TEST(test_list_images),
         TEST(test_pull_image),

@@ -49,6 +49,9 @@ static void defaults_need_no_file(void **state)
     assert_string_equal(c.socket, "/run/casemate/casemate.sock");
     assert_int_equal(c.memory_mib, 256);
     assert_false(c.loopback_only);
+    assert_string_equal(c.conf_dir, "/etc/cni/net.d");
+    assert_string_equal(c.bin_dirs, "/opt/cni/bin:/usr/libexec/cni:/usr/lib/cni");
+    assert_null(c.conf_template);
     assert_int_equal(c.n_registries, 0);
 }
 
@@ -67,6 +70,7 @@ static void values_and_dropins_are_read_in_order(void **state)
     struct err err = {0};
     put("c.conf", "[casemated]\nsocket = /a/b.sock\nlog_level = debug\n[guest]\nmemory_mib = 128\n"
                   "[vmm]\naccel = tcg\ntransport = virtio-serial\n[network]\nloopback_only = yes\n"
+                  "conf_dir = /c\nbin_dirs = /x:/y\nconf_template = /t\nmax_networks = 2\n"
                   "[registry \"docker.io\"]\nmirror = http://127.0.0.1:5000\n"
                   "mirror = https://m.example\n[registry \"127.0.0.1:5000\"]\nplain_http = true\n");
     cleanup_free char *d = text_printf("%s.d", path);
@@ -85,6 +89,10 @@ static void values_and_dropins_are_read_in_order(void **state)
     assert_int_equal(c.accel, VMM_ACCEL_TCG);
     assert_int_equal(c.transport, VMM_TRANSPORT_SERIAL);
     assert_true(c.loopback_only);
+    assert_string_equal(c.conf_dir, "/c");
+    assert_string_equal(c.bin_dirs, "/x:/y");
+    assert_string_equal(c.conf_template, "/t");
+    assert_int_equal(c.max_networks, 2);
     assert_int_equal(c.n_registries, 2);
     assert_string_equal(c.registries[0].host, "docker.io");
     assert_int_equal(c.registries[0].n_mirrors, 2);
@@ -108,6 +116,10 @@ static void wrong_values_are_named(void **state)
         {"[guest]\nmemory_mib = 3\n", "[guest] memory_mib must be at least 64"},
         {"[guest]\nvcpus = 0\n", "[guest] vcpus must be 1 to 64"},
         {"[network]\nloopback_only = maybe\n", "'maybe' is neither yes nor no"},
+        {"[network]\nbin_dirs = /a:b\n", "'/a:b' is no list of absolute paths"},
+        {"[network]\nbin_dirs =\n", "'' is no list of absolute paths"},
+        {"[network]\nmax_networks = 5\n", "max_networks must be 1 to 4"},
+        {"[network]\nplugin_timeout_s = 0\n", "plugin_timeout_s must be 1 to 3600"},
         {"[vmm]\naccel = hvf\n", "'hvf' is none of auto, kvm, tcg"},
         {"[image]\ncompression = rar\n", "'rar' is none of zstd, lz4, none"},
         {"[image]\nparallel_layers = 17\n", "parallel_layers must be 1 to 16"},

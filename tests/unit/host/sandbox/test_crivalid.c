@@ -147,6 +147,26 @@ ASK(pod_host_port)
     pod_port(s);
     s->port.host_port = 8080;
 }
+ASK(pod_large_port)
+{
+    pod_host_port(s);
+    s->port.host_port = 65536;
+}
+ASK(pod_no_port)
+{
+    pod_host_port(s);
+    s->port.container_port = 0;
+}
+ASK(pod_odd_protocol)
+{
+    pod_port(s);
+    s->port.protocol = (Runtime__V1__Protocol)3;
+}
+ASK(pod_odd_ip)
+{
+    pod_host_port(s);
+    s->port.host_ip = s->text;
+}
 ASK(pod_windows)
 {
     s->pod.windows = &s->pod_windows;
@@ -211,6 +231,11 @@ static const struct row pod_rows[] = {
     {NULL, ERR_NONE, pod_empty_dns},
     {NULL, ERR_NONE, pod_dns},
     {NULL, ERR_NONE, pod_port},
+    {NULL, ERR_NONE, pod_host_port},
+    {"port_mappings[0].host_port", ERR_INVALID, pod_large_port},
+    {"port_mappings[0].container_port", ERR_INVALID, pod_no_port},
+    {"port_mappings[0].protocol", ERR_INVALID, pod_odd_protocol},
+    {"port_mappings[0].host_ip", ERR_INVALID, pod_odd_ip},
     {NULL, ERR_NONE, pod_empty_selinux},
     {NULL, ERR_NONE, pod_seccomp_default},
     {NULL, ERR_NONE, pod_guest_pid},
@@ -221,7 +246,6 @@ static const struct row pod_rows[] = {
     {"namespace_options.network", ERR_INVALID, pod_bad_network},
     {"run_as_group", ERR_INVALID, pod_group_alone},
     {"dns_config", ERR_INVALID, pod_bad_dns},
-    {"port_mappings", ERR_UNSUPPORTED, pod_host_port},
     {"windows", ERR_UNSUPPORTED, pod_windows},
     {"selinux_options", ERR_UNSUPPORTED, pod_selinux},
     {"namespace_options.network", ERR_UNSUPPORTED, pod_host_network},
