@@ -10,6 +10,7 @@
  * be repeated.
  */
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -243,6 +244,17 @@ static int create(const struct pod_use *use, const Runtime__V1__ContainerConfig 
     return 0;
 }
 
+/* A step of the pod's timeline that carries the container's name. */
+static unsigned begin_step(struct pod *pod, const char *what,
+                           const Runtime__V1__ContainerConfig *config)
+{
+    char name[TIMELINE_NAME_SIZE];
+
+    (void)snprintf(name, sizeof(name), "%s %.24s", what,
+                   config->metadata == NULL ? "" : config->metadata->name);
+    return timeline_begin(&pod->timeline, name);
+}
+
 int sandbox_container_create(struct sandbox_manager *mgr, const char *pod_id,
                              const Runtime__V1__ContainerConfig *config,
                              const Runtime__V1__PodSandboxConfig *pod_config, int64_t deadline_ms,
@@ -269,7 +281,9 @@ int sandbox_container_create(struct sandbox_manager *mgr, const char *pod_id,
         return err_prefix(err, "image");
     if (pod_use_begin(pod, &use, err) != 0)
         return -1;
+    unsigned step = begin_step(pod, "create", config);
     result = create(&use, config, image, deadline_ms, ret_id, err);
+    timeline_end(&pod->timeline, step);
     pod_use_end(&use);
     return result;
 }
@@ -339,10 +353,12 @@ int sandbox_container_start(struct sandbox_manager *mgr, const char *id, int64_t
         return -1;
     result = begin_start(c, err);
     if (result == 0) {
+        unsigned step = begin_step(c->pod, "start", c->facts->config);
         result = start(&use, c, deadline_ms, err);
         if (result != 0)
             container_mark_exited(c, START_FAILED_EXIT, clock_realtime_ns(), "StartError",
                                   err->msg);
+        timeline_end(&c->pod->timeline, step);
         end_job(c);
     }
     pod_use_end(&use);

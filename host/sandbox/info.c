@@ -100,6 +100,7 @@ static int fill_pod(struct pod *pod, struct sandbox_info *ret_info, struct err *
         .ips = owner->ips,
         .n_ips = n_ips,
         .vm_pid = pod->vm_pid,
+        .cloned = pod->cloned,
         .boot_ms = pod->boot_ms,
         .guest_kernel = owner->kernel,
         .owner_ = owner,
@@ -128,6 +129,18 @@ int sandbox_status(struct sandbox_manager *mgr, const char *id, struct sandbox_i
         result = fill_pod(pod, ret_info, err);
     pthread_mutex_unlock(&pod->mutex);
     return result;
+}
+
+int sandbox_timeline(struct sandbox_manager *mgr, const char *id,
+                     struct timeline_step ret_steps[TIMELINE_STEPS], unsigned *ret_n,
+                     struct err *err)
+{
+    cleanup_pod struct pod *pod = NULL;
+
+    if (manager_find_pod(mgr, id, &pod, err) != 0)
+        return -1;
+    (void)timeline_copy(&pod->timeline, ret_steps, ret_n);
+    return 0;
 }
 
 static bool pod_passes(const struct pod *pod, const Runtime__V1__PodSandboxFilter *filter)

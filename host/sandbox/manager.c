@@ -49,6 +49,7 @@ int pod_new(struct sandbox_manager *mgr, struct pod_facts *facts, struct pod **r
     pod->mgr = mgr;
     pod->facts = pod_facts_ref(facts);
     memcpy(pod->short_id, facts->id, POD_SHORT_ID_LEN);
+    timeline_init(&pod->timeline);
     pthread_mutex_init(&pod->save_mutex, NULL);
     pthread_mutex_init(&pod->mutex, NULL);
     pthread_condattr_init(&attr);
@@ -86,6 +87,7 @@ void pod_unref(struct pod *pod)
     pthread_cond_destroy(&pod->cond);
     pthread_mutex_destroy(&pod->mutex);
     pthread_mutex_destroy(&pod->save_mutex);
+    timeline_fini(&pod->timeline);
     pod_facts_unref(pod->facts);
     free(pod);
 }

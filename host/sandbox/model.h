@@ -17,6 +17,7 @@
 #include "host/net/net.h"
 #include "host/sandbox/logpump.h"
 #include "host/sandbox/sandbox.h"
+#include "host/sandbox/timeline.h"
 #include "host/store/store.h"
 #include "host/vmm/vmm.h"
 #include "proto/state/state.pb-c.h"
@@ -147,6 +148,7 @@ struct pod {
     struct sandbox_manager *mgr;
     struct pod_facts *facts;
     char short_id[POD_SHORT_ID_LEN + 1];
+    struct timeline timeline;   /* of its start; its own lock */
     pthread_mutex_t save_mutex; /* held while a record is stored: the newest state is stored last */
     pthread_mutex_t mutex;      /* guards all that follows */
     pthread_cond_t cond;        /* any change of state, busy, exit, disks */
@@ -159,6 +161,7 @@ struct pod {
     char boot_id[GUEST_TEXT_SIZE];
     char guest_kernel[GUEST_TEXT_SIZE];
     int64_t boot_ms;
+    bool cloned;
     pid_t vm_pid;
     char **cgroups;
     size_t n_cgroups;

@@ -119,7 +119,9 @@ static void *attach_main(void *arg)
 {
     struct podnet *p = arg;
 
+    unsigned step = timeline_begin(&p->pod->timeline, "network (CNI)");
     p->result = net_pod_attach(p->net_pod, p->deadline_ms, &p->found, &p->err);
+    timeline_end(&p->pod->timeline, step);
     return NULL;
 }
 

@@ -35,8 +35,9 @@
 #define SETTLE_MS      1000  /* a lost connection until a VM that lives is given up */
 #define OPERATIONS_MS  60000 /* after the VM was killed; its calls have failed long before */
 #define OOM_SCORE_ADJ  0
-#define DETACH_MS      20000 /* for the network's plugins at the pod's end; later they are tried again \
-                              */
+#define DETACH_MS                                                                                  \
+    20000 /* for the network's plugins at the pod's end; later they are tried again                \
+           */
 
 char *pod_run_path(const struct pod *pod)
 {
@@ -182,6 +183,7 @@ static int start_vm(struct pod *pod, const struct vm_nic *nic, int64_t deadline_
     pthread_mutex_lock(&pod->mutex);
     pod->vm = vm;
     pod->vm_pid = record.pid;
+    pod->cloned = record.cloned;
     pod->vm_record = text;
     pthread_mutex_unlock(&pod->mutex);
     return result;
@@ -244,29 +246,95 @@ static int explain(struct pod *pod, struct err *err)
     return -1;
 }
 
+/* What one bring-up hands from step to step. */
+struct bringup {
+    struct pod *pod;
+    int64_t deadline_ms;
+    struct podnet *net;
+    int scratch_fd;
+    uint32_t scratch_lun;
+};
+
+/* One step, shown in the timeline. */
+static int step(struct bringup *b, const char *name, int (*fn)(struct bringup *b, struct err *err),
+                struct err *err)
+{
+    unsigned number = timeline_begin(&b->pod->timeline, name);
+    int result = fn(b, err);
+
+    timeline_end(&b->pod->timeline, number);
+    return result;
+}
+
+static int step_network(struct bringup *b, struct err *err)
+{
+    return podnet_begin(b->pod, b->deadline_ms, &b->net, err);
+}
+
+static int step_network_end(struct bringup *b, struct err *err)
+{
+    return podnet_finish(b->net, b->deadline_ms, err);
+}
+
+static int step_folders(struct bringup *b, struct err *err)
+{
+    return make_folders(b->pod, err) != 0 || make_cgroups(b->pod, err) != 0 ? -1 : 0;
+}
+
+static int step_scratch(struct bringup *b, struct err *err)
+{
+    return make_scratch(b->pod, b->deadline_ms, &b->scratch_fd, err);
+}
+
+static int step_machine(struct bringup *b, struct err *err)
+{
+    if (start_vm(b->pod, podnet_nic(b->net), b->deadline_ms, err) != 0)
+        return err_prefix(err, "virtual machine");
+    timeline_set_pid(&b->pod->timeline, b->pod->vm_pid);
+    return 0;
+}
+
+static int step_devices(struct bringup *b, struct err *err)
+{
+    const struct vm_disk disk = {.fd = b->scratch_fd, .serial = SCRATCH_SERIAL, .scratch = true};
+
+    if (podsize_apply(b->pod, b->deadline_ms, err) != 0)
+        return -1;
+    return vm_add_disk(b->pod->vm, &disk, b->deadline_ms, &b->scratch_lun, err);
+}
+
+static int step_agent(struct bringup *b, struct err *err)
+{
+    return pod_connect(b->pod, b->deadline_ms, err);
+}
+
+static int step_configure(struct bringup *b, struct err *err)
+{
+    return configure(b->pod, b->scratch_lun, b->deadline_ms, err);
+}
+
 static int boot(struct pod *pod, int64_t deadline_ms, struct err *err)
 {
-    struct vm_disk disk = {.serial = SCRATCH_SERIAL, .scratch = true};
-    cleanup_podnet struct podnet *net = NULL;
-    cleanup_fd int fd = -1;
+    struct bringup b = {.pod = pod, .deadline_ms = deadline_ms, .scratch_fd = -1};
     int64_t began_ms;
-    uint32_t lun = 0;
+    int result = -1;
 
-    if (podnet_begin(pod, deadline_ms, &net, err) != 0 || make_folders(pod, err) != 0 ||
-        make_cgroups(pod, err) != 0 || make_scratch(pod, deadline_ms, &fd, err) != 0)
-        return -1;
-    began_ms = clock_monotonic_ms();
-    if (start_vm(pod, podnet_nic(net), deadline_ms, err) != 0)
-        return err_prefix(err, "virtual machine");
-    disk.fd = fd;
-    if (podsize_apply(pod, deadline_ms, err) != 0 ||
-        vm_add_disk(pod->vm, &disk, deadline_ms, &lun, err) != 0 ||
-        pod_connect(pod, deadline_ms, err) != 0)
-        return explain(pod, err);
-    pod->boot_ms = clock_monotonic_ms() - began_ms;
-    if (configure(pod, lun, deadline_ms, err) != 0 || podnet_finish(net, deadline_ms, err) != 0)
-        return explain(pod, err);
-    return 0;
+    if (step(&b, "network begun", step_network, err) == 0 &&
+        step(&b, "folders", step_folders, err) == 0 &&
+        step(&b, "scratch disk", step_scratch, err) == 0) {
+        began_ms = clock_monotonic_ms();
+        result = step(&b, "machine", step_machine, err);
+        if (result == 0 && (step(&b, "devices", step_devices, err) != 0 ||
+                            step(&b, "agent", step_agent, err) != 0))
+            result = explain(pod, err);
+        pod->boot_ms = clock_monotonic_ms() - began_ms;
+        if (result == 0 && (step(&b, "configuration", step_configure, err) != 0 ||
+                            step(&b, "network awaited", step_network_end, err) != 0))
+            result = explain(pod, err);
+    }
+    close_fd(&b.scratch_fd);
+    podnet_free(b.net);
+    return result;
 }
 
 static int become_ready(struct pod *pod, int64_t deadline_ms, struct err *err)
@@ -287,7 +355,10 @@ static int become_ready(struct pod *pod, int64_t deadline_ms, struct err *err)
                        text_or_empty(pod->message));
     if (vm_has_exited(pod->vm, &how))
         return err_set(err, ERR_UNAVAILABLE, "the virtual machine has ended: %s", how.reason);
-    return pod_save(pod, err);
+    unsigned number = timeline_begin(&pod->timeline, "record");
+    int result = pod_save(pod, err);
+    timeline_end(&pod->timeline, number);
+    return result;
 }
 
 int pod_bring_up(struct pod *pod, int64_t deadline_ms, struct err *err)

@@ -63,6 +63,7 @@ static int attach_vm(struct pod *pod, struct err *err)
     pthread_mutex_lock(&pod->mutex);
     pod->vm = vm;
     pod->vm_pid = record.pid;
+    pod->cloned = record.cloned;
     pthread_mutex_unlock(&pod->mutex);
     return 0;
 }

@@ -7,6 +7,7 @@
  * In-memory states that only exist while something is under way are stored as what a successor
  * should start from: STOPPING as READY (the VM may live), STARTING as CREATED (the guest knows).
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -74,13 +75,56 @@ static int pack(const ProtobufCMessage *message, struct bytes *ret_bytes, struct
     return 0;
 }
 
+/* The timeline as the record has it; the messages point into the steps. */
+struct timeline_record {
+    struct timeline_step steps[TIMELINE_STEPS];
+    Casemate__State__V1__TimelineStep messages[TIMELINE_STEPS];
+    Casemate__State__V1__TimelineStep *list[TIMELINE_STEPS];
+};
+
+static void take_timeline(struct pod *pod, struct timeline_record *t,
+                          Casemate__State__V1__SandboxRecord *record)
+{
+    unsigned n;
+
+    record->timeline_began_ns = timeline_copy(&pod->timeline, t->steps, &n);
+    for (unsigned i = 0; i < n; i++) {
+        casemate__state__v1__timeline_step__init(&t->messages[i]);
+        t->messages[i].name = t->steps[i].name;
+        t->messages[i].from_us = t->steps[i].from_us;
+        t->messages[i].to_us = t->steps[i].to_us;
+        t->messages[i].cpu_us = t->steps[i].cpu_us;
+        t->list[i] = &t->messages[i];
+    }
+    record->timeline = t->list;
+    record->n_timeline = n;
+}
+
+static void give_timeline(struct pod *pod, const Casemate__State__V1__SandboxRecord *record)
+{
+    struct timeline_step steps[TIMELINE_STEPS] = {0};
+    unsigned n = 0;
+
+    for (; n < record->n_timeline && n < TIMELINE_STEPS; n++) {
+        const Casemate__State__V1__TimelineStep *from = record->timeline[n];
+        (void)snprintf(steps[n].name, sizeof(steps[n].name), "%.*s", TIMELINE_NAME_SIZE - 1,
+                       from->name);
+        steps[n].from_us = from->from_us;
+        steps[n].to_us = from->to_us;
+        steps[n].cpu_us = from->cpu_us;
+    }
+    timeline_restore(&pod->timeline, record->timeline_began_ns, steps, n);
+}
+
 static int pack_pod(struct pod *pod, struct bytes *ret_bytes, struct err *err)
 {
     Casemate__State__V1__SandboxRecord record;
+    struct timeline_record timeline;
     struct bytes config = {0};
     int result;
 
     casemate__state__v1__sandbox_record__init(&record);
+    take_timeline(pod, &timeline, &record);
     if (pack(&pod->facts->config->base, &config, err) != 0)
         return -1;
     pthread_mutex_lock(&pod->mutex);
@@ -281,6 +325,7 @@ static int build_pod(struct sandbox_manager *mgr, const Casemate__State__V1__San
         (void)memccpy(pod->boot_id, record->boot_id, '\0', sizeof(pod->boot_id) - 1);
         (void)memccpy(pod->guest_kernel, record->guest_kernel, '\0', sizeof(pod->guest_kernel) - 1);
         pod->boot_ms = record->boot_ms;
+        give_timeline(pod, record);
         pod->cgroups = take_strings(record->cgroups, record->n_cgroups);
         pod->n_cgroups = pod->cgroups == NULL ? 0 : record->n_cgroups;
     }

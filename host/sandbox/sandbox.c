@@ -62,6 +62,19 @@ static int reserve(struct sandbox_manager *mgr, const Runtime__V1__PodSandboxCon
     return 0;
 }
 
+static void log_timeline(struct pod *pod)
+{
+    struct timeline_step steps[TIMELINE_STEPS];
+    const struct log_ctx ctx = {.sandbox = pod->facts->id};
+    unsigned n;
+
+    (void)timeline_copy(&pod->timeline, steps, &n);
+    for (unsigned i = 0; i < n; i++)
+        log_event(LOG_DEBUG, &ctx, NULL, "%-18s %7.1f to %7.1f ms, %.1f ms of the machine's CPU",
+                  steps[i].name, (double)steps[i].from_us / 1000, (double)steps[i].to_us / 1000,
+                  (double)steps[i].cpu_us / 1000);
+}
+
 int sandbox_run(struct sandbox_manager *mgr, const Runtime__V1__PodSandboxConfig *config,
                 const char *runtime_handler, int64_t deadline_ms, char ret_id[SANDBOX_ID_SIZE],
                 struct err *err)
@@ -90,6 +103,7 @@ int sandbox_run(struct sandbox_manager *mgr, const Runtime__V1__PodSandboxConfig
     }
     log_event(LOG_INFO, &ctx, NULL, "pod %s is ready, its agent answered after %lld ms",
               config->metadata->name, (long long)pod->boot_ms);
+    log_timeline(pod);
     memcpy(ret_id, pod->facts->id, SANDBOX_ID_SIZE);
     return 0;
 }

@@ -22,6 +22,7 @@
 
 #include "common/base/cleanup.h"
 #include "common/base/err.h"
+#include "host/sandbox/timeline.h"
 #include "proto/cri/cri.pb-c.h"
 
 #define SANDBOX_ID_LEN  64 /* without the NUL */
@@ -111,6 +112,7 @@ struct sandbox_info {
     const char *const *ips; /* the pod's addresses, primary one first */
     size_t n_ips;
     pid_t vm_pid;             /* 0: no VM */
+    bool cloned;              /* the VM is a clone of a template; else it booted */
     int64_t boot_ms;          /* VM start until the agent answered; 0: unknown */
     const char *guest_kernel; /* release of the guest's kernel, as the guest says; "" unknown */
     void *owner_;             /* what keeps the pointers alive */
@@ -122,6 +124,11 @@ void sandbox_info_fini(struct sandbox_info *info);
 /* The pod as it is now. Release with sandbox_info_fini. NOT_FOUND. */
 int sandbox_status(struct sandbox_manager *mgr, const char *id, struct sandbox_info *ret_info,
                    struct err *err);
+
+/* What its start consisted of, containers included: a copy; -> *ret_n steps. NOT_FOUND. */
+int sandbox_timeline(struct sandbox_manager *mgr, const char *id,
+                     struct timeline_step ret_steps[TIMELINE_STEPS], unsigned *ret_n,
+                     struct err *err);
 
 struct sandbox_list {
     struct sandbox_info *items; /* newest first */

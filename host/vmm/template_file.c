@@ -182,6 +182,28 @@ static int write_chunk(int fd, const uint8_t *bytes, size_t n, off_t at, struct 
     return 0;
 }
 
+static int size_of(int fd, uint64_t *ret_bytes, struct err *err)
+{
+    struct stat st;
+
+    if (fstat(fd, &st) < 0)
+        return err_set_errno(err, errno, "template");
+    *ret_bytes = (uint64_t)st.st_size;
+    return 0;
+}
+
+/* Moves *at on to the chunk in which the next data is; true when only a hole is left. */
+static bool skip_hole(int fd, uint64_t bytes, uint64_t *at)
+{
+    off_t data = lseek(fd, (off_t)*at, SEEK_DATA);
+
+    if (data < 0 && errno == ENXIO)
+        return true;
+    if (data > 0 && (uint64_t)data > *at)
+        *at = (uint64_t)data / CHUNK_BYTES * CHUNK_BYTES;
+    return *at >= bytes;
+}
+
 /* Copies `bytes` bytes from one file to another one that is all zero, and sums them up. */
 static int copy(int from, int to, uint64_t bytes, char ret_sha256[65], struct err *err)
 {
@@ -193,12 +215,7 @@ static int copy(int from, int to, uint64_t bytes, char ret_sha256[65], struct er
     if (sum_init(&sum, err) < 0)
         return -1;
     for (uint64_t at = 0; at < bytes;) {
-        off_t data = lseek(from, (off_t)at, SEEK_DATA);
-        if (data < 0 && errno == ENXIO)
-            break; /* only a hole is left */
-        if (data > 0 && (uint64_t)data > at)
-            at = (uint64_t)data / CHUNK_BYTES * CHUNK_BYTES;
-        if (at >= bytes)
+        if (skip_hole(from, bytes, &at))
             break;
         size_t n = bytes - at < CHUNK_BYTES ? (size_t)(bytes - at) : CHUNK_BYTES;
         if (read_chunk(from, chunk, n, (off_t)at, err) < 0)
@@ -214,13 +231,25 @@ static int copy(int from, int to, uint64_t bytes, char ret_sha256[65], struct er
     return 0;
 }
 
-static int size_of(int fd, uint64_t *ret_bytes, struct err *err)
+int template_file_trim(int fd, struct err *err)
 {
-    struct stat st;
+    cleanup_free uint8_t *chunk = malloc(CHUNK_BYTES);
+    uint64_t bytes;
 
-    if (fstat(fd, &st) < 0)
-        return err_set_errno(err, errno, "template");
-    *ret_bytes = (uint64_t)st.st_size;
+    if (chunk == NULL)
+        return err_no_memory(err);
+    if (size_of(fd, &bytes, err) < 0)
+        return -1;
+    for (uint64_t at = 0; at < bytes; at += CHUNK_BYTES) {
+        if (skip_hole(fd, bytes, &at))
+            break;
+        size_t n = bytes - at < CHUNK_BYTES ? (size_t)(bytes - at) : CHUNK_BYTES;
+        if (read_chunk(fd, chunk, n, (off_t)at, err) < 0)
+            return -1;
+        if (is_zero(chunk, n) &&
+            fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)at, (off_t)n) < 0)
+            return err_set_errno(err, errno, "template: give back memory");
+    }
     return 0;
 }
 

@@ -30,6 +30,9 @@ int template_meta_decode(const char *text, struct template_meta *ret_meta, struc
 /* An empty file in memory of so many bytes, which can be sealed. */
 int template_file_new(const char *name, uint64_t bytes, int *ret_fd, struct err *err);
 
+/* Gives back the memory of what is all zero in it. */
+int template_file_trim(int fd, struct err *err);
+
 /*
  * Makes the file unchangeable for ever, by anybody who gets a descriptor, however it is opened:
  * writes, shared writable mappings, truncation and hole punching fail. BAD_STATE while somebody

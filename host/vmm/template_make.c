@@ -85,7 +85,8 @@ int template_make(const struct template_job *job, int64_t deadline_ms, int *ret_
         template_file_new("memory", (uint64_t)job->spec->memory_mib << 20, &memory, err) < 0 ||
         template_file_new("state", 0, &state, err) < 0 ||
         boot_and_save(job, memory, state, deadline_ms, err) < 0 ||
-        template_file_seal(memory, err) < 0 || template_file_seal(state, err) < 0)
+        template_file_trim(memory, err) < 0 || template_file_seal(memory, err) < 0 ||
+        template_file_seal(state, err) < 0)
         return err_prefix(err, "make a template");
     *ret_memory_fd = steal_fd(&memory);
     *ret_state_fd = steal_fd(&state);

@@ -442,6 +442,8 @@ static void test_pod_status(void **state)
     assert_ok(m);
     assert_int_equal(m->n_info, 1);
     assert_non_null(strstr(m->info[0]->value, "4711"));
+    assert_non_null(strstr(m->info[0]->value, "\"timeline\":[{\"step\":\"machine\",\"from\":10,"
+                                              "\"to\":250,\"machineCpu\":-1}]"));
 }
 
 /* The namespaces are those that were asked for. */

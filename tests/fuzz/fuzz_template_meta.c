@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* template.json: what is taken is in range, and its text says the same again. */
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/cleanup.h"
+#include "host/vmm/template_file.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    cleanup_free char *text = malloc(size + 1), *again = NULL;
+    struct template_meta m, back;
+    struct err err;
+
+    if (text == NULL)
+        return 0;
+    memcpy(text, data, size);
+    text[size] = '\0';
+    if (template_meta_decode(text, &m, &err) < 0)
+        return 0;
+    if (m.memory_bytes == 0 || m.state_bytes == 0 || m.state_bytes > TEMPLATE_STATE_MAX)
+        abort();
+    if (template_meta_encode(&m, &again, &err) < 0)
+        return 0;
+    if (template_meta_decode(again, &back, &err) < 0 || memcmp(&m, &back, sizeof(m)) != 0)
+        abort();
+    return 0;
+}
