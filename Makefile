@@ -153,6 +153,11 @@ $(BUILD)/tests/unit/%: $(BUILD)/obj/tests/unit/%.o $(LIBS)
 # host/cri is tested with a model of the test's own, whose functions come before those of the archive.
 $(BUILD)/tests/unit/host/cri/%: LDFLAGS += -Wl,-z,muldefs
 
+# Static, because it runs in images that have nothing.
+$(BUILD)/tests/bench/nettool: tests/bench/nettool.c
+	@mkdir -p $(@D); echo "  LD    tests/bench/nettool"
+	@$(CC) $(CPPFLAGS) $(filter-out -fPIE -fPIC,$(CFLAGS)) $(if $(SANITIZE),,-static) -o $@ $<
+
 tests: $(TESTS)
 
 unit: $(if $(T),$(BUILD)/$(T),$(TESTS)) ## Build and run the unit tests (T=tests/unit/ROOM/test_x for one)
