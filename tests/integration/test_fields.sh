@@ -6,7 +6,7 @@
 # shellcheck source=tests/integration/lib.sh
 . "$(dirname "$0")/lib.sh"
 isolate "$0" "$@"
-need jq python3 busybox
+need jq python3 busybox iptables
 need_tools
 start_daemon '[guest]'
 touch "$work/crictl.yaml"
@@ -17,6 +17,15 @@ root=$work/busybox-rootfs
 mkdir -p "$root/home/app"
 printf 'root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n' >"$root/etc/passwd"
 printf 'root:x:0:\napp:x:1000:\nextra:x:2000:app\nother:x:3000:\n' >"$root/etc/group"
+# iptables with its libraries: what a sidecar's init container brings.
+tables=$(readlink -f "$(command -v iptables)")
+ldd "$tables" | grep -o '/[^ ]*' >"$work/libraries"
+find /usr/lib/*/xtables -name '*.so' >>"$work/libraries"
+while read -r file; do
+    mkdir -p "$root${file%/*}"
+    cp -L "$file" "$root$file"
+done < <(echo "$tables" && cat "$work/libraries")
+ln -s "$tables" "$root/bin/iptables"
 python3 "$repo/scripts/oci-layout.py" --out "$work/layout" --ref test.local/busybox:latest --layer "$root" --env A=image \
     --env B=image --user app --workdir /home/app --stop-signal USR1 --entrypoint '["/bin/sh", "-c"]' \
     --cmd '["id -u; echo $A $B"]' >/dev/null
@@ -129,6 +138,9 @@ out caps-list "$(sec '{run_as_user: {value: 0}, no_new_privs: true, capabilities
 says 'CapEff: 0000000000001020'
 says 'NoNewPrivs: 1'
 says bridged
+out caps-tables "$(sec '{run_as_user: {value: 0}, capabilities: {add_capabilities: ["NET_ADMIN"]}}')" \
+    'iptables -t nat -A OUTPUT -p tcp -m owner ! --uid-owner 1337 -j REDIRECT --to-ports 15001 2>&1 && iptables -t nat -S OUTPUT'
+says '-A OUTPUT -p tcp -m owner ! --uid-owner 1337 -j REDIRECT --to-ports 15001'
 out caps-all "$(sec '{run_as_user: {value: 0}, capabilities: {add_capabilities: ["ALL"], drop_capabilities: ["SYS_BOOT"]}}')" \
     "$status"
 says 'CapEff: 000001ffffbfffff'
