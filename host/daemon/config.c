@@ -24,6 +24,7 @@ enum {
     MAX_DROPINS = 256,
     MAX_REGISTRIES = 256,
     MAX_MIRRORS = 16,
+    MAX_HANDLERS = 32,
     MAX_LIST = 256
 };
 
@@ -241,11 +242,119 @@ static int set_registry(struct config *c, const char *section, const char *name,
     return err_set(err, ERR_INVALID, "unknown key '%s' in [%s]", name, section);
 }
 
+/* ---- [handler "NAME"] ---- */
+
+static int read_machine(const char *value, void *field, struct err *err)
+{
+    if (strcmp(value, "q35") != 0)
+        return err_set(err, ERR_INVALID, "'%s' is not provided: q35 is", value);
+    return read_text(value, field, err);
+}
+
+static const struct key handler_keys[] = {
+    {"handler", "kernel", offsetof(struct config_handler, kernel), read_path},
+    {"handler", "initrd", offsetof(struct config_handler, initrd), read_path},
+    {"handler", "machine", offsetof(struct config_handler, machine), read_machine},
+    {"handler", "memory_mib", offsetof(struct config_handler, memory_mib), read_unsigned},
+    {"handler", "vcpus", offsetof(struct config_handler, vcpus), read_unsigned},
+    {"handler", "accel", offsetof(struct config_handler, accel), read_accel},
+    {"handler", "template", offsetof(struct config_handler, clone), read_bool},
+};
+
+/* The handler of this name, made at its first mention. */
+static int add_handler(struct config *c, const char *name, size_t n, struct config_handler **ret,
+                       struct err *err)
+{
+    for (size_t i = 0; i < c->n_handlers; i++) {
+        if (strlen(c->handlers[i].name) == n && memcmp(c->handlers[i].name, name, n) == 0) {
+            *ret = &c->handlers[i];
+            return 0;
+        }
+    }
+    if (c->n_handlers == MAX_HANDLERS)
+        return err_set(err, ERR_INVALID, "more than %d handlers", MAX_HANDLERS);
+    struct config_handler *p = reallocarray(c->handlers, c->n_handlers + 1, sizeof(*p));
+    if (p == NULL)
+        return err_no_memory(err);
+    c->handlers = p;
+    char *copy = strndup(name, n);
+    if (copy == NULL)
+        return err_no_memory(err);
+    p[c->n_handlers] = (struct config_handler){.name = copy};
+    *ret = &p[c->n_handlers++];
+    return 0;
+}
+
+static int set_handler(struct config *c, const char *section, const char *name, const char *value,
+                       struct err *err)
+{
+    /* What a RuntimeClass may name: an RFC 1123 label. */
+    static const char allowed[] = "abcdefghijklmnopqrstuvwxyz0123456789-.";
+    const char *quoted = section + strlen("handler ");
+    size_t n = strlen(quoted);
+    struct config_handler *h;
+    if (n < 3 || n > 65 || quoted[0] != '"' || quoted[n - 1] != '"' ||
+        strspn(quoted + 1, allowed) != n - 2)
+        return err_set(err, ERR_INVALID, "section [%s] is not of the form [handler \"NAME\"]",
+                       section);
+    if (add_handler(c, quoted + 1, n - 2, &h, err) < 0)
+        return -1;
+    for (size_t i = 0; i < ARRAY_SIZE(handler_keys); i++) {
+        if (strcmp(handler_keys[i].name, name) != 0)
+            continue;
+        if (strcmp(name, "template") == 0)
+            h->has_clone = true;
+        return handler_keys[i].read(value, (char *)h + handler_keys[i].offset, err);
+    }
+    return err_set(err, ERR_INVALID, "unknown key '%s' in [%s]", name, section);
+}
+
+static int inherit_text(char **field, const char *value, struct err *err)
+{
+    if (*field == NULL)
+        *field = strdup(value);
+    return *field == NULL ? err_no_memory(err) : 0;
+}
+
+/* What the sections of handlers left out; and bounds, which are the same for all. */
+static int complete_handlers(struct config *c, struct err *err)
+{
+    for (size_t i = 0; i < c->n_handlers; i++) {
+        struct config_handler *h = &c->handlers[i];
+        if (inherit_text(&h->kernel, c->kernel, err) < 0 ||
+            inherit_text(&h->initrd, c->initrd, err) < 0 ||
+            inherit_text(&h->machine, "q35", err) < 0)
+            return -1;
+        h->memory_mib = h->memory_mib != 0 ? h->memory_mib : c->memory_mib;
+        h->vcpus = h->vcpus != 0 ? h->vcpus : c->vcpus;
+        h->clone = h->has_clone ? h->clone : c->clone;
+        if (h->memory_mib < 64)
+            return err_set(err, ERR_INVALID, "[handler \"%s\"] memory_mib must be at least 64",
+                           h->name);
+        if (h->vcpus > 64)
+            return err_set(err, ERR_INVALID, "[handler \"%s\"] vcpus must be 1 to 64", h->name);
+    }
+    return 0;
+}
+
+static void free_handlers(struct config *c)
+{
+    for (size_t i = 0; i < c->n_handlers; i++) {
+        free(c->handlers[i].name);
+        free(c->handlers[i].kernel);
+        free(c->handlers[i].initrd);
+        free(c->handlers[i].machine);
+    }
+    free(c->handlers);
+}
+
 static int set(struct config *c, const char *section, const char *name, const char *value,
                struct err *err)
 {
     if (text_has_prefix(section, "registry "))
         return set_registry(c, section, name, value, err);
+    if (text_has_prefix(section, "handler "))
+        return set_handler(c, section, name, value, err);
     bool known_section = false;
     for (size_t i = 0; i < ARRAY_SIZE(keys); i++) {
         if (strcmp(keys[i].section, section) != 0)
@@ -371,6 +480,10 @@ static int set_defaults(struct config *c, struct err *err)
     if (c->socket == NULL || c->state_dir == NULL || c->run_dir == NULL || c->kernel == NULL ||
         c->initrd == NULL || c->converter == NULL || c->conf_dir == NULL || c->bin_dirs == NULL)
         return err_no_memory(err);
+    struct config_handler *made;
+    if (add_handler(c, "", 0, &made, err) < 0 ||
+        add_handler(c, "casemate", strlen("casemate"), &made, err) < 0)
+        return -1;
     return 0;
 }
 
@@ -410,7 +523,7 @@ int config_load(const char *path, bool must_exist, struct config *ret_config, st
         return -1;
     if (load_dropins(ret_config, path, err) < 0)
         return -1;
-    return check(ret_config, err);
+    return check(ret_config, err) < 0 || complete_handlers(ret_config, err) < 0 ? -1 : 0;
 }
 
 void config_fini(struct config *c)
@@ -429,6 +542,7 @@ void config_fini(struct config *c)
         free(r->client_cert);
         free(r->client_key);
     }
+    free_handlers(c);
     free(c->registries);
     for (size_t i = 0; i < c->pinned.n; i++)
         free(c->pinned.items[i]);

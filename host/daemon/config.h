@@ -33,6 +33,19 @@ struct config_list {
     size_t n;
 };
 
+struct config_handler {
+    char *name;
+    /* After config_load everything is set: what the section leaves out is [guest]'s and [vmm]'s. */
+    char *kernel;
+    char *initrd;
+    char *machine;
+    unsigned memory_mib;
+    unsigned vcpus;
+    enum vmm_accel accel; /* AUTO: the node's */
+    bool clone;
+    bool has_clone; /* the section says so */
+};
+
 struct config {
     /* [casemated] */
     char *socket;    /* CRI socket */
@@ -78,6 +91,9 @@ struct config {
     /* [registry "HOST"] */
     struct config_registry *registries;
     size_t n_registries;
+    /* [handler "NAME"], and before them "" and "casemate", which are the defaults */
+    struct config_handler *handlers;
+    size_t n_handlers;
 };
 
 /*

@@ -34,9 +34,6 @@
 #include "host/sandbox/sandbox.h"
 #include "host/store/store.h"
 
-/* Runtime handlers beside "": what a RuntimeClass names. Both are the same machine. */
-static const char *const handlers[] = {"casemate"};
-
 enum {
     DRAIN_MS = 3000,
     PREPARE_MS = 60000,
@@ -60,6 +57,7 @@ struct daemon {
     struct sandbox_manager *sandboxes;
     struct cri *cri;
     struct rpc_server *server; /* loop thread only */
+    const char **handlers;     /* names for cri, which does not copy them */
 
     pthread_mutex_t lock; /* guards drained, and done of struct on_loop */
     pthread_cond_t changed;
@@ -309,17 +307,24 @@ static int make_sandboxes(struct daemon *d, struct err *err)
     const struct config *c = d->config;
     cleanup_free char *state = text_printf("%s/pods", c->state_dir);
     cleanup_free char *run = text_printf("%s/pods", c->run_dir);
-    if (state == NULL || run == NULL)
+    cleanup_free struct sandbox_handler *handlers = calloc(c->n_handlers, sizeof(*handlers));
+    if (state == NULL || run == NULL || handlers == NULL)
         return err_no_memory(err);
+    for (size_t i = 0; i < c->n_handlers; i++) {
+        const struct config_handler *h = &c->handlers[i];
+        handlers[i] = (struct sandbox_handler){.name = h->name,
+                                               .kernel = h->kernel,
+                                               .initrd = h->initrd,
+                                               .machine = h->machine,
+                                               .accel = h->accel,
+                                               .memory_bytes = (uint64_t)h->memory_mib << 20,
+                                               .vcpus = h->vcpus,
+                                               .clone = h->clone};
+    }
     struct sandbox_config sc = {.state_dir = state,
                                 .run_dir = run,
-                                .kernel = c->kernel,
-                                .initrd = c->initrd,
                                 .handlers = handlers,
-                                .n_handlers = ARRAY_SIZE(handlers),
-                                .memory_bytes = (uint64_t)c->memory_mib << 20,
-                                .vcpus = c->vcpus,
-                                .clone = c->clone,
+                                .n_handlers = c->n_handlers,
                                 .scratch_bytes = (uint64_t)c->scratch_mib << 20};
     struct sandbox_deps deps = {
         .loop = d->loop, .store = d->store, .vmm = d->vmm, .net = d->net, .images = d->images};
@@ -400,14 +405,20 @@ static int come_up(struct daemon *d, struct err *err)
     struct err collect = {0};
     if (image_service_collect(d->images, &collect) < 0)
         log_event(LOG_WARN, NULL, &collect, "image garbage could not be collected, ignoring");
+    /* The first one is called "", which CRI has by itself. */
+    d->handlers = calloc(c->n_handlers, sizeof(*d->handlers));
+    if (d->handlers == NULL)
+        return err_no_memory(err);
+    for (size_t i = 1; i < c->n_handlers; i++)
+        d->handlers[i - 1] = c->handlers[i].name;
     struct cri_config cc = {.sandboxes = d->sandboxes,
                             .images = d->images,
                             .get_status = get_status,
                             .get_status_arg = d,
                             .set_pod_cidr = set_pod_cidr,
                             .set_pod_cidr_arg = d,
-                            .handlers = handlers,
-                            .n_handlers = ARRAY_SIZE(handlers)};
+                            .handlers = d->handlers,
+                            .n_handlers = c->n_handlers - 1};
     if (cri_new(&cc, &d->cri, err) < 0)
         return -1;
     return call_on_loop(d, start_server, err);
@@ -433,6 +444,7 @@ static void go_down(struct daemon *d)
     loop_source_free(d->signals);
     loop_free(d->loop);
     close_fd(&d->lock_fd);
+    free(d->handlers);
 }
 
 int daemon_run(const struct config *config, void (*ready)(void *arg), void *arg, struct err *err)

@@ -20,6 +20,7 @@
 #include "common/base/text.h"
 #include "common/loop/loop.h"
 #include "common/loop/workers.h"
+#include "host/sandbox/handler.h"
 #include "host/sandbox/model.h"
 
 #define MAX_WORKERS 16
@@ -414,22 +415,6 @@ int64_t manager_call_deadline(const struct sandbox_manager *mgr, int64_t deadlin
 
 /* ---- the manager itself ---- */
 
-static char **copy_strings(const char *const *from, size_t n)
-{
-    char **to = calloc(n + 1, sizeof(char *));
-
-    for (size_t i = 0; to != NULL && i < n; i++) {
-        to[i] = strdup(from[i]);
-        if (to[i] == NULL) {
-            while (i-- > 0)
-                free(to[i]);
-            free(to);
-            return NULL;
-        }
-    }
-    return to;
-}
-
 static void free_manager(struct sandbox_manager *mgr)
 {
     struct sandbox_config *config = &mgr->config;
@@ -444,11 +429,7 @@ static void free_manager(struct sandbox_manager *mgr)
     free(mgr->scratch_template);
     free((void *)(uintptr_t)config->state_dir);
     free((void *)(uintptr_t)config->run_dir);
-    free((void *)(uintptr_t)config->kernel);
-    free((void *)(uintptr_t)config->initrd);
-    for (size_t i = 0; config->handlers != NULL && i < config->n_handlers; i++)
-        free((void *)(uintptr_t)config->handlers[i]);
-    free((void *)(uintptr_t)config->handlers);
+    handlers_free(mgr->handlers, config->n_handlers);
     free(mgr);
 }
 
@@ -460,13 +441,9 @@ static int copy_config(struct sandbox_manager *mgr, const struct sandbox_config 
     *to = *from;
     to->state_dir = strdup(from->state_dir);
     to->run_dir = strdup(from->run_dir);
-    to->kernel = strdup(from->kernel);
-    to->initrd = strdup(from->initrd);
-    to->handlers = (const char *const *)copy_strings(from->handlers, from->n_handlers);
-    if (to->memory_bytes == 0)
-        to->memory_bytes = 256ull << 20;
-    if (to->vcpus == 0)
-        to->vcpus = 1;
+    if (handlers_copy(from->handlers, from->n_handlers, &mgr->handlers, err) != 0)
+        return -1;
+    to->handlers = mgr->handlers;
     if (to->scratch_bytes == 0)
         to->scratch_bytes = 10ull << 30;
     if (to->boot_timeout_ms == 0)
@@ -478,9 +455,8 @@ static int copy_config(struct sandbox_manager *mgr, const struct sandbox_config 
     mgr->pods_state_dir = text_printf("%s/disk", from->state_dir);
     mgr->scratch_template = text_printf("%s/scratch-quota-%llu.ext4", from->state_dir,
                                         (unsigned long long)to->scratch_bytes);
-    if (to->state_dir == NULL || to->run_dir == NULL || to->kernel == NULL || to->initrd == NULL ||
-        to->handlers == NULL || mgr->pods_run_dir == NULL || mgr->logs_run_dir == NULL ||
-        mgr->pods_state_dir == NULL || mgr->scratch_template == NULL)
+    if (to->state_dir == NULL || to->run_dir == NULL || mgr->pods_run_dir == NULL ||
+        mgr->logs_run_dir == NULL || mgr->pods_state_dir == NULL || mgr->scratch_template == NULL)
         return err_no_memory(err);
     return 0;
 }

@@ -179,7 +179,8 @@ struct pod {
 TAILQ_HEAD(pod_list, pod);
 
 struct sandbox_manager {
-    struct sandbox_config config; /* strings are ours */
+    struct sandbox_config config;     /* strings are ours */
+    struct sandbox_handler *handlers; /* config's; constant */
     struct sandbox_deps deps;
     struct workers *workers;
     pthread_mutex_t mutex;         /* guards the list and makes names unique */
@@ -266,6 +267,10 @@ int pod_save(struct pod *pod, struct err *err);
 int container_save(struct container *c, struct err *err);
 int pod_delete_record(struct pod *pod, struct err *err);
 int container_delete_record(struct container *c, struct err *err);
+
+/* What the pod's runtime_handler stands for; the default one's when it is not configured any more.
+ */
+const struct sandbox_handler *pod_handler(const struct pod *pod);
 
 /* ---- podvm.c: the pod's machine ---- */
 

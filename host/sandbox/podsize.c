@@ -32,27 +32,27 @@ static uint32_t host_cpus(void)
     return online < 1 ? 1 : online > MAX_VCPUS ? MAX_VCPUS : (uint32_t)online;
 }
 
-static uint32_t base_mib(const struct sandbox_manager *mgr)
+static uint32_t base_mib(const struct sandbox_handler *handler)
 {
-    return (uint32_t)((mgr->config.memory_bytes + MIB - 1) / MIB);
+    return (uint32_t)((handler->memory_bytes + MIB - 1) / MIB);
 }
 
 static uint32_t wanted_mib(const struct pod *pod)
 {
     const Runtime__V1__LinuxPodSandboxConfig *linux_ = pod->facts->config->linux;
-    uint64_t most = host_mib(), mib = base_mib(pod->mgr);
+    uint64_t most = host_mib(), mib = base_mib(pod_handler(pod));
 
     if (linux_ != NULL && linux_->resources != NULL && linux_->resources->memory_limit_in_bytes > 0)
         mib += ((uint64_t)linux_->resources->memory_limit_in_bytes + MIB - 1) / MIB;
     if (mib > most)
         mib = most;
-    return mib < base_mib(pod->mgr) ? base_mib(pod->mgr) : (uint32_t)mib;
+    return mib < base_mib(pod_handler(pod)) ? base_mib(pod_handler(pod)) : (uint32_t)mib;
 }
 
 static uint32_t wanted_vcpus(const struct pod *pod)
 {
     const Runtime__V1__LinuxPodSandboxConfig *linux_ = pod->facts->config->linux;
-    int64_t most = host_cpus(), n = pod->mgr->config.vcpus;
+    int64_t most = host_cpus(), n = pod_handler(pod)->vcpus;
 
     if (linux_ != NULL && linux_->resources != NULL && linux_->resources->cpu_quota > 0) {
         int64_t period = linux_->resources->cpu_period;
@@ -70,19 +70,19 @@ static uint32_t wanted_vcpus(const struct pod *pod)
     return (uint32_t)n;
 }
 
-void podsize_template(const struct sandbox_manager *mgr, struct vm_spec *spec)
+void podsize_template(const struct sandbox_handler *handler, struct vm_spec *spec)
 {
     spec->clone = true;
-    spec->memory_mib = base_mib(mgr);
+    spec->memory_mib = base_mib(handler);
     spec->memory_max_mib = host_mib();
-    spec->vcpus = mgr->config.vcpus;
+    spec->vcpus = handler->vcpus;
     spec->vcpus_max = host_cpus();
 }
 
 void podsize_boot(const struct pod *pod, struct vm_spec *spec)
 {
-    podsize_template(pod->mgr, spec);
-    if (pod->mgr->config.clone)
+    podsize_template(pod_handler(pod), spec);
+    if (pod_handler(pod)->clone)
         return;
     spec->clone = false;
     spec->memory_mib = wanted_mib(pod);
@@ -93,11 +93,11 @@ int podsize_apply(struct pod *pod, int64_t deadline_ms, struct err *err)
 {
     uint32_t mib = wanted_mib(pod), vcpus = wanted_vcpus(pod);
 
-    if (!pod->mgr->config.clone)
+    if (!pod_handler(pod)->clone)
         return 0;
-    if (mib == base_mib(pod->mgr))
+    if (mib == base_mib(pod_handler(pod)))
         mib = 0;
-    if (vcpus == pod->mgr->config.vcpus)
+    if (vcpus == pod_handler(pod)->vcpus)
         vcpus = 0;
     return mib == 0 && vcpus == 0 ? 0 : vm_resize(pod->vm, mib, vcpus, deadline_ms, err);
 }

@@ -10,11 +10,11 @@
 #include "common/base/err.h"
 
 struct pod;
-struct sandbox_manager;
+struct sandbox_handler;
 struct vm_spec;
 
-/* Fills in the size fields of spec for what all pods' machines are cloned from. */
-void podsize_template(const struct sandbox_manager *mgr, struct vm_spec *spec);
+/* Fills in the size fields of spec for what the machines of the handler are cloned from. */
+void podsize_template(const struct sandbox_handler *handler, struct vm_spec *spec);
 
 /* Fills in the size fields of spec for the pod's machine. */
 void podsize_boot(const struct pod *pod, struct vm_spec *spec);

@@ -22,6 +22,7 @@
 #include "common/base/fd.h"
 #include "common/base/log.h"
 #include "common/base/text.h"
+#include "host/sandbox/handler.h"
 #include "host/sandbox/model.h"
 #include "host/sandbox/podnet.h"
 #include "host/sandbox/podsize.h"
@@ -132,12 +133,23 @@ static void free_paths(char **paths)
     free(paths);
 }
 
-/* What all machines have in common. */
-static struct vm_spec common_spec(const struct sandbox_manager *mgr)
+const struct sandbox_handler *pod_handler(const struct pod *pod)
+{
+    const struct sandbox_manager *mgr = pod->mgr;
+    const struct sandbox_handler *h =
+        handlers_find(mgr->handlers, mgr->config.n_handlers, pod->facts->runtime_handler);
+
+    return h != NULL ? h : &mgr->handlers[0];
+}
+
+/* What all machines of a handler have in common. */
+static struct vm_spec common_spec(const struct sandbox_handler *handler)
 {
     return (struct vm_spec){
-        .kernel = mgr->config.kernel,
-        .initrd = mgr->config.initrd,
+        .kernel = handler->kernel,
+        .initrd = handler->initrd,
+        .machine = handler->machine,
+        .accel = handler->accel,
         .console = VM_CONSOLE_RING,
         .oom_score_adj = OOM_SCORE_ADJ,
     };
@@ -145,14 +157,17 @@ static struct vm_spec common_spec(const struct sandbox_manager *mgr)
 
 void sandbox_manager_prepare(struct sandbox_manager *mgr)
 {
-    struct vm_spec spec = common_spec(mgr);
-    struct err err;
-
-    if (!mgr->config.clone)
-        return;
-    podsize_template(mgr, &spec);
-    if (vmm_want_template(mgr->deps.vmm, &spec, &err) != 0)
-        log_event(LOG_ERROR, NULL, &err, "there will be no template");
+    for (size_t i = 0; i < mgr->config.n_handlers; i++) {
+        const struct sandbox_handler *handler = &mgr->handlers[i];
+        struct vm_spec spec = common_spec(handler);
+        struct err err;
+        if (!handler->clone)
+            continue;
+        podsize_template(handler, &spec);
+        if (vmm_want_template(mgr->deps.vmm, &spec, &err) != 0)
+            log_event(LOG_ERROR, NULL, &err, "there will be no template for handler '%s'",
+                      handler->name);
+    }
 }
 
 static int start_vm(struct pod *pod, const struct vm_nic *nic, int64_t deadline_ms, struct err *err)
@@ -162,7 +177,7 @@ static int start_vm(struct pod *pod, const struct vm_nic *nic, int64_t deadline_
     char **procs = procs_paths(pod);
     struct vm *vm = NULL;
     struct vm_record record;
-    struct vm_spec spec = common_spec(mgr);
+    struct vm_spec spec = common_spec(pod_handler(pod));
     char *text = NULL;
     int result = -1;
 

@@ -15,6 +15,7 @@
 #include "common/base/log.h"
 #include "common/base/text.h"
 #include "host/sandbox/crivalid.h"
+#include "host/sandbox/handler.h"
 #include "host/sandbox/model.h"
 #include "host/sandbox/podnet.h"
 
@@ -23,12 +24,8 @@
 
 static int check_handler(const struct sandbox_manager *mgr, const char *handler, struct err *err)
 {
-    if (*handler == '\0')
+    if (handlers_find(mgr->handlers, mgr->config.n_handlers, handler) != NULL)
         return 0;
-    for (size_t i = 0; i < mgr->config.n_handlers; i++) {
-        if (strcmp(handler, mgr->config.handlers[i]) == 0)
-            return 0;
-    }
     return err_set(err, ERR_INVALID, "runtime_handler '%s' is not configured", handler);
 }
 

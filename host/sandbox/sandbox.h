@@ -23,6 +23,7 @@
 #include "common/base/cleanup.h"
 #include "common/base/err.h"
 #include "host/sandbox/timeline.h"
+#include "host/vmm/record.h"
 #include "proto/cri/cri.pb-c.h"
 
 #define SANDBOX_ID_LEN  64 /* without the NUL */
@@ -37,17 +38,25 @@ struct net;
 struct image_service;
 struct sandbox_manager;
 
-struct sandbox_config {
-    const char *state_dir; /* durable: scratch disks, log checkpoints; made if missing (0700) */
-    const char *run_dir;   /* sockets and whatever else a host reboot may lose; made if missing */
-    const char *kernel;    /* the guest's; an absolute path */
+/* What a runtime_handler stands for: the machines of its pods. */
+struct sandbox_handler {
+    const char *name;
+    const char *kernel; /* the guest's; an absolute path */
     const char *initrd;
-    uint64_t memory_bytes;  /* of a VM for a pod that asks for nothing; 0: 256 MiB */
-    unsigned vcpus;         /* likewise; 0: 1 */
-    bool clone;             /* VMs are clones of a template, where the vmm keeps templates */
+    const char *machine;   /* as in struct vm_spec */
+    enum vmm_accel accel;  /* AUTO: the node's */
+    uint64_t memory_bytes; /* of a VM for a pod that asks for nothing */
+    unsigned vcpus;        /* likewise */
+    bool clone;            /* VMs are clones of a template, where the vmm keeps templates */
+};
+
+struct sandbox_config {
+    const char *state_dir;  /* durable: scratch disks, log checkpoints; made if missing (0700) */
+    const char *run_dir;    /* sockets and whatever else a host reboot may lose; made if missing */
     uint64_t scratch_bytes; /* size of a pod's writable disk; 0: 10 GiB */
-    /* runtime_handler values that are accepted besides ""; any other is refused with INVALID */
-    const char *const *handlers;
+    /* The runtime_handler values that are accepted, the one called "" first; any other is refused
+     * with INVALID. */
+    const struct sandbox_handler *handlers;
     size_t n_handlers;
     int64_t boot_timeout_ms; /* VM start until the agent has answered; 0: 60 s */
     int64_t call_timeout_ms; /* one call of the agent that should be quick; 0: 20 s */

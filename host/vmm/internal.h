@@ -66,6 +66,8 @@ struct vmm_choice {
     enum vmm_transport transport;
 };
 void vmm_get_choice(struct vmm *vmm, struct vmm_choice *ret_choice);
+/* And what this machine insists on. */
+void vmm_get_choice_for(struct vmm *vmm, const struct vm_spec *spec, struct vmm_choice *ret_choice);
 
 /* Finds QEMU and asks it for its version, once; then decides on the transport. Does not decide on
  * the accelerator. */

@@ -575,7 +575,7 @@ int vm_start(struct vmm *vmm, const struct vm_spec *spec, int64_t deadline_ms, s
         return err_set(err, ERR_BAD_STATE, "a machine cannot be started on the loop's thread");
     if (vmm_prepare(vmm, deadline_ms, err) < 0)
         return -1;
-    vmm_get_choice(vmm, &choice);
+    vmm_get_choice_for(vmm, spec, &choice);
     if (check_spec(spec, err) < 0)
         return -1;
     if (spec->clone && vmm->templates != NULL) {

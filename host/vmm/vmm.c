@@ -295,6 +295,13 @@ void vmm_get_choice(struct vmm *vmm, struct vmm_choice *ret_choice)
     pthread_mutex_unlock(&vmm->lock);
 }
 
+void vmm_get_choice_for(struct vmm *vmm, const struct vm_spec *spec, struct vmm_choice *ret_choice)
+{
+    vmm_get_choice(vmm, ret_choice);
+    if (spec->accel != VMM_ACCEL_AUTO)
+        ret_choice->accel = spec->accel;
+}
+
 static int prepare(struct vmm *vmm, int64_t deadline_ms, struct err *err)
 {
     struct accel_verdict verdict;
@@ -345,7 +352,7 @@ int vmm_want_template(struct vmm *vmm, const struct vm_spec *spec, struct err *e
 
     if (vmm->templates == NULL)
         return err_set(err, ERR_BAD_STATE, "this vmm keeps no templates");
-    vmm_get_choice(vmm, &choice);
+    vmm_get_choice_for(vmm, spec, &choice);
     return templates_want(vmm->templates, &choice, spec, err);
 }
 

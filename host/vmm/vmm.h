@@ -133,6 +133,7 @@ struct vm_spec {
     const char *kernel;        /* uncompressed PVH vmlinux, or a bzImage */
     const char *initrd;        /* NULL: none */
     const char *cmdline_extra; /* appended to the kernel's command line; NULL: nothing */
+    enum vmm_accel accel;      /* AUTO: the node's verdict; else this one or failure */
     const char *machine;       /* NULL: "q35"; nothing else is provided yet */
     uint32_t memory_mib;       /* at boot */
     uint32_t memory_max_mib;   /* what vm_resize may go up to; 0: memory_mib */

@@ -101,6 +101,33 @@ static void values_and_dropins_are_read_in_order(void **state)
     assert_true(c.registries[1].plain_http);
 }
 
+static void handlers_inherit_what_they_leave_out(void **state)
+{
+    (void)state;
+    struct err err = {0};
+    cleanup_config struct config c = {0};
+    put("c.conf", "[handler \"large\"]\nmemory_mib = 1024\ntemplate = no\naccel = tcg\n"
+                  "[guest]\nkernel = /k\nvcpus = 3\n[handler \"casemate\"]\ninitrd = /i\n");
+    if (config_load(path, true, &c, &err) < 0)
+        fail_msg("%s", err.msg);
+    assert_int_equal(c.n_handlers, 3);
+    assert_string_equal(c.handlers[0].name, "");
+    assert_string_equal(c.handlers[0].kernel, "/k");
+    assert_int_equal(c.handlers[0].memory_mib, 256);
+    assert_true(c.handlers[0].clone);
+    assert_string_equal(c.handlers[1].name, "casemate");
+    assert_string_equal(c.handlers[1].initrd, "/i");
+    assert_int_equal(c.handlers[1].vcpus, 3);
+    const struct config_handler *large = &c.handlers[2];
+    assert_string_equal(large->name, "large");
+    assert_string_equal(large->kernel, "/k");
+    assert_string_equal(large->machine, "q35");
+    assert_int_equal(large->memory_mib, 1024);
+    assert_int_equal(large->vcpus, 3);
+    assert_int_equal(large->accel, VMM_ACCEL_TCG);
+    assert_false(large->clone);
+}
+
 static void wrong_values_are_named(void **state)
 {
     (void)state;
@@ -128,6 +155,12 @@ static void wrong_values_are_named(void **state)
         {"[registry docker.io]\nplain_http = yes\n", "is not of the form [registry \"HOST\"]"},
         {"[registry \"a\"]\nmirror = ftp://x\n", "mirror 'ftp://x' is no http"},
         {"[registry \"a\"]\nwhat = x\n", "unknown key 'what'"},
+        {"[handler x]\nvcpus = 1\n", "is not of the form [handler \"NAME\"]"},
+        {"[handler \"A_b\"]\nvcpus = 1\n", "is not of the form [handler \"NAME\"]"},
+        {"[handler \"a\"]\nuid_base = 1\n", "unknown key 'uid_base' in [handler \"a\"]"},
+        {"[handler \"a\"]\nmachine = microvm\n", "'microvm' is not provided"},
+        {"[handler \"a\"]\nmemory_mib = 3\n", "[handler \"a\"] memory_mib must be at least 64"},
+        {"[handler \"a\"]\nvcpus = 65\n", "[handler \"a\"] vcpus must be 1 to 64"},
         {"[casemated\nsocket = /x\n", "c.conf:1: "},
         {"just words\n", "c.conf:1: "},
     };
@@ -148,6 +181,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(defaults_need_no_file, setup, teardown),
         cmocka_unit_test_setup_teardown(a_named_file_must_exist, setup, teardown),
         cmocka_unit_test_setup_teardown(values_and_dropins_are_read_in_order, setup, teardown),
+        cmocka_unit_test_setup_teardown(handlers_inherit_what_they_leave_out, setup, teardown),
         cmocka_unit_test_setup_teardown(wrong_values_are_named, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
