@@ -5,7 +5,8 @@
 # shellcheck source=tests/integration/lib.sh
 . "$(dirname "$0")/lib.sh"
 isolate "$0" "$@"
-need jq docker-registry
+need jq docker-registry iptables
+[ -x /usr/lib/cni/bridge ] || skip "containernetworking-plugins is not installed"
 need_tools
 
 focus=${FOCUS:-}
@@ -23,6 +24,11 @@ registries=()
 for host in registry.k8s.io k8s.gcr.io gcr.io public.ecr.aws; do
     registries+=("[registry \"$host\"]" "mirror = $address")
 done
+mkdir "$work/net.d"
+jq -n --arg d "$work/leases" '{cniVersion: "1.0.0", name: "critest", plugins: [
+    {type: "bridge", bridge: "cni0", isGateway: true, ipMasq: true, hairpinMode: true, ipam: {type: "host-local",
+        dataDir: $d, ranges: [[{subnet: "10.89.0.0/16"}]], routes: [{dst: "0.0.0.0/0"}]}},
+    {type: "portmap", capabilities: {portMappings: true}}]}' >"$work/net.d/10-critest.conflist"
 start_daemon "${registries[@]}"
 
 mkdir -p "$repo/build/critest"
@@ -39,3 +45,4 @@ ran=$(sed -nE 's/^Ran ([0-9]+) of .*/\1/p' "$repo/build/critest/critest.log")
 [ "$status" -eq 0 ] || fail "critest exited with $status; see build/critest/critest.log"
 [ "${ran:-0}" -ge "${CRITEST_MIN:-1}" ] || fail "critest ran ${ran:-no} specs, at least ${CRITEST_MIN:-1} were expected"
 [ -z "$(pgrep qemu-system || true)" ] || fail "a VM is left"
+[ -z "$(find "$work/leases" -name '10.*')" ] || fail "an address is left"
