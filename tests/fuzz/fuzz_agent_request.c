@@ -25,6 +25,9 @@ static void promises_of_process(const Casemate__Agent__V1__Process *p)
     require(p->n_args > 0 && p->args[0][0] != '\0');
     require(p->cwd[0] == '\0' || p->cwd[0] == '/');
     require(p->tty_width < 65536 && p->tty_height < 65536);
+    require(p->oom_score_adj >= -1000 && p->oom_score_adj <= 1000);
+    require(p->seccomp == NULL || (p->seccomp->filter.len > 0 && p->seccomp->filter.len % 8 == 0 &&
+                                   p->seccomp->filter.len <= 8 * 4096));
 }
 
 static void promises_of_create(const Casemate__Agent__V1__CreateContainerRequest *r)
@@ -36,6 +39,11 @@ static void promises_of_create(const Casemate__Agent__V1__CreateContainerRequest
                 strncmp(r->resources->cgroup[i]->file, "cgroup", 6) != 0);
     for (size_t i = 0; i < r->n_masked_paths; i++)
         require(r->masked_paths[i][0] == '/');
+    for (size_t i = 0; i < r->n_devices; i++) {
+        require(strncmp(r->devices[i]->path, "/dev/", 5) == 0 &&
+                strstr(r->devices[i]->path, "/../") == NULL);
+        require(strspn(r->devices[i]->permissions, "rwm") == strlen(r->devices[i]->permissions));
+    }
     promises_of_process(r->process);
 }
 

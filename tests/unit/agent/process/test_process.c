@@ -178,6 +178,12 @@ static void test_gate(void **state)
     struct process *p = launch(f, true, 0, enter);
     RUN_UNTIL(f, p->state != PROCESS_PREPARING);
     assert_int_equal(p->state, PROCESS_HELD);
+    /* It says who it will be: here nobody in particular, so root, and in its own group. */
+    assert_non_null(p->user);
+    assert_int_equal(p->user->uid, 0);
+    assert_int_equal(p->user->gid, 0);
+    assert_int_equal(p->user->n_groups, 1);
+    assert_int_equal(p->user->groups[0], 0);
     assert_int_equal(process_start(p, &err), 0);
     assert_int_equal(process_start(p, &err), -1);
     assert_int_equal(err.code, ERR_BAD_STATE);
