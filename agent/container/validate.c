@@ -265,7 +265,7 @@ static bool is_device_path(const char *path)
 {
     return text_has_prefix(path, "/dev/") && path[5] != '\0' && strlen(path) < 256 &&
            strstr(path, "/../") == NULL && strstr(path, "//") == NULL &&
-           strcmp(path + strlen(path) - 2, "..") != 0;
+           strcmp(path + strlen(path) - 3, "/..") != 0;
 }
 
 static int check_devices(const Casemate__Agent__V1__CreateContainerRequest *r, struct err *err)

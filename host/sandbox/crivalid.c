@@ -17,7 +17,9 @@
 #include "host/sandbox/crivalid.h"
 #include "host/sandbox/podfiles.h"
 
-#define MAX_ID ((int64_t)UINT32_MAX - 1)
+#define MAX_ID          ((int64_t)UINT32_MAX - 1)
+#define MAX_DEVICES     64u  /* of a container, in the agent's protocol */
+#define MAX_DEVICE_PATH 256u /* likewise */
 
 typedef Runtime__V1__PodSandboxConfig pod_config;
 typedef Runtime__V1__ContainerConfig container_config;
@@ -274,8 +276,19 @@ static bool is_guest_device(const char *path)
     return false;
 }
 
+static bool is_below_dev(const char *path)
+{
+    size_t n = strlen(path);
+
+    return text_has_prefix(path, "/dev/") && n > sizeof("/dev/") - 1 && n < MAX_DEVICE_PATH &&
+           strstr(path, "//") == NULL && strstr(path, "/../") == NULL &&
+           strcmp(path + n - 3, "/..") != 0;
+}
+
 static int check_devices(const container_config *config, struct err *err)
 {
+    if (config->n_devices > MAX_DEVICES)
+        return err_set(err, ERR_INVALID, "devices: more than %u", MAX_DEVICES);
     for (size_t i = 0; i < config->n_devices; i++) {
         const Runtime__V1__Device *device = config->devices[i];
         const char *path =
@@ -285,7 +298,7 @@ static int check_devices(const container_config *config, struct err *err)
                            "devices[%zu].host_path: a pod in a virtual machine cannot have the "
                            "node's '%s'",
                            i, device->host_path);
-        if (!text_has_prefix(path, "/dev/") || path[sizeof("/dev/") - 1] == '\0')
+        if (!is_below_dev(path))
             return err_set(err, ERR_UNSUPPORTED,
                            "devices[%zu].container_path: '%s' is not below /dev", i, path);
         if (strspn(device->permissions, "rwm") != strlen(device->permissions))

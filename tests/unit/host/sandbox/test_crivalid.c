@@ -49,6 +49,7 @@ struct setup {
     int64_t groups[1];
     char text[80];
     char *list[1];
+    char climbing[24];
 };
 
 static void set_up(struct setup *s)
@@ -79,6 +80,7 @@ static void set_up(struct setup *s)
     runtime__v1__windows_container_config__init(&s->windows);
     runtime__v1__windows_pod_sandbox_config__init(&s->pod_windows);
     (void)snprintf(s->text, sizeof(s->text), "text");
+    (void)snprintf(s->climbing, sizeof(s->climbing), "/dev/../etc/passwd");
     s->list[0] = s->text;
     s->ports[0] = &s->port;
     s->mounts[0] = &s->mount;
@@ -315,6 +317,11 @@ ASK(device_elsewhere)
     guest_device(s);
     s->device.container_path = s->list[0] + 4; /* "/net/tun" */
 }
+ASK(device_climbing)
+{
+    guest_device(s);
+    s->device.container_path = s->climbing;
+}
 ASK(device_permissions)
 {
     guest_device(s);
@@ -485,6 +492,7 @@ static const struct row container_rows[] = {
     {"mounts", ERR_UNSUPPORTED, mounts},
     {"devices[0].host_path", ERR_UNSUPPORTED, devices},
     {"devices[0].container_path", ERR_UNSUPPORTED, device_elsewhere},
+    {"devices[0].container_path", ERR_UNSUPPORTED, device_climbing},
     {"devices[0].permissions", ERR_INVALID, device_permissions},
     {"seccomp.localhost_ref", ERR_INVALID, seccomp_relative},
     {"seccomp.profile_type", ERR_INVALID, seccomp_unknown},
