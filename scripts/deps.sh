@@ -39,7 +39,9 @@ if [ "${1:-all}" = all ] || [ "${1:-}" = test ]; then
     command -v go >/dev/null || missing+=(golang-go)
 fi
 # The guest's kernel and the test images are made of packages that are fetched and not installed: apt must know them.
-lists_known() { [ "$(id -u)" -ne 0 ] || apt-cache policy linux-image-cloud-amd64 | grep -q 'Candidate: [0-9]'; }
+lists_known() {
+    [ "$(id -u)" -ne 0 ] || [[ $(apt-cache policy linux-image-cloud-amd64) =~ Candidate:\ [0-9] ]]
+}
 if [ "${#missing[@]}" -eq 0 ] && [ -z "${need_rt:-}" ] && lists_known; then
     exit 0
 fi

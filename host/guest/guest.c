@@ -58,8 +58,8 @@ struct rpc_target guest_target(const char *method)
 /* Whether an error is not the agent's own answer, which speaks for itself. */
 static bool is_about_the_call(const struct err *err)
 {
-    return err->code == ERR_UNAVAILABLE || err->code == ERR_DEADLINE ||
-           err->code == ERR_PROTOCOL || err->code == ERR_CANCELLED;
+    return err->code == ERR_UNAVAILABLE || err->code == ERR_DEADLINE || err->code == ERR_PROTOCOL ||
+           err->code == ERR_CANCELLED;
 }
 
 /* One blocking call; an error that is about the call says which. */
