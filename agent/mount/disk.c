@@ -15,7 +15,6 @@
 #include <fcntl.h>
 #include <linux/netlink.h>
 #include <poll.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -161,18 +160,24 @@ static void wait_for_event(int events_fd, int64_t deadline_ms)
         continue;
 }
 
+bool disk_is_ready(const char *path)
+{
+    cleanup_fd int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    return fd >= 0 || (errno != ENOENT && errno != ENXIO && errno != ENODEV);
+}
+
 int disk_find(uint32_t lun, const char *serial, uint64_t size_bytes, int64_t deadline_ms,
               char ret_path[DISK_PATH_SIZE], struct err *err)
 {
     struct err missing;
     (void)err_set(&missing, ERR_NOT_FOUND, "the disk at LUN %u has no device node", lun);
     if (disk_find_now("/sys", lun, serial, size_bytes, ret_path, &missing) == 0 &&
-        access(ret_path, F_OK) == 0)
+        disk_is_ready(ret_path))
         return 0;
     cleanup_fd int events_fd = open_events();
     for (;;) {
         if (disk_find_now("/sys", lun, serial, size_bytes, ret_path, &missing) == 0 &&
-            access(ret_path, F_OK) == 0)
+            disk_is_ready(ret_path))
             return 0;
         if (missing.code == ERR_INVALID || clock_poll_timeout(deadline_ms) == 0)
             break;

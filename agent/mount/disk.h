@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -19,6 +20,12 @@
  */
 int disk_find(uint32_t lun, const char *serial, uint64_t size_bytes, int64_t deadline_ms,
               char ret_path[DISK_PATH_SIZE], struct err *err);
+
+/*
+ * Whether a device's node can be used: the node and sysfs show a disk before the kernel lets
+ * anybody open it (ENXIO meanwhile). Any other failure is left to whoever uses it.
+ */
+bool disk_is_ready(const char *path);
 
 /* Like disk_find without waiting, below another root of sysfs than "/sys": for tests. */
 int disk_find_now(const char *sysfs, uint32_t lun, const char *serial, uint64_t size_bytes,

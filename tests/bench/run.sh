@@ -5,13 +5,16 @@
 #
 # Writes build/bench/results.json, and beside it raw/: every sample of every call, and what versions
 # they are of. A metric that could not be measured is null there, with the reason. README.md has
-# the method.
+# the method. It takes about a quarter of an hour; what is late is measured fewer times, and said so.
 #
+#   ONLY=a,b      measure these metrics anew, and keep what raw/ has of the others
+#   RESUME=1      measure what raw/ does not have yet (after an interruption)
+#   PAGE=DIR      write a page with tables and plots there (docs/bench is the project's)
 #   N=40          pods of the latency metrics, each round     ROUNDS=2   turns of each runtime
-#   ONLY=a,b      these metrics only                          PEER=0     casemate alone (no ratios)
-#   BENCH_OUT=DIR instead of build/bench
-#   BENCH_NETWORK=none|cni  the pods' network, the same for both (default none: loopback only)
-#   BENCH_QUICK=1 few repetitions: about two minutes, to see that it works; its figures mean nothing
+#   PEER=0        casemate alone (no ratios)                  BENCH_OUT=DIR instead of build/bench
+#   BENCH_NETWORK=none|cni  the pods' network, the same for both (default cni: a bridge)
+#   BENCH_LIMIT=1500        seconds after which nothing more is begun
+#   BENCH_QUICK=1 few repetitions, to see that it works; its figures mean nothing
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -26,14 +29,16 @@ die() {
 
 quick=${BENCH_QUICK:-0}
 if [ "$quick" = 1 ]; then
-    defaults=(5 1 10 1 5 40 20)
+    defaults=(5 1 10 1 5 40 20 5)
 else
-    defaults=(40 2 100 3 100 500 300)
+    defaults=(40 2 100 3 100 500 300 20)
 fi
 export BENCH_N=${N:-${defaults[0]}} BENCH_EXEC_N=${EXEC_N:-${defaults[2]}} BENCH_PULLS=${PULLS:-${defaults[3]}}
-export BENCH_PODS=${PODS:-${defaults[4]}}
-export BENCH_CONTAINERS=${CONTAINERS:-${defaults[5]}} BENCH_LISTS=${LISTS:-${defaults[6]}}
+export BENCH_PODS=${PODS:-${defaults[4]}} BENCH_CONTAINERS=${CONTAINERS:-${defaults[5]}}
+export BENCH_LISTS=${LISTS:-${defaults[6]}} BENCH_PARALLEL=${PARALLEL:-${defaults[7]}}
+export BENCH_END=$((SECONDS + ${BENCH_LIMIT:-1500}))
 rounds=${ROUNDS:-${defaults[1]}}
+only=${ONLY:-}
 
 case "$bench_network" in none | cni) ;; *) die "BENCH_NETWORK is none or cni" ;; esac
 [ "$(id -u)" = 0 ] || die "needs root (namespaces, cgroups, containers)"
@@ -44,6 +49,7 @@ done
 cache=${CASEMATE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/casemate}
 results=${BENCH_OUT:-$repo/build/bench}
 raw=$results/raw
+commit=$(git -C "$repo" describe --always --dirty 2>/dev/null || true)
 
 # build_crbench: the load generator, kept under the hash of its source; prints its path.
 build_crbench() {
@@ -59,21 +65,25 @@ build_crbench() {
     echo "$dir/crbench"
 }
 
-# build_pull_image: the layout of the big image, kept likewise; prints its path.
+# build_pull_image: a layout with the big image and another that shares nine of its ten layers, kept
+# likewise; prints its path.
 build_pull_image() {
     local hash dir layers n
-    hash=$(cat "$here/make_image.py" "$repo/scripts/oci-layout.py" | sha256sum | cut -c 1-16)
+    hash=$(cat "$here/make_image.py" "$repo/scripts/oci-layout.py" "$here/run.sh" | sha256sum | cut -c 1-16)
     dir=$cache/bench-image/$hash
     if [ ! -d "$dir" ]; then
         echo "bench: making the 150 MB image" >&2
         mkdir -p "$work/image"
         "$here/make_image.py" "$work/image" >&2
         layers=()
-        for n in 0 1 2 3 4 5 6 7 8 9; do
+        for n in 0 1 2 3 4 5 6 7 8; do
             layers+=(--layer "$work/image/layer$n.tar")
         done
-        "$repo/scripts/oci-layout.py" --out "$work/image/layout" --ref registry.k8s.io/bench/pull:1 \
-            --arch "$(dpkg --print-architecture)" "${layers[@]}" --cmd '["/app0"]' >&2 || return 1
+        for n in 1 2; do
+            "$repo/scripts/oci-layout.py" --out "$work/image/layout" --ref "registry.k8s.io/bench/pull:$n" --add-to-index \
+                --arch "$(dpkg --print-architecture)" "${layers[@]}" --layer "$work/image/layer$((n + 8)).tar" \
+                --cmd '["/app0"]' >&2 || return 1
+        done
         mkdir -p "${dir%/*}"
         mv -T "$work/image/layout" "$dir" || [ -d "$dir" ] || return 1
         rm -rf "$work/image"
@@ -101,7 +111,7 @@ versions() {
         --arg memory_mib "$(awk '/^MemTotal:/ { print int($2 / 1024) }' /proc/meminfo)" \
         --arg qemu "$(version_of qemu-system-x86_64 --version)" --arg containerd "$(version_of containerd --version)" \
         --arg runc "$(version_of runc --version)" --arg casemate "$(version_of "$repo/build/bin/casemated" --version)" \
-        --arg commit "$(git -C "$repo" rev-parse --short HEAD 2>/dev/null || true)" \
+        --arg commit "$commit" --arg guest "$(jq -r .kernel "$repo/build/guest/guest.json" 2>/dev/null || true)" \
         --arg load "$(cut -d ' ' -f 1-3 /proc/loadavg)" \
         --arg network "$bench_network" --arg rounds "$rounds" --arg n "$BENCH_N" --arg quick "$quick" '$ARGS.named'
 }
@@ -145,7 +155,8 @@ session() {
     # pdeathsig and --kill-child: should this script be killed, so is the session's first process,
     # and with it its namespace. setsid: the terminal's interrupt is for this script, which passes it
     # on in order.
-    setsid setpriv --pdeathsig KILL unshare --net --mount --pid --fork --kill-child --mount-proc --propagation private -- \
+    BENCH_SESSION_TIME=$((BENCH_END - SECONDS)) BENCH_COMMIT=$commit \
+        setsid setpriv --pdeathsig KILL unshare --net --mount --pid --fork --kill-child --mount-proc --propagation private -- \
         bash "$here/session.sh" "$1" "$2" "$work" "$raw" "$crbench" "/$cgroup_name" "${@:3}" &
     session_pid=$!
     wait "$session_pid" || rc=$?
@@ -169,11 +180,11 @@ trap cleanup EXIT
 trap on_signal INT TERM
 
 crbench=$(build_crbench) || die "the load generator does not build"
-commands=$("$crbench" report --list --only "${ONLY:-}") || exit 2
+commands=$("$crbench" report --list --only "$only") || exit 2
+mkdir -p "$raw"
+[ -n "$only" ] || [ "${RESUME:-0}" = 1 ] || rm -f "$raw"/*.json
 # shellcheck disable=SC2086  # one word a line
 fill_registry $commands
-rm -rf "$raw"
-mkdir -p "$raw"
 versions >"$raw/versions.json"
 if [ ! -d /var/lib/cni ]; then
     mkdir -p /var/lib/cni
@@ -191,18 +202,46 @@ for runtime in casemate peer; do
     fi
 done
 
+# have RUNTIME ROUND COMMAND: raw/ has samples of it.
+have() {
+    jq -e '.samples | length > 0' "$raw/$1-$2-$3.json" >/dev/null 2>&1
+}
+
+# due RUNTIME ROUND: of the commands, those that this turn has to run. What does not change from round to round is
+# measured once.
+due() {
+    local command name
+    for command in $commands; do
+        name=$1
+        case $command in
+            latency | exec | parallel) ;;
+            coldboot | clone)
+                if [ "$2" != 1 ] || [ "$1" != casemate ]; then continue; fi
+                if [ "$command" = coldboot ]; then name=qemu; fi
+                ;;
+            plugins) if [ "$2" != 1 ] || [ "$bench_network" != cni ]; then continue; fi ;;
+            loopback) continue ;;
+            *) if [ "$2" != 1 ]; then continue; fi ;;
+        esac
+        if [ "${RESUME:-0}" = 1 ] && have "$name" "$2" "$command"; then continue; fi
+        echo "$command"
+    done
+}
+
 status=0
 for ((round = 1; round <= rounds; round++)); do
-    # Memory does not change from round to round: once is enough.
-    now=$commands
-    if [ "$round" -gt 1 ]; then
-        now=$(grep -vx pss <<<"$commands" || true)
-    fi
     for runtime in "${runtimes[@]}"; do
-        # shellcheck disable=SC2086  # one word a line
-        session "$runtime" "$round" $now || status=1
+        mapfile -t now < <(due "$runtime" "$round")
+        [ "${#now[@]}" -eq 0 ] || session "$runtime" "$round" "${now[@]}" || status=1
     done
 done
+# The same pods without the network: what it adds is the difference.
+if [ "$bench_network" = cni ] && grep -qx loopback <<<"$commands"; then
+    for runtime in "${runtimes[@]}"; do
+        if [ "${RESUME:-0}" = 1 ] && have "$runtime" 1 loopback; then continue; fi
+        BENCH_NETWORK=none session "$runtime" 1 loopback || status=1
+    done
+fi
 
-"$crbench" report --raw "$raw" --out "$results/results.json" --only "${ONLY:-}" --absent "$absent"
+"$crbench" report --raw "$raw" --out "$results/results.json" --absent "$absent" ${PAGE:+--page "$PAGE"}
 exit "$status"

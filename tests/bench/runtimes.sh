@@ -16,8 +16,14 @@ runtime_socket=''
 # Registries that the images come from; each is mirrored by the local one.
 bench_registries=(registry.k8s.io k8s.gcr.io gcr.io public.ecr.aws)
 
+# casemate_knows SECTION KEY VALUE: whether this casemated has that key.
+casemate_knows() {
+    local file=/proc/self/fd/3
+    "${repo:?}/build/bin/casemated" --check-config --config "$file" 3<<<"[$1]"$'\n'"$2 = $3" >/dev/null 2>&1
+}
+
 # The pods' network, the same for both runtimes: BENCH_NETWORK=none (loopback only) or cni.
-bench_network=${BENCH_NETWORK:-none}
+bench_network=${BENCH_NETWORK:-$(casemate_knows network conf_dir /x && echo cni || echo none)}
 
 # bench_cni DIR: writes DIR/cni, the configuration, and DIR/cni-bin, the plugins. "cni" is what
 # containerd's documentation has a node begin with: a bridge, masquerading, host-local addresses,
@@ -60,7 +66,10 @@ runtime_available() {
         casemate)
             [ -x "${repo:?}/build/bin/casemated" ] || { echo "build/bin/casemated is not built"; return 1; }
             command -v qemu-system-x86_64 >/dev/null || { echo "qemu-system-x86_64 is missing"; return 1; }
-            [ "$bench_network" = none ] || { echo "BENCH_NETWORK=$bench_network is not wired up for it"; return 1; }
+            if [ "$bench_network" = cni ] && ! casemate_knows network conf_dir /x; then
+                echo "this casemated has no pod network"
+                return 1
+            fi
             ;;
     esac
 }
@@ -139,9 +148,11 @@ _casemate_config() {
 socket = $runtime_socket
 state_dir = $1/state
 run_dir = /run/casemate
-[network]
-loopback_only = yes
 CONFIG
+    case "$bench_network" in
+        none) printf '[network]\nloopback_only = yes\n' ;;
+        cni) printf '[network]\nconf_dir = %s/cni\nbin_dirs = %s/cni-bin\n' "$1" "$1" ;;
+    esac
     for registry in "${bench_registries[@]}"; do
         printf '[registry "%s"]\nmirror = %s\n' "$registry" "$2"
     done
@@ -149,6 +160,7 @@ CONFIG
 
 _start_casemate() {
     runtime_socket=/run/casemate/casemate.sock
+    bench_cni "$1"
     _casemate_config "$1" "$2" >"$1/casemate.conf"
     "$repo/build/bin/casemated" --config "$1/casemate.conf" >"$1/log" 2>&1 &
     runtime_pid=$!

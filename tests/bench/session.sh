@@ -34,10 +34,17 @@ address=$("$repo/tests/images/serve.sh" --data "$work/registry" --port 5000 --pi
     --log /run/registry.log --read-only) || exit 1
 runtime_start "$runtime" "$work/$runtime" "$address"
 
+# The accelerator that casemated has decided on.
+casemate_accel() {
+    "$repo/build/bin/casemate" version --json --socket "$runtime_socket" | jq -r .daemon.accelerator
+}
+
 # bench SUBCOMMAND FLAG...: in the background and waited for, so that signals are seen meanwhile.
 bench() {
-    "$crbench" "$1" --socket "$runtime_socket" --runtime "$runtime" --out "$raw/$runtime-$round-$1.json" \
-        --cgroup-parent "$cgroup" --daemon-pid "$runtime_pid" "${@:2}" &
+    local name=$runtime
+    [ "$1" != coldboot ] || name=qemu
+    "$crbench" "$1" --socket "$runtime_socket" --runtime "$name" --out "$raw/$name-$round-$command.json" \
+        --commit "${BENCH_COMMIT:-}" --cgroup-parent "$cgroup" --daemon-pid "$runtime_pid" "${@:2}" &
     child=$!
     wait "$child"
     local rc=$?
@@ -51,14 +58,27 @@ image=registry.k8s.io/e2e-test-images/busybox:1.29-2
 failed=0
 for command; do
     [ "$interrupted" = 0 ] || break
+    if [ "$SECONDS" -ge "${BENCH_SESSION_TIME:-3600}" ]; then
+        echo "bench: out of time: $runtime, round $round: $command is left out" >&2
+        failed=1
+        continue
+    fi
     echo "bench: $runtime, round $round: $command" >&2
+    # --limit: after so long few repetitions are enough.
     case $command in
-        latency) bench latency --image $image --n "$BENCH_N" --warmup 2 ;;
-        exec) bench exec --image $image --n "$BENCH_EXEC_N" --warmup 3 ;;
-        pull) bench pull --image registry.k8s.io/bench/pull:1 --n "$BENCH_PULLS" --warmup 0 --timeout 5m \
-            --registry-log /run/registry.log --blobs 10 ;;
-        pss) bench pss --image $image --pods "$BENCH_PODS" ;;
-        list) bench list --image $image --pods 10 --containers "$BENCH_CONTAINERS" --n "$BENCH_LISTS" --warmup 5 ;;
+        latency) bench latency --image $image --n "$BENCH_N" --warmup 2 --limit 60s ;;
+        loopback) bench latency --image $image --n $((BENCH_N < 20 ? BENCH_N : 20)) --warmup 2 --limit 40s --suffix _loopback ;;
+        exec) bench exec --image $image --n "$BENCH_EXEC_N" --warmup 3 --limit 20s ;;
+        pull) bench pull --image registry.k8s.io/bench/pull:1 --second registry.k8s.io/bench/pull:2 --n "$BENCH_PULLS" \
+            --warmup 0 --timeout 5m --limit 90s --registry-log /run/registry.log --blobs 10 ;;
+        density) bench density --image $image --pods "$BENCH_PODS" --n "$BENCH_LISTS" --window "${WINDOW:-10s}" --limit 240s ;;
+        list) bench list --image $image --pods 10 --containers "$BENCH_CONTAINERS" --n "$BENCH_LISTS" --warmup 5 --limit 120s ;;
+        parallel) bench parallel --pods "$BENCH_PARALLEL" --n $((BENCH_N < 3 ? 1 : 3)) --warmup 1 --limit 60s ;;
+        clone) bench clone --n $((BENCH_N < 15 ? BENCH_N : 15)) --warmup 1 --limit 40s ;;
+        coldboot) bench coldboot --n $((BENCH_N < 8 ? BENCH_N : 8)) --warmup 1 --limit 30s --qemu "$(command -v qemu-system-x86_64)" \
+            --kernel "$repo/build/guest/vmlinux" --initrd "$repo/build/guest/initrd.img" --accel "$(casemate_accel)" ;;
+        plugins) bench plugins --n "$BENCH_N" --warmup 2 --limit 20s --cni-conf "$work/$runtime/cni/10-bench.conflist" \
+            --cni-bin "$work/$runtime/cni-bin" ;;
     esac || failed=1
 done
 runtime_stop

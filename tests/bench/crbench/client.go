@@ -89,7 +89,8 @@ func (c *client) pull(ctx context.Context) error {
 	return err
 }
 
-func (c *client) runPod(ctx context.Context) (*pod, float64, error) {
+// newPod names a pod that does not exist yet.
+func (c *client) newPod() *pod {
 	c.serial++
 	name := fmt.Sprintf("bench-%s-%d", c.runID, c.serial)
 	p := &pod{config: &cri.PodSandboxConfig{
@@ -102,11 +103,21 @@ func (c *client) runPod(ctx context.Context) (*pod, float64, error) {
 		p.cgroup = c.o.cgroup + "/" + name
 		p.config.Linux.CgroupParent = p.cgroup
 	}
-	took, err := c.timed(ctx, "RunPodSandbox", func(ctx context.Context) error {
+	return p
+}
+
+// run creates it. Several may be created at once.
+func (c *client) run(ctx context.Context, p *pod) (float64, error) {
+	return c.timed(ctx, "RunPodSandbox", func(ctx context.Context) error {
 		reply, err := c.runtime.RunPodSandbox(ctx, &cri.RunPodSandboxRequest{Config: p.config})
 		p.id = reply.GetPodSandboxId()
 		return err
 	})
+}
+
+func (c *client) runPod(ctx context.Context) (*pod, float64, error) {
+	p := c.newPod()
+	took, err := c.run(ctx, p)
 	return p, took, err
 }
 

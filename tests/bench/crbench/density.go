@@ -19,6 +19,9 @@ func runDensity(ctx context.Context, c *client, o *options, r *record) error {
 	if o.daemonPID <= 0 {
 		return errors.New("--daemon-pid is needed")
 	}
+	if o.pods != 100 {
+		defer r.rename(o.pods, "runtime_pss", "daemon_pss", "daemon_idle_cpu", "list_pods", "list_containers")
+	}
 	if err := c.pull(ctx); err != nil {
 		return err
 	}
@@ -37,13 +40,7 @@ func runDensity(ctx context.Context, c *client, o *options, r *record) error {
 		return err
 	}
 	r.add("daemon_idle_cpu", cpu)
-	if err := c.timeLists(ctx, o, r); err != nil {
-		return err
-	}
-	if o.pods != 100 {
-		r.rename(o.pods, "runtime_pss", "daemon_pss", "daemon_idle_cpu", "list_pods", "list_containers")
-	}
-	return nil
+	return c.timeLists(ctx, o, r)
 }
 
 // fill starts pods until there are enough, or the time of the subcommand is over.
@@ -164,6 +161,9 @@ func (c *client) timeLists(ctx context.Context, o *options, r *record) error {
 
 // runParallel asks for pods all at once and waits until every one is ready.
 func runParallel(ctx context.Context, c *client, o *options, r *record) error {
+	if o.pods != 20 {
+		defer r.rename(o.pods, "pods20_parallel")
+	}
 	for i := -o.warmup; o.more(i, o.n); i++ {
 		ms, err := c.together(ctx, o.pods)
 		if err != nil {
@@ -175,9 +175,6 @@ func runParallel(ctx context.Context, c *client, o *options, r *record) error {
 		if err := c.cleanup(); err != nil {
 			return err
 		}
-	}
-	if o.pods != 20 {
-		r.rename(o.pods, "pods20_parallel")
 	}
 	return nil
 }

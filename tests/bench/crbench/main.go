@@ -3,10 +3,10 @@
 // crbench is the load generator of `make bench`: it speaks CRI to one runtime's socket, times each
 // call with the monotonic clock in this process, and writes every sample to a JSON file. It knows
 // nothing of containerd or casemated; what it needs to know of a runtime comes in by flags. Samples
-// are of two kinds, milliseconds and MiB.
+// are milliseconds, MiB or percent, as the report says.
 //
-//	crbench latency|exec|pull|pss|list [flags]   measure, write --out
-//	crbench report [flags]                       turn the samples of many runs into results.json and a table
+//	crbench latency|exec|pull|… [flags]   measure, write --out
+//	crbench report [flags]                turn the samples of many runs into results.json and a table
 //
 // Everything that a measurement makes carries the label of its run and is removed when it ends,
 // however it ends: the clean-up has a context of its own, which neither a failure nor an interrupt
@@ -41,8 +41,33 @@ type options struct {
 	daemonPID   int
 	settle      time.Duration
 	timeout     time.Duration
+	limit       time.Duration
+	window      time.Duration
 	registryLog string
 	blobs       int
+	second      string
+	qemu        string
+	kernel      string
+	initrd      string
+	accel       string
+	cniConf     string
+	cniBin      string
+	suffix      string
+
+	began time.Time
+}
+
+// Repetitions that a subcommand makes even when its time is over.
+const fewest = 5
+
+// isOver: the time that the subcommand was given has passed.
+func (o *options) isOver() bool {
+	return o.limit > 0 && time.Since(o.began) > o.limit
+}
+
+// more says whether repetition i of n is due. When time is over, few are enough.
+func (o *options) more(i, n int) bool {
+	return i < n && (i < fewest || !o.isOver())
 }
 
 // record is what one run of one subcommand leaves behind: raw samples by metric, and why others are
@@ -51,6 +76,7 @@ type record struct {
 	Runtime string               `json:"runtime"`
 	Command string               `json:"command"`
 	Started time.Time            `json:"started"`
+	Commit  string               `json:"commit,omitempty"`
 	Options map[string]int       `json:"options"`
 	Samples map[string][]float64 `json:"samples"`
 	Missing map[string]string    `json:"missing,omitempty"`
@@ -59,6 +85,29 @@ type record struct {
 
 func (r *record) add(metric string, value float64) {
 	r.Samples[metric] = append(r.Samples[metric], value)
+}
+
+// rename marks metrics whose name says how many pods there are, and there were others.
+func (r *record) rename(pods int, metrics ...string) {
+	for _, metric := range metrics {
+		if samples, ok := r.Samples[metric]; ok {
+			r.Samples[fmt.Sprintf("%s_of_%d", metric, pods)] = samples
+			delete(r.Samples, metric)
+		}
+		r.Missing[metric] = fmt.Sprintf("measured with %d pods", pods)
+	}
+}
+
+// suffixed gives every metric another name, for the same measurement under other circumstances.
+func (r *record) suffixed(suffix string) {
+	for metric, samples := range r.Samples {
+		delete(r.Samples, metric)
+		r.Samples[metric+suffix] = samples
+	}
+	for metric, reason := range r.Missing {
+		delete(r.Missing, metric)
+		r.Missing[metric+suffix] = reason
+	}
 }
 
 func (r *record) write(path string) error {
@@ -72,19 +121,25 @@ func (r *record) write(path string) error {
 	return os.WriteFile(path, append(data, '\n'), 0o644)
 }
 
-// measurement is one subcommand: the metrics that it fills, and how.
+// measurement is one subcommand: the metrics that it fills, and how. Some need no runtime.
 type measurement struct {
 	metrics []string
 	run     func(context.Context, *client, *options, *record) error
+	alone   func(context.Context, *options, *record) error
 }
 
 var measurements = map[string]measurement{
 	"latency": {[]string{"pod_create", "pod_stop", "pod_remove", "container_create", "container_start", "container_stop",
-		"container_remove", "lifecycle"}, runLatency},
-	"exec": {[]string{"exec_true"}, runExec},
-	"pull": {[]string{"pull_150mb"}, runPull},
-	"pss":  {[]string{"idle_pod_pss", "runtime_pss"}, runPSS},
-	"list": {[]string{"list_500"}, runList},
+		"container_remove", "container_create_plus_start", "lifecycle"}, runLatency, nil},
+	"exec": {[]string{"exec_true"}, runExec, nil},
+	"pull": {[]string{"pull_150mb", "second_image_9_of_10", "daemon_rss_peak_pull"}, runPull, nil},
+	"density": {[]string{"idle_pod_pss", "runtime_pss", "daemon_pss", "daemon_idle_cpu", "list_pods", "list_containers"},
+		runDensity, nil},
+	"list":     {[]string{"list_500"}, runList, nil},
+	"parallel": {[]string{"pods20_parallel"}, runParallel, nil},
+	"clone":    {[]string{"clone_agent"}, runClone, nil},
+	"coldboot": {[]string{"cold_boot"}, nil, runColdBoot},
+	"plugins":  {[]string{"cni_add"}, nil, runPlugins},
 }
 
 func names() []string {
@@ -111,21 +166,38 @@ func measure(name string, m measurement, args []string) error {
 	fs.IntVar(&o.daemonPID, "daemon-pid", 0, "process id of the runtime's daemon (pss)")
 	fs.DurationVar(&o.settle, "settle", 3*time.Second, "idle time before memory is read (pss)")
 	fs.DurationVar(&o.timeout, "timeout", 2*time.Minute, "limit of one call")
+	fs.DurationVar(&o.limit, "limit", 0, "time after which few repetitions are enough; 0: none")
+	fs.DurationVar(&o.window, "window", 10*time.Second, "time over which an idle daemon is watched (density)")
 	fs.StringVar(&o.registryLog, "registry-log", "", "log that proves that blobs were fetched (pull)")
 	fs.IntVar(&o.blobs, "blobs", 0, "blobs that each pull must fetch (pull)")
+	fs.StringVar(&o.second, "second", "", "an image that shares all layers but one with the first (pull)")
+	fs.StringVar(&o.qemu, "qemu", "", "QEMU (coldboot)")
+	fs.StringVar(&o.kernel, "kernel", "", "the guest's kernel (coldboot)")
+	fs.StringVar(&o.initrd, "initrd", "", "the guest's initrd (coldboot)")
+	fs.StringVar(&o.accel, "accel", "tcg", "kvm or tcg (coldboot)")
+	fs.StringVar(&o.cniConf, "cni-conf", "", "configuration list (plugins)")
+	fs.StringVar(&o.cniBin, "cni-bin", "", "folder of the plugins (plugins)")
+	fs.StringVar(&o.suffix, "suffix", "", "appended to the names of all metrics")
+	commit := fs.String("commit", "", "what is measured, for the record")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
-	if o.socket == "" || o.runtime == "" || o.out == "" {
+	o.began = time.Now()
+	if o.socket == "" && m.run != nil || o.runtime == "" || o.out == "" {
 		return errors.New("--socket, --runtime and --out are needed")
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 
-	r := &record{Runtime: o.runtime, Command: name, Started: time.Now().UTC(), Samples: map[string][]float64{},
+	r := &record{Runtime: o.runtime, Command: name, Started: time.Now().UTC(), Commit: *commit, Samples: map[string][]float64{},
 		Missing: map[string]string{}, Options: map[string]int{"n": o.n, "warmup": o.warmup, "pods": o.pods,
 			"containers": o.containers}}
-	err := connectAndRun(ctx, m, &o, r)
+	var err error
+	if m.alone != nil {
+		err = m.alone(ctx, &o, r)
+	} else {
+		err = connectAndRun(ctx, m, &o, r)
+	}
 	for _, metric := range m.metrics {
 		if len(r.Samples[metric]) == 0 && r.Missing[metric] == "" {
 			r.Missing[metric] = fmt.Sprintf("%s: %v", name, err)
@@ -133,6 +205,9 @@ func measure(name string, m measurement, args []string) error {
 	}
 	if err != nil {
 		r.Notes = append(r.Notes, err.Error())
+	}
+	if o.suffix != "" {
+		r.suffixed(o.suffix)
 	}
 	return errors.Join(err, r.write(o.out))
 }

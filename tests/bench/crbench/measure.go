@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"sort"
-	"time"
 
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -19,7 +18,7 @@ func runLatency(ctx context.Context, c *client, o *options, r *record) error {
 	if err := c.pull(ctx); err != nil {
 		return err
 	}
-	for i := -o.warmup; i < o.n; i++ {
+	for i := -o.warmup; o.more(i, o.n); i++ {
 		took, err := c.upAndDown(ctx)
 		if err != nil {
 			return fmt.Errorf("pod %d of %d: %w", i+1, o.n, err)
@@ -32,6 +31,7 @@ func runLatency(ctx context.Context, c *client, o *options, r *record) error {
 			r.add(metric, ms)
 			total += ms
 		}
+		r.add("container_create_plus_start", took["container_create"]+took["container_start"])
 		r.add("lifecycle", total)
 	}
 	return nil
@@ -76,7 +76,7 @@ func runExec(ctx context.Context, c *client, o *options, r *record) error {
 	if err != nil {
 		return err
 	}
-	for i := -o.warmup; i < o.n; i++ {
+	for i := -o.warmup; o.more(i, o.n); i++ {
 		code := int32(-1)
 		ms, err := c.timed(ctx, "ExecSync", func(ctx context.Context) error {
 			reply, err := c.runtime.ExecSync(ctx, &cri.ExecSyncRequest{ContainerId: id, Cmd: []string{"true"}, Timeout: 30})
@@ -97,47 +97,103 @@ func runExec(ctx context.Context, c *client, o *options, r *record) error {
 }
 
 // runPull pulls and removes the same image again and again. A pull counts only if the registry's
-// log shows that it fetched every blob: a runtime that kept them would look fast.
+// log shows that it fetched every blob: a runtime that kept them would look fast. While the image is
+// there, a second one that has all its layers but one is pulled likewise. The most memory that the
+// daemon ever had resident meanwhile is a metric too.
 func runPull(ctx context.Context, c *client, o *options, r *record) error {
-	spec := &cri.ImageSpec{Image: o.image}
-	remove := func(ctx context.Context) error {
-		_, err := c.image.RemoveImage(ctx, &cri.RemoveImageRequest{Image: spec})
-		return err
+	first := &cri.ImageSpec{Image: o.image}
+	defer c.tidyImages(r, o.image, o.second)
+	for i := -o.warmup; o.more(i, o.n); i++ {
+		if err := c.removeImage(ctx, first); err != nil {
+			return err
+		}
+		if o.daemonPID > 0 {
+			if err := resetPeak(o.daemonPID); err != nil {
+				return err
+			}
+		}
+		ms, blobs, err := c.pullImage(ctx, first)
+		if err != nil {
+			return err
+		}
+		if blobs < o.blobs {
+			return fmt.Errorf("a pull fetched %d blobs of %d: the image was not gone", blobs, o.blobs)
+		}
+		if i < 0 {
+			continue
+		}
+		r.add("pull_150mb", ms)
+		if o.daemonPID > 0 {
+			mib, err := peakMiB(o.daemonPID)
+			if err != nil {
+				return err
+			}
+			r.add("daemon_rss_peak_pull", mib)
+		}
 	}
-	defer func() {
-		last, cancel := context.WithTimeout(context.Background(), cleanupLimit)
-		defer cancel()
-		if err := remove(last); err != nil {
-			r.Notes = append(r.Notes, "clean-up: RemoveImage: "+err.Error())
-		}
-	}()
-	for i := -o.warmup; i < o.n; i++ {
-		if _, err := c.timed(ctx, "RemoveImage", remove); err != nil {
+	if o.second == "" {
+		return nil
+	}
+	return runSecondImage(ctx, c, o, r)
+}
+
+func runSecondImage(ctx context.Context, c *client, o *options, r *record) error {
+	second := &cri.ImageSpec{Image: o.second}
+	for i := -o.warmup; o.more(i, o.n); i++ {
+		if err := c.removeImage(ctx, second); err != nil {
 			return err
 		}
-		before, err := blobRequests(o)
+		ms, blobs, err := c.pullImage(ctx, second)
 		if err != nil {
 			return err
 		}
-		ms, err := c.timed(ctx, "PullImage", func(ctx context.Context) error {
-			_, err := c.image.PullImage(ctx, &cri.PullImageRequest{Image: spec})
-			return err
-		})
-		if err != nil {
-			return err
-		}
-		after, err := blobRequests(o)
-		if err != nil {
-			return err
-		}
-		if after-before < o.blobs {
-			return fmt.Errorf("a pull fetched %d blobs of %d: the image was not gone", after-before, o.blobs)
+		if i == 0 {
+			r.Notes = append(r.Notes, fmt.Sprintf("the second image cost %d blobs", blobs))
 		}
 		if i >= 0 {
-			r.add("pull_150mb", ms)
+			r.add("second_image_9_of_10", ms)
 		}
 	}
 	return nil
+}
+
+func (c *client) removeImage(ctx context.Context, spec *cri.ImageSpec) error {
+	_, err := c.timed(ctx, "RemoveImage", func(ctx context.Context) error {
+		_, err := c.image.RemoveImage(ctx, &cri.RemoveImageRequest{Image: spec})
+		return err
+	})
+	return err
+}
+
+// pullImage returns how long it took and how many blobs the registry gave for it.
+func (c *client) pullImage(ctx context.Context, spec *cri.ImageSpec) (float64, int, error) {
+	before, err := blobRequests(c.o)
+	if err != nil {
+		return 0, 0, err
+	}
+	ms, err := c.timed(ctx, "PullImage", func(ctx context.Context) error {
+		_, err := c.image.PullImage(ctx, &cri.PullImageRequest{Image: spec})
+		return err
+	})
+	if err != nil {
+		return 0, 0, err
+	}
+	after, err := blobRequests(c.o)
+	return ms, after - before, err
+}
+
+// tidyImages removes images whatever has happened.
+func (c *client) tidyImages(r *record, images ...string) {
+	ctx, cancel := context.WithTimeout(context.Background(), cleanupLimit)
+	defer cancel()
+	for _, image := range images {
+		if image == "" {
+			continue
+		}
+		if err := c.removeImage(ctx, &cri.ImageSpec{Image: image}); err != nil {
+			r.Notes = append(r.Notes, "clean-up: "+err.Error())
+		}
+	}
 }
 
 // blobRequests counts the blob downloads that the registry has logged.
@@ -159,66 +215,6 @@ func blobRequests(o *options) (int, error) {
 	return n, nil
 }
 
-// runPSS reads the memory of pods that run one idle container each. What belongs to a pod is found
-// by belongsToPods.
-func runPSS(ctx context.Context, c *client, o *options, r *record) error {
-	if o.daemonPID <= 0 {
-		return fmt.Errorf("--daemon-pid is needed")
-	}
-	if err := c.pull(ctx); err != nil {
-		return err
-	}
-	var pods []*pod
-	for range o.pods {
-		p, _, err := c.startedPod(ctx)
-		if err != nil {
-			return fmt.Errorf("pod %d of %d: %w", len(pods)+1, o.pods, err)
-		}
-		pods = append(pods, p)
-	}
-	select {
-	case <-time.After(o.settle):
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	table, err := readProcesses()
-	if err != nil {
-		return err
-	}
-	all := table.descendants(map[int]bool{o.daemonPID: true})
-	for _, p := range pods {
-		own := table.ofPod(p, o.daemonPID)
-		if len(own) == 0 {
-			return fmt.Errorf("no process of pod %s found", p.id)
-		}
-		mib, err := pssMiB(own)
-		if err != nil {
-			return err
-		}
-		r.add("idle_pod_pss", mib)
-		for pid := range own {
-			all[pid] = true
-		}
-	}
-	r.Notes = append(r.Notes, table.describe(table.ofPod(pods[0], o.daemonPID)))
-	daemon, err := pssMiB(map[int]bool{o.daemonPID: true})
-	if err != nil {
-		return err
-	}
-	r.add("daemon_pss", daemon)
-	total, err := pssMiB(all)
-	if err != nil {
-		return err
-	}
-	if o.pods == 100 {
-		r.add("runtime_pss", total)
-	} else {
-		r.add(fmt.Sprintf("runtime_pss_of_%d", o.pods), total)
-		r.Missing["runtime_pss"] = fmt.Sprintf("measured with %d pods, not 100", o.pods)
-	}
-	return nil
-}
-
 // runList times ListContainers when there are many records: containers that were created and never
 // started, spread over a few pods.
 func runList(ctx context.Context, c *client, o *options, r *record) error {
@@ -234,6 +230,9 @@ func runList(ctx context.Context, c *client, o *options, r *record) error {
 		pods = append(pods, p)
 	}
 	for i := range o.containers {
+		if o.isOver() {
+			return fmt.Errorf("only %d of %d containers within %v", i, o.containers, o.limit)
+		}
 		if _, _, err := c.createContainer(ctx, pods[i%len(pods)]); err != nil {
 			return fmt.Errorf("container %d of %d: %w", i+1, o.containers, err)
 		}
@@ -243,7 +242,7 @@ func runList(ctx context.Context, c *client, o *options, r *record) error {
 		metric = fmt.Sprintf("list_%d", o.containers)
 		r.Missing["list_500"] = fmt.Sprintf("measured with %d containers, not 500", o.containers)
 	}
-	for i := -o.warmup; i < o.n; i++ {
+	for i := -o.warmup; o.more(i, o.n); i++ {
 		got := 0
 		ms, err := c.timed(ctx, "ListContainers", func(ctx context.Context) error {
 			reply, err := c.runtime.ListContainers(ctx, &cri.ListContainersRequest{})

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // process is what /proc tells of one process that matters for telling whose it is.
@@ -141,4 +142,53 @@ func pssKiB(pid int) (float64, error) {
 		}
 	}
 	return 0, lines.Err() // none: a kernel thread or a zombie
+}
+
+// resetPeak makes the kernel count a process's most resident memory from now on; peakMiB reads it.
+func resetPeak(pid int) error {
+	return os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0)
+}
+
+func peakMiB(pid int) (float64, error) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, err
+	}
+	for _, line := range strings.Split(string(data), "\n") {
+		fields := strings.Fields(line)
+		if len(fields) >= 2 && fields[0] == "VmHWM:" {
+			kib, err := strconv.ParseFloat(fields[1], 64)
+			return kib / 1024, err
+		}
+	}
+	return 0, fmt.Errorf("/proc/%d/status has no VmHWM", pid)
+}
+
+// cpuTime is what all threads of a process have run so far, to the nanosecond (the first number of
+// each thread's schedstat).
+func cpuTime(pid int) (time.Duration, error) {
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
+	if err != nil {
+		return 0, err
+	}
+	total := time.Duration(0)
+	for _, name := range files {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			continue // a thread that has ended; what it ran is lost, and little
+		}
+		fields := strings.Fields(string(data))
+		if len(fields) == 0 {
+			return 0, fmt.Errorf("%s: unexpected %q", name, data)
+		}
+		ns, err := strconv.ParseInt(fields[0], 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("%s: %w", name, err)
+		}
+		total += time.Duration(ns)
+	}
+	if len(files) == 0 {
+		return 0, fmt.Errorf("process %d has no threads", pid)
+	}
+	return total, nil
 }

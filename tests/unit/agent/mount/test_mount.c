@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "agent/mount/disk.h"
@@ -106,6 +107,29 @@ static void test_disks(void **state)
     assert_int_equal(err.code, ERR_NOT_FOUND);
     assert_int_equal(disk_find_now(r->path, 1, NULL, 0, path, &err), -1);
     assert_int_equal(disk_find_now(r->path, 99, NULL, 0, path, &err), -1);
+}
+
+/* A node whose disk the kernel does not open yet is waited for, as one that is not there. */
+static void test_ready(void **state)
+{
+    const struct root *r = *state;
+    char path[64];
+
+    (void)snprintf(path, sizeof(path), "%s/node", r->path);
+    assert_false(disk_is_ready(path));
+    if (mknod(path, S_IFBLK | 0600, makedev(240, 0)) < 0) {
+        print_message("SKIP: no right to make device nodes\n");
+        skip();
+    }
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    assert_int_equal(fd, -1);
+    if (errno == ENXIO)
+        assert_false(disk_is_ready(path));
+    assert_int_equal(unlink(path), 0);
+    fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    assert_true(fd >= 0);
+    close(fd);
+    assert_true(disk_is_ready(path));
 }
 
 /* A LUN that was used again: what is there is the disk that went, until its serial says otherwise.
@@ -259,6 +283,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_place_for_a_file, setup, teardown),
         cmocka_unit_test_setup_teardown(test_disks, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_ready, setup, teardown),
         cmocka_unit_test_setup_teardown(test_serials, setup, teardown),
         cmocka_unit_test_setup_teardown(test_make_dir, setup, teardown),
         cmocka_unit_test_setup_teardown(test_mounts, setup, teardown),
