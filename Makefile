@@ -109,6 +109,7 @@ $(BUILD)/obj/gen/%.o: $(BUILD)/gen/%.c | $(GEN_H)
 	@$(CC) $(CPPFLAGS) -Ulinux -std=gnu17 -g $(OPT) -w $(HARDEN) -fPIE -ffunction-sections -fdata-sections \
 	    $(if $(SANITIZE),-fsanitize=$(SANITIZE)) -MD -MP -c -o $@ $<
 
+# -MD and not -MMD: the generated headers are taken as a system's, and what includes them depends on them all the same.
 $(BUILD)/obj/%.o: %.c | $(GEN_H)
 	@mkdir -p $(@D)
 	@echo "  CC    $<"
