@@ -189,7 +189,6 @@ static CURLcode set_up(struct http_client *c, struct exchange *x, const struct h
     const struct http_request *q = x->request;
     CURL *e = c->easy;
     CURLcode rc = CURLE_OK;
-    curl_easy_reset(e);
 #define SET(option, value) (rc = rc == CURLE_OK ? curl_easy_setopt(e, (option), (value)) : rc)
     SET(CURLOPT_URL, q->url);
     SET(CURLOPT_PROTOCOLS_STR, "http,https");
@@ -288,6 +287,21 @@ static void read_info(struct http_client *c, struct http_response *r)
     r->body[r->body_len] = '\0';
 }
 
+/*
+ * A new easy handle; connections belong to the multi handle and stay. Using one again after
+ * curl_easy_reset does not do: libcurl 7.88 refuses some options after a transfer that broke off
+ * early.
+ */
+static int renew(struct http_client *c, struct err *err)
+{
+    CURL *fresh = curl_easy_init();
+    if (fresh == NULL)
+        return err_no_memory(err);
+    curl_easy_cleanup(c->easy);
+    c->easy = fresh;
+    return 0;
+}
+
 int http_perform(struct http_client *c, const struct http_limits *limits,
                  const struct http_request *request, struct http_response *ret_response,
                  struct err *err)
@@ -295,13 +309,15 @@ int http_perform(struct http_client *c, const struct http_limits *limits,
     struct err local = {0};
     char detail[CURL_ERROR_SIZE] = "";
     struct curl_slist *headers = NULL;
+    memset(ret_response, 0, sizeof(*ret_response));
+    ret_response->content_length = UINT64_MAX;
+    ret_response->range_start = UINT64_MAX;
+    if (renew(c, err) < 0)
+        return -1;
     struct exchange x = {.request = request,
                          .response = ret_response,
                          .err = err == NULL ? &local : err,
                          .easy = c->easy};
-    memset(ret_response, 0, sizeof(*ret_response));
-    ret_response->content_length = UINT64_MAX;
-    ret_response->range_start = UINT64_MAX;
     for (size_t i = 0; request->headers != NULL && request->headers[i] != NULL; i++) {
         struct curl_slist *more = curl_slist_append(headers, request->headers[i]);
         if (more == NULL) {

@@ -18,7 +18,9 @@ usage: serve.sh --data DIR [options]
   --pidfile FILE        write the server's pid here
   --log FILE            the server's log; one line each request
   --tls DIR             HTTPS with DIR/cert.pem and DIR/key.pem; made, with a CA in DIR/ca.pem, where they are missing
+  --client-ca FILE      with --tls: only clients with a certificate of this authority
   --htpasswd USER:PASS  basic authentication
+  --token REALM CERTS   tokens of the service at REALM, signed by a certificate in CERTS ("test issuer", "test service")
   --read-only           refuse pushes
 Prints the address, for example http://127.0.0.1:5000, once the registry answers.
 USAGE
@@ -29,12 +31,19 @@ die() {
     exit 1
 }
 
-data='' port=5000 listen=127.0.0.1 pidfile='' log='' tls='' account='' readonly=false
+data='' port=5000 listen=127.0.0.1 pidfile='' log='' tls='' account='' readonly=false client_ca='' realm='' certs=''
 while [ $# -gt 0 ]; do
     case "$1" in
-        --data | --port | --listen | --pidfile | --log | --tls | --htpasswd)
+        --data | --port | --listen | --pidfile | --log | --tls | --htpasswd | --client-ca)
             [ $# -ge 2 ] || die "$1 wants a value"
             ;;&
+        --token)
+            [ $# -ge 3 ] || die "--token wants two values"
+            realm=$2 certs=$3
+            shift 3
+            continue
+            ;;
+        --client-ca) client_ca=$2 ;;
         --data) data=$2 ;;
         --port) port=$2 ;;
         --listen) listen=$2 ;;
@@ -84,11 +93,17 @@ http:
   addr: $listen:$port
 CONFIG
     if [ -n "$tls" ]; then
-        printf '  tls: {certificate: %s, key: %s}\n' "$tls/cert.pem" "$tls/key.pem"
+        printf '  tls: {certificate: %s, key: %s%s}\n' "$tls/cert.pem" "$tls/key.pem" \
+            "${client_ca:+, clientcas: [$client_ca]}"
     fi
     if [ -n "$account" ]; then
         printf 'auth:\n  htpasswd: {realm: test, path: %s}\n' "$run/htpasswd"
     fi
+}
+
+configuration_of_tokens() {
+    [ -z "$realm" ] || printf 'auth:\n  token: {realm: %s, service: test service, issuer: test issuer, rootcertbundle: %s}\n' \
+        "$realm" "$certs"
 }
 
 scheme=http
@@ -101,7 +116,7 @@ if [ -n "$account" ]; then
     command -v htpasswd >/dev/null || die "htpasswd is missing (package apache2-utils)"
     htpasswd -nbB "${account%%:*}" "${account#*:}" >"$run/htpasswd"
 fi
-configuration >"$run/config.yml"
+{ configuration && configuration_of_tokens; } >"$run/config.yml"
 
 : >"$log"
 setsid docker-registry serve "$run/config.yml" </dev/null >>"$log" 2>&1 &
@@ -123,6 +138,7 @@ while :; do
     if [ -n "$address" ]; then
         code=$(curl -ks -o /dev/null -m 5 --noproxy '*' -w '%{http_code}' "$scheme://$address/v2/" || true)
         case "$code" in 200 | 401) break ;; esac
+        [ -z "$client_ca" ] || break # it does not answer us
     fi
     sleep 0.02
 done

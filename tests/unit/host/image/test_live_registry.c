@@ -7,7 +7,8 @@
  *   test_live_registry ROOT COMMAND…
  *     pull REF | import PATH [REF] | get NAME | list | remove NAME | collect | fsinfo
  * Environment: CONVERTER (path), REGISTRY (host that is plain http), MIRROR (base URL for
- * docker.io), AUTH (user:password), CA (PEM for REGISTRY over https), TIMEOUT_MS, KILL_FD unused.
+ * docker.io), AUTH (user:password), IDENTITY (refresh token), AUTH_FILE (config.json), CA (PEM for
+ * REGISTRY over https), CLIENT (file with certificate and key for it), TIMEOUT_MS, COMPRESSION.
  */
 #include <stdarg.h>
 #include <setjmp.h>
@@ -85,8 +86,10 @@ static int do_pull(struct image_service *svc, const char *reference, struct err 
         auth.username = user;
         auth.password = colon + 1;
     }
+    auth.identity_token = getenv("IDENTITY");
+    bool has_auth = auth_text != NULL || auth.identity_token != NULL;
     struct image_pull_spec spec = {.reference = reference,
-                                   .auth = auth_text == NULL ? NULL : &auth,
+                                   .auth = has_auth ? &auth : NULL,
                                    .deadline_ms = deadline()};
     char *id = NULL;
     if (image_pull(svc, &spec, &id, err) < 0)
@@ -151,7 +154,8 @@ static int command_line(int argc, char **argv)
     const struct image_registry registries[] = {
         {.host = host == NULL ? "none" : host,
          .plain_http = getenv("CA") == NULL,
-         .ca_file = getenv("CA")},
+         .ca_file = getenv("CA"),
+         .client_cert_file = getenv("CLIENT")},
         {.host = "docker.io", .mirrors = mirrors, .n_mirrors = mirror == NULL ? 0 : 1},
     };
     enum image_compression compression = IMAGE_COMPRESSION_ZSTD;
@@ -164,6 +168,7 @@ static int command_line(int argc, char **argv)
                                   .compression = compression,
                                   .registries = registries,
                                   .n_registries = ARRAY_SIZE(registries),
+                                  .auth_file = getenv("AUTH_FILE"),
                                   .limits = {.stall_s = 3}};
     int rc = fd_make_dirs(argv[1], 0700, &err);
     if (rc == 0)
