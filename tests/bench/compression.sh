@@ -7,6 +7,7 @@
 # takes every compression in turn; medians of ROUNDS (default 3).
 #
 #   COMPRESSIONS="zstd lz4 none"   ROUNDS=3   CASEMATE_BIN=build/bin
+# shellcheck source=tests/integration/lib.sh
 . "$(dirname "$0")/../integration/lib.sh"
 isolate "$0" "$@"
 need jq python3 busybox

@@ -4,6 +4,7 @@
 # The image service against Debian's docker-registry behind TLS with an authority and client certificates of its own, a
 # password file, and a token service (anonymous, password, OAuth2 refresh token, credential helper); and through proxies
 # that the environment names.
+# shellcheck source=tests/integration/lib.sh
 . "$(dirname "$0")/lib.sh"
 isolate "$0" "$@"
 need docker-registry python3 curl openssl htpasswd

@@ -38,9 +38,9 @@ registry_is_gone() {
     ! kill -0 "$registry_pid" 2>/dev/null
 }
 
-# serve OPTIONS...: sets address and registry_pid.
+# Sets address and registry_pid.
 serve() {
-    address=$(bash "$repo/tests/images/serve.sh" --data "$work/registry" --port 0 --pidfile "$work/registry.pid" "$@")
+    address=$(bash "$repo/tests/images/serve.sh" --data "$work/registry" --port 0 --pidfile "$work/registry.pid")
     registry_pid=$(cat "$work/registry.pid")
 }
 
