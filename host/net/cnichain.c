@@ -19,7 +19,7 @@
 
 #define PATH_OF_PLUGINS "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-enum { MAX_STDERR_WORDS = 600 };
+enum { MAX_FIRST_WORDS = 300, MAX_LAST_WORDS = 300 }; /* of a failed plugin's stderr */
 
 /* ---- one plugin ---- */
 
@@ -109,23 +109,21 @@ fail:
     return NULL;
 }
 
-/* The last words of a text. */
-static const char *tail(const char *text, size_t max)
-{
-    size_t n = strlen(text);
-
-    return n > max ? text + (n - max) : text;
-}
-
 /* What a plugin that failed has said. *ret_code 0: nothing that CNI knows. */
 static int plugin_failed(const struct spawn_output *output, unsigned *ret_code, struct err *err)
 {
+    size_t n;
+
     if (cniresult_parse_error(output->out, output->out_len, ret_code, err))
         return -1;
     *ret_code = 0;
-    return err_set(err, ERR_SYSTEM, "exit status %d%s%s", output->status,
-                   *output->err_text == '\0' ? " without a word" : ": ",
-                   tail(output->err_text, MAX_STDERR_WORDS));
+    if (*output->err_text == '\0')
+        return err_set(err, ERR_SYSTEM, "exit status %d without a word", output->status);
+    n = strlen(output->err_text);
+    if (n <= MAX_FIRST_WORDS + MAX_LAST_WORDS)
+        return err_set(err, ERR_SYSTEM, "exit status %d: %s", output->status, output->err_text);
+    return err_set(err, ERR_SYSTEM, "exit status %d: %.*s ... %s", output->status, MAX_FIRST_WORDS,
+                   output->err_text, output->err_text + n - MAX_LAST_WORDS);
 }
 
 static int run_program(const struct run *run, const char *program, const char *input,

@@ -21,6 +21,8 @@
 #include "host/sandbox/podfiles.h"
 #include "host/sandbox/podnet.h"
 
+#define CHECK_MS 60000
+
 struct podnet {
     struct pod *pod;
     struct net_pod *net_pod; /* NULL: there is no network on this node */
@@ -291,6 +293,34 @@ void podnet_reopen(struct pod *pod)
     pthread_mutex_lock(&pod->mutex);
     pod->has_network = true;
     pthread_mutex_unlock(&pod->mutex);
+}
+
+/*
+ * Takes the reference that it is given. Nothing follows from what is found but a line for people:
+ * plugins of 2023 crash in CHECK (bandwidth without limits) or look for rules of the wrong family
+ * (portmap with both).
+ */
+static void check(void *arg)
+{
+    struct pod *pod = arg;
+    struct log_ctx ctx = {.sandbox = pod->facts->id};
+    struct err err = {0};
+
+    if (net_check(pod->mgr->deps.net, pod->facts->id, clock_deadline(CHECK_MS), &err) != 0 &&
+        err.code != ERR_NOT_FOUND)
+        log_event(LOG_INFO, &ctx, &err, "plugins do not find the pod's network as they made it");
+    pod_unref(pod);
+}
+
+void podnet_check_later(struct pod *pod)
+{
+    bool has_network;
+
+    pthread_mutex_lock(&pod->mutex);
+    has_network = pod->has_network;
+    pthread_mutex_unlock(&pod->mutex);
+    if (has_network)
+        manager_defer(pod->mgr, check, pod_ref(pod));
 }
 
 int podnet_detach(struct pod *pod, int64_t deadline_ms, struct err *err)

@@ -29,6 +29,8 @@ DEFINE_CLEANUP(podnet, struct podnet, podnet_free)
 
 /* For a pod whose machine was found again: its addresses. */
 void podnet_reopen(struct pod *pod);
+/* Has its network checked by its plugins (CHECK), in the background: what is wrong is logged. */
+void podnet_check_later(struct pod *pod);
 
 /*
  * Takes the pod's network back, if it has one; its machine is gone. After a failure it may be

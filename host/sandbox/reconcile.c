@@ -207,6 +207,7 @@ static void revive(struct pod *pod)
     pthread_mutex_unlock(&pod->mutex);
     if (result == 0) {
         log_event(LOG_INFO, &ctx, NULL, "pod found again");
+        podnet_check_later(pod);
         return;
     }
     log_event(LOG_WARN, &ctx, &err, "pod is lost");

@@ -83,16 +83,23 @@ six=$(jq -r '.status.network.additionalIps[0].ip' "$work/inspect")
 [ "$six" = fd00:88::2 ] || fail "address $six"
 
 # What the guest sees of it.
+# says PATTERN COMMAND...: what the command prints has a line like this.
+says() {
+    local pattern=$1 out
+    shift
+    out=$("$@")
+    grep -q -e "$pattern" <<<"$out" || fail "no '$pattern' in what $* says: $out"
+}
 in_web() { crictl exec -s "$webctr" "$@"; }
 in_web ip addr show eth0 >"$work/addr"
 grep -q 'inet 10.88.0.2/16' "$work/addr" || fail "IPv4 in the guest: $(cat "$work/addr")"
 grep -q 'inet6 fd00:88::2/64' "$work/addr" || fail "IPv6 in the guest: $(cat "$work/addr")"
 grep -q 'mtu 1400' "$work/addr" || fail "MTU in the guest: $(cat "$work/addr")"
-in_web ip route | grep -q 'default via 10.88.0.1 dev eth0' || fail "route: $(in_web ip route)"
-in_web ip -6 route | grep -q 'default via fd00:88::1 dev eth0' || fail "route: $(in_web ip -6 route)"
-in_web cat /proc/sys/net/ipv4/conf/eth0/arp_notify | grep -q 1 || fail "tuning's setting is not made in the guest"
-in_web cat /etc/resolv.conf | grep -q 'nameserver 192.0.2.53' || fail "resolv.conf"
-in_web cat /etc/hosts | grep -q '^10.88.0.2[[:space:]]*web' || fail "hosts: $(in_web cat /etc/hosts)"
+says 'default via 10.88.0.1 dev eth0' in_web ip route
+says 'default via fd00:88::1 dev eth0' in_web ip -6 route
+says 1 in_web cat /proc/sys/net/ipv4/conf/eth0/arp_notify
+says 'nameserver 192.0.2.53' in_web cat /etc/resolv.conf
+says '^10.88.0.2[[:space:]]*web' in_web cat /etc/hosts
 
 get() { curl -sS --max-time 20 --retry 5 --retry-connrefused --noproxy '*' -g "$@"; }
 expect_web() {
@@ -157,6 +164,32 @@ crictl rmp -f "$other" >/dev/null
 network_state >"$work/after"
 diff "$work/before" "$work/after" || fail "something is left"
 
+# A plugin that fails, in its own words; a host's network; a host port that is no port: refused, and nothing is left.
+refused() {
+    local words=$1
+    shift
+    if crictl runp "$1" >"$work/refused" 2>&1; then fail "a pod that cannot be was made: $words"; fi
+    grep -q "$words" "$work/refused" || fail "no '$words' in $(cat "$work/refused")"
+}
+mkdir "$work/plugins"
+ln -s "$repo/tests/fakes/cni_fake.sh" "$work/plugins/fake"
+jq -n --arg l "$work/fake.log" '{cniVersion: "1.0.0", name: "odd", type: "fake", fakeADD: "error", log: $l}' |
+    jq -c . >"$net/00-odd.conf"
+stop_daemon
+write_config '[network]' "bin_dirs = $work/plugins:/usr/lib/cni" 'plugin_timeout_s = 2'
+launch_daemon
+refused "plugin 'fake' (ADD): no subnet; as it was told" "$(pod_json odd)"
+sed -i 's/"fakeADD":"error"/"fakeADD":"hang"/' "$net/00-odd.conf"
+refused 'did not end in time' "$(pod_json odd)"
+[ "$(grep -c '^DEL ' "$work/fake.log")" -eq 2 ] || fail "no DEL after a failed ADD"
+rm "$net/00-odd.conf"
+jq '.linux.security_context.namespace_options.network = 2' "$(pod_json odd)" >"$work/odd.json"
+refused 'another RuntimeClass' "$work/odd.json"
+jq '.port_mappings = [{container_port: 80, host_port: 70000}]' "$(pod_json odd)" >"$work/odd.json"
+refused 'host_port: 70000 is no port' "$work/odd.json"
+network_state >"$work/after"
+diff "$work/before" "$work/after" || fail "something is left of pods that were refused"
+
 # Two networks: the second interface is plugged in. The configuration counts from the next pod on.
 jq -n --arg d "$work/leases" '{cniVersion: "0.4.0", name: "second", plugins: [{type: "ptp",
     ipam: {type: "host-local", dataDir: $d, ranges: [[{subnet: "172.30.0.0/24"}]]}}]}' >"$net/20-second.conflist"
@@ -165,7 +198,7 @@ write_config '[network]' 'max_networks = 2'
 launch_daemon
 run_pod two
 run_container two sleeper2 /bin/sleep 100000
-in_other ip addr show eth1 | grep -q 'inet 172.30.0.2/24' || fail "eth1: $(in_other ip addr)"
+says 'inet 172.30.0.2/24' in_other ip addr show eth1
 in_other ping -c 1 -W 20 172.30.0.1 >/dev/null || fail "the second network's gateway: $(in_other ip route)"
 in_other ping -c 1 -W 20 10.88.0.1 >/dev/null || fail "the first network's gateway"
 crictl rmp -f "$pod" >/dev/null
