@@ -65,7 +65,7 @@ else
 endif
 
 HOST_PKGS  := libnghttp2 libprotobuf-c jansson libcurl libarchive libsquashfs1 sqlite3 libseccomp libcap zlib libzstd libcrypto
-AGENT_PKGS := libnghttp2 libprotobuf-c libseccomp libcap
+AGENT_PKGS := libnghttp2 libprotobuf-c
 HOST_LIBS  := $(shell $(PKG_CONFIG) --libs $(HOST_PKGS) 2>/dev/null) -linih -lpthread
 AGENT_LIBS := $(shell $(PKG_CONFIG) --static --libs $(AGENT_PKGS) 2>/dev/null)
 

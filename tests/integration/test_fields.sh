@@ -89,11 +89,13 @@ out image 'del(.command)' ''
 says 1000
 says 'image image'
 out process '.working_dir = "/made/here" | .envs = [{key: "A", value: "cri"}, {key: "C", value: ""}]' \
-    'pwd; echo "$A $B-$C-$HOSTNAME-$HOME"; hostname; tty; echo "$TERM"; cat; echo end'
+    'pwd; echo "$A $B-$C-$HOSTNAME-$HOME"; hostname; tty; echo "$TERM"; cat; umask; ulimit -n; ulimit -Hn; echo end'
 says /made/here
 says 'cri image--the-pod-/home/app'
 says the-pod
 says 'not a tty'
+says 0022
+says 1048576
 says end
 out terminal '.tty = true' 'tty; echo "$TERM"; stty size'
 says $'/dev/pts/0\r'
@@ -243,6 +245,12 @@ refused Unimplemented namespace_options.network "$(sec '{namespace_options: {net
 refused InvalidArgument capabilities "$(sec '{capabilities: {add_capabilities: ["FLY"]}}')"
 refused InvalidArgument masked "$(sec '{masked_paths: ["relative"]}')"
 refused InvalidArgument 'no file of a controller' "$(res '{unified: {"cgroup.procs": "1"}}')"
+
+# A sysctl that the guest's kernel does not have: no pod, and the reason by name.
+pod_json odd >/dev/null
+jq '.linux.sysctls = {"kernel.does_not_exist": "1"}' "$work/pod-odd.json" >"$work/changed.json"
+if said=$(crictl runp "$work/changed.json" 2>&1); then fail "a sysctl that does not exist was set"; fi
+[[ $said == *'sysctl kernel.does_not_exist'* ]] || fail "not refused by name: $said"
 
 crictl stopp "$pod" >/dev/null
 crictl rmp "$pod" >/dev/null

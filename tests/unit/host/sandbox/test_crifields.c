@@ -439,6 +439,16 @@ static void the_page(void **state)
     write_table(&page, "pod.");
     assert_int_equal(buf_printf(&page, &err, "\n## ContainerConfig\n"), 0);
     write_table(&page, "container.");
+    assert_int_equal(
+        buf_printf(
+            &page, &err,
+            "\n## What has no field\n\nEvery process starts with umask 0022, at most 1048576 "
+            "open files (soft and hard) and otherwise the kernel's limits. /dev/shm has\n64 "
+            "MiB, the pod's and one of a container's own. A container sees its own cgroup as "
+            "the root of the hierarchy. The host's clock is the\nguest's. Modules that a "
+            "container's calls need (a bridge, /dev/net/tun, nftables) are loaded by the "
+            "guest itself; `modprobe` is not\nthere.\n"),
+        0);
     assert_int_equal(buf_take_string(&page, &text, &err), 0);
     if (getenv("CRIFIELDS_WRITE") != NULL)
         assert_int_equal(fd_write_file_atomic(AT_FDCWD, DOC, text, strlen(text), 0644, &err), 0);
