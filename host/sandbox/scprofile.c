@@ -104,10 +104,38 @@ static int number_at(const json_t *object, const char *key, const char *where, b
 
 /* ---- actions ---- */
 
-/* The action that `key` names, with the errno that `errno_key` gives. */
-static int action_at(const json_t *object, const char *key, const char *errno_key,
-                     uint64_t default_errno, const char *where, sysfilter_action *ret_action,
-                     struct err *err)
+/* Names of an action and of what goes with it, for a rule and for the profile. */
+struct action_keys {
+    const char *action;
+    const char *number; /* the errno */
+    const char *name;   /* the same by name, which counts when both are there */
+};
+
+static const struct action_keys rule_keys = {"action", "errnoRet", "errno"};
+static const struct action_keys default_keys = {"defaultAction", "defaultErrnoRet", "defaultErrno"};
+
+static int errno_at(const json_t *object, const struct action_keys *keys, const char *where,
+                    uint64_t *ret_number, struct err *err)
+{
+    const char *name = json_string_value(json_object_get(object, keys->name));
+
+    if (number_at(object, keys->number, where, false, MAX_ERRNO, ret_number, err) != 0)
+        return -1;
+    if (name == NULL || *name == '\0')
+        return 0;
+    for (int i = 1; i <= MAX_ERRNO; i++) {
+        const char *known = strerrorname_np(i);
+        if (known != NULL && strcmp(known, name) == 0) {
+            *ret_number = (uint64_t)i;
+            return 0;
+        }
+    }
+    return err_set(err, ERR_INVALID, "%s: unknown error '%.64s'", where, name);
+}
+
+/* The action with its errno; EPERM when none is given. */
+static int action_at(const json_t *object, const struct action_keys *keys, const char *where,
+                     sysfilter_action *ret_action, struct err *err)
 {
     static const struct {
         const char *name;
@@ -123,17 +151,17 @@ static int action_at(const json_t *object, const char *key, const char *errno_ke
         {"SCMP_ACT_ALLOW", SECCOMP_RET_ALLOW, false},
         {"SCMP_ACT_LOG", SECCOMP_RET_LOG, false},
     };
-    const char *name = json_string_value(json_object_get(object, key));
-    uint64_t number = default_errno;
+    const char *name = json_string_value(json_object_get(object, keys->action));
+    uint64_t number = DEFAULT_ERRNO;
 
     if (name == NULL)
-        return err_set(err, ERR_INVALID, "%s: '%s' is missing", where, key);
+        return err_set(err, ERR_INVALID, "%s: '%s' is missing", where, keys->action);
     if (strcmp(name, "SCMP_ACT_NOTIFY") == 0)
         return err_set(err, ERR_UNSUPPORTED,
                        "%s: SCMP_ACT_NOTIFY is not provided: nobody on the host may answer calls "
                        "of a guest",
                        where);
-    if (number_at(object, errno_key, where, false, MAX_ERRNO, &number, err) != 0)
+    if (errno_at(object, keys, where, &number, err) != 0)
         return -1;
     for (size_t i = 0; i < ARRAY_SIZE(actions); i++) {
         if (strcmp(actions[i].name, name) != 0)
@@ -291,8 +319,8 @@ static int applies(const struct context *c, const json_t *rule, const char *wher
 static int parse_rule(const struct context *c, const json_t *rule, const char *where,
                       struct err *err)
 {
-    static const char *const fields[] = {"name",    "names",    "action",   "errnoRet", "args",
-                                         "comment", "includes", "excludes", NULL};
+    static const char *const fields[] = {"name", "names",   "action",   "errnoRet", "errno",
+                                         "args", "comment", "includes", "excludes", NULL};
     struct sysfilter_arg args[SYSFILTER_MAX_ARGS];
     const char *one = json_string_value(json_object_get(rule, "name"));
     sysfilter_action action = 0;
@@ -302,7 +330,7 @@ static int parse_rule(const struct context *c, const json_t *rule, const char *w
 
     if (only_fields(rule, fields, where, err) != 0 ||
         strings_at(rule, "names", where, &names, err) != 0 ||
-        action_at(rule, "action", "errnoRet", DEFAULT_ERRNO, where, &action, err) != 0 ||
+        action_at(rule, &rule_keys, where, &action, err) != 0 ||
         parse_args(rule, where, args, &n_args, err) != 0 ||
         applies(c, rule, where, &wanted, err) != 0)
         return -1;
@@ -379,17 +407,16 @@ static int parse_archs(const json_t *root, struct sysfilter *filter, struct err 
 static int compile(const json_t *root, uint64_t capabilities, struct sysfilter_program *ret_program,
                    struct err *err)
 {
-    static const char *const fields[] = {
-        "defaultAction", "defaultErrnoRet", "architectures", "archMap",
-        "flags",         "syscalls",        "comment",       NULL};
+    static const char *const fields[] = {"defaultAction", "defaultErrnoRet", "defaultErrno",
+                                         "architectures", "archMap",         "flags",
+                                         "syscalls",      "comment",         NULL};
     cleanup_sysfilter struct sysfilter *filter = NULL;
     const json_t *rules = json_object_get(root, "syscalls");
     struct context c = {.capabilities = capabilities};
     sysfilter_action fallback = 0;
 
     if (only_fields(root, fields, "profile", err) != 0 ||
-        action_at(root, "defaultAction", "defaultErrnoRet", DEFAULT_ERRNO, "profile", &fallback,
-                  err) != 0)
+        action_at(root, &default_keys, "profile", &fallback, err) != 0)
         return -1;
     if (rules != NULL && !json_is_null(rules) && !json_is_array(rules))
         return err_set(err, ERR_INVALID, "profile: 'syscalls' is not a list");

@@ -232,6 +232,45 @@ static void actions(void **state)
                      ENOSYS);
 }
 
+/* Errors by name, as container engines write them; the name counts. */
+static void errors_by_name(void **state)
+{
+    (void)state;
+    assert_int_equal(run_json(RULE("{\"names\":[\"getppid\"],\"action\":\"SCMP_ACT_ERRNO\","
+                                   "\"errno\":\"ENOSPC\",\"errnoRet\":1}"),
+                              0, call_getppid),
+                     ENOSPC);
+    assert_int_equal(
+        run_json("{\"defaultAction\":\"SCMP_ACT_ERRNO\",\"defaultErrno\":\"EXDEV\",\"syscalls\":[{"
+                 "\"names\":[\"exit_group\"],\"action\":\"SCMP_ACT_ALLOW\"}]}",
+                 0, call_getppid),
+        EXDEV);
+}
+
+/* A whole profile of another engine, where there is one: it comes with Debian's skopeo. */
+static void foreign_profile(void **state)
+{
+    static const char path[] = "/usr/share/containers/seccomp.json";
+    static const uint64_t sets[] = {0, 0xa80425fb, CAP(CAP_SYS_ADMIN)};
+
+    (void)state;
+    if (access(path, R_OK) != 0) {
+        print_message("SKIP: there is no %s\n", path);
+        skip();
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(sets); i++) {
+        cleanup_sysfilter_program struct sysfilter_program program = {0};
+        struct err err;
+        if (scprofile_load(path, sets[i], &program, &err) != 0)
+            fail_msg("%s", err.msg);
+        assert_int_equal(run(&program, call_getppid), 0);
+        assert_int_equal(run(&program, call_clone_plain), 0);
+        assert_int_equal(run(&program, call_future), ENOSYS);
+        if (i < 2)
+            assert_int_equal(run(&program, call_bpf), EPERM);
+    }
+}
+
 static void arguments(void **state)
 {
     static const char equal[] =
@@ -307,6 +346,8 @@ static void refused(void **state)
         {"{\"defaultAction\":\"SCMP_ACT_ALLOW\",\"syscalls\":{}}", "syscalls", ERR_INVALID},
         {RULE("{\"names\":[\"getppid\"],\"action\":\"SCMP_ACT_NOTIFY\"}"), "SCMP_ACT_NOTIFY",
          ERR_UNSUPPORTED},
+        {RULE("{\"names\":[\"getppid\"],\"action\":\"SCMP_ACT_ERRNO\",\"errno\":\"EODD\"}"), "EODD",
+         ERR_INVALID},
         {RULE("{\"names\":[],\"action\":\"SCMP_ACT_KILL\"}"), "syscalls[0]", ERR_INVALID},
         {RULE("{\"names\":[\"gettpid\"],\"action\":\"SCMP_ACT_KILL\"}"), "gettpid", ERR_INVALID},
         {RULE("{\"names\":[\"getppid\"],\"action\":\"SCMP_ACT_KILL\",\"arg\":[]}"), "'arg'",
@@ -453,6 +494,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(default_profile), cmocka_unit_test(actions),
+        cmocka_unit_test(errors_by_name),  cmocka_unit_test(foreign_profile),
         cmocka_unit_test(arguments),       cmocka_unit_test(conditions),
         cmocka_unit_test(refused),         cmocka_unit_test(fields),
         cmocka_unit_test(too_large),       cmocka_unit_test(too_many_instructions),
