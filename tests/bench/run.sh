@@ -91,14 +91,28 @@ build_pull_image() {
     echo "$dir"
 }
 
+# build_net_image: the program that makes traffic, for the host and as an image.
+build_net_image() {
+    mkdir -p "$work/net/root"
+    "${CC:-cc}" -std=gnu17 -O2 -static -o "$work/net/nettool" "$here/nettool.c" &&
+        cp "$work/net/nettool" "$work/net/root/" &&
+        "$repo/scripts/oci-layout.py" --out "$work/net/layout" --ref registry.k8s.io/bench/net:1 \
+            --arch "$(dpkg --print-architecture)" --layer "$work/net/root" --cmd '["/nettool"]' >/dev/null
+}
+
 # fill_registry: a registry's storage of this run, with the test images and, where it is needed, the
 # big one.
 fill_registry() {
     local address rc=0
+    local layouts=() layout
     "$repo/tests/images/build.sh" "$work/registry"
-    case " $* " in *" pull "*) ;; *) return 0 ;; esac
+    case " $* " in *" pull "*) layouts+=("$(build_pull_image)") || return 1 ;; esac
+    case " $* " in *" network "*) build_net_image && layouts+=("$work/net/layout") || return 1 ;; esac
+    [ "${#layouts[@]}" -gt 0 ] || return 0
     address=$("$repo/tests/images/serve.sh" --data "$work/registry" --port 0 --pidfile "$work/registry.pid")
-    "$repo/tests/images/push.py" "$(build_pull_image)" "${address#http://}" >/dev/null || rc=$?
+    for layout in "${layouts[@]}"; do
+        "$repo/tests/images/push.py" "$layout" "${address#http://}" >/dev/null || rc=$?
+    done
     kill "$(cat "$work/registry.pid")"
     return "$rc"
 }
@@ -219,7 +233,7 @@ due() {
                 if [ "$2" != 1 ] || [ "$1" != casemate ]; then continue; fi
                 if [ "$command" = coldboot ]; then name=qemu; fi
                 ;;
-            plugins) if [ "$2" != 1 ] || [ "$bench_network" != cni ]; then continue; fi ;;
+            plugins | network) if [ "$2" != 1 ] || [ "$bench_network" != cni ]; then continue; fi ;;
             loopback) continue ;;
             *) if [ "$2" != 1 ]; then continue; fi ;;
         esac

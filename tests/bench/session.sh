@@ -77,6 +77,8 @@ for command; do
         clone) bench clone --n $((BENCH_N < 15 ? BENCH_N : 15)) --warmup 1 --limit 40s ;;
         coldboot) bench coldboot --n $((BENCH_N < 8 ? BENCH_N : 8)) --warmup 1 --limit 30s --qemu "$(command -v qemu-system-x86_64)" \
             --kernel "$repo/build/guest/vmlinux" --initrd "$repo/build/guest/initrd.img" --accel "$(casemate_accel)" ;;
+        network) bench network --image registry.k8s.io/bench/net:1 --n $((BENCH_N < 3 ? 1 : 3)) --warmup 0 --limit 60s \
+            --nettool "$work/net/nettool" ;;
         plugins) bench plugins --n "$BENCH_N" --warmup 2 --limit 20s --cni-conf "$work/$runtime/cni/10-bench.conflist" \
             --cni-bin "$work/$runtime/cni-bin" ;;
     esac || failed=1

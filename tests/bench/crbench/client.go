@@ -135,13 +135,16 @@ func (c *client) removePod(ctx context.Context, id string) (float64, error) {
 	})
 }
 
-// createContainer makes a container whose process waits and ends at SIGTERM.
-func (c *client) createContainer(ctx context.Context, p *pod) (string, float64, error) {
+// createContainer makes a container; without a command its process waits and ends at SIGTERM.
+func (c *client) createContainer(ctx context.Context, p *pod, command ...string) (string, float64, error) {
 	c.serial++
+	if len(command) == 0 {
+		command = []string{"/bin/pause"}
+	}
 	config := &cri.ContainerConfig{
 		Metadata: &cri.ContainerMetadata{Name: fmt.Sprintf("c%d", c.serial)},
 		Image:    &cri.ImageSpec{Image: c.o.image},
-		Command:  []string{"/bin/pause"},
+		Command:  command,
 		Labels:   map[string]string{runLabel: c.runID},
 		Linux:    &cri.LinuxContainerConfig{},
 	}

@@ -52,6 +52,7 @@ type options struct {
 	accel       string
 	cniConf     string
 	cniBin      string
+	nettool     string
 	suffix      string
 
 	began time.Time
@@ -138,6 +139,8 @@ var measurements = map[string]measurement{
 	"list":     {[]string{"list_500"}, runList, nil},
 	"parallel": {[]string{"pods20_parallel"}, runParallel, nil},
 	"clone":    {[]string{"clone_agent"}, runClone, nil},
+	"network": {[]string{"net_host_to_pod", "net_pod_to_host", "net_host_pod_rr", "net_pod_to_pod", "net_pod_pod_rr"},
+		runNetwork, nil},
 	"coldboot": {[]string{"cold_boot"}, nil, runColdBoot},
 	"plugins":  {[]string{"cni_add"}, nil, runPlugins},
 }
@@ -177,6 +180,7 @@ func measure(name string, m measurement, args []string) error {
 	fs.StringVar(&o.accel, "accel", "tcg", "kvm or tcg (coldboot)")
 	fs.StringVar(&o.cniConf, "cni-conf", "", "configuration list (plugins)")
 	fs.StringVar(&o.cniBin, "cni-bin", "", "folder of the plugins (plugins)")
+	fs.StringVar(&o.nettool, "nettool", "", "the program on the host (network)")
 	fs.StringVar(&o.suffix, "suffix", "", "appended to the names of all metrics")
 	commit := fs.String("commit", "", "what is measured, for the record")
 	if err := fs.Parse(args); err != nil {

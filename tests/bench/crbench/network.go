@@ -11,12 +11,137 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
+
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// What the plugins of the configuration take by themselves, called as the CNI specification says,
-// without any runtime: the part of a pod's network that no runtime can save.
+// Traffic between the host and a pod and between two pods, by the program nettool (nettool.c) on both
+// ends; and what the plugins of the configuration take by themselves, called as the CNI specification
+// says, without any runtime: the part of a pod's network that no runtime can save.
+
+const (
+	trafficPort    = "5201"
+	trafficSeconds = 2
+)
+
+// traffic is what nettool prints.
+type traffic struct {
+	MbitPerS float64 `json:"mbit_per_s"`
+	P50us    float64 `json:"p50_us"`
+}
+
+// runNetwork needs an image that has nettool as /nettool.
+func runNetwork(ctx context.Context, c *client, o *options, r *record) error {
+	if o.nettool == "" {
+		return errors.New("--nettool is needed")
+	}
+	if err := c.pull(ctx); err != nil {
+		return err
+	}
+	var addresses, containers []string
+	for range 2 {
+		p, id, err := c.servingPod(ctx)
+		if err != nil {
+			return err
+		}
+		reply, err := c.runtime.PodSandboxStatus(ctx, &cri.PodSandboxStatusRequest{PodSandboxId: p.id})
+		if err != nil {
+			return err
+		}
+		ip := reply.GetStatus().GetNetwork().GetIp()
+		if ip == "" {
+			return errors.New("the pod has no address")
+		}
+		addresses, containers = append(addresses, ip), append(containers, id)
+	}
+	host := func(ctx context.Context, args ...string) ([]byte, error) {
+		return exec.CommandContext(ctx, o.nettool, args...).Output()
+	}
+	pod := func(ctx context.Context, args ...string) ([]byte, error) {
+		reply, err := c.runtime.ExecSync(ctx, &cri.ExecSyncRequest{ContainerId: containers[1],
+			Cmd: append([]string{"/nettool"}, args...), Timeout: 60})
+		if err == nil && reply.GetExitCode() != 0 {
+			err = fmt.Errorf("exit code %d: %s", reply.GetExitCode(), reply.GetStderr())
+		}
+		return reply.GetStdout(), err
+	}
+	if err := answers(ctx, host, addresses[0]); err != nil {
+		return err
+	}
+	for i := -o.warmup; o.more(i, o.n); i++ {
+		for _, test := range []struct {
+			metric string
+			client func(context.Context, ...string) ([]byte, error)
+			mode   string
+		}{
+			{"net_host_to_pod", host, "stream"}, {"net_pod_to_host", host, "reverse"}, {"net_host_pod_rr", host, "rr"},
+			{"net_pod_to_pod", pod, "stream"}, {"net_pod_pod_rr", pod, "rr"},
+		} {
+			t, err := measureTraffic(ctx, test.client, test.mode, addresses[0], trafficSeconds)
+			if err != nil {
+				return fmt.Errorf("%s: %w", test.metric, err)
+			}
+			switch {
+			case i < 0:
+			case test.mode == "rr":
+				r.add(test.metric, t.P50us)
+			default:
+				r.add(test.metric, t.MbitPerS)
+			}
+		}
+	}
+	return nil
+}
+
+func measureTraffic(ctx context.Context, client func(context.Context, ...string) ([]byte, error), mode, address string,
+	seconds int) (traffic, error) {
+	limited, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	var t traffic
+	out, err := client(limited, mode, address, trafficPort, strconv.Itoa(seconds))
+	if err != nil {
+		var exit *exec.ExitError
+		if errors.As(err, &exit) {
+			return t, fmt.Errorf("%w: %s", err, exit.Stderr)
+		}
+		return t, err
+	}
+	return t, json.Unmarshal(out, &t)
+}
+
+// answers waits until the pod's server listens.
+func answers(ctx context.Context, client func(context.Context, ...string) ([]byte, error), address string) error {
+	deadline := time.Now().Add(connectLimit)
+	for {
+		_, err := measureTraffic(ctx, client, "rr", address, 1)
+		if err == nil {
+			return nil
+		}
+		if time.Now().After(deadline) || ctx.Err() != nil {
+			return fmt.Errorf("the pod's server does not answer: %w", err)
+		}
+		if err := sleep(ctx, 100*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+// servingPod runs nettool's server in a pod.
+func (c *client) servingPod(ctx context.Context) (*pod, string, error) {
+	p, _, err := c.runPod(ctx)
+	if err != nil {
+		return nil, "", err
+	}
+	id, _, err := c.createContainer(ctx, p, "/nettool", "serve", "0.0.0.0", trafficPort)
+	if err != nil {
+		return nil, "", err
+	}
+	_, err = c.startContainer(ctx, id)
+	return p, id, err
+}
 
 type pluginList struct {
 	CNIVersion string            `json:"cniVersion"`

@@ -177,7 +177,7 @@ func plotRatios(wanted []definition, results map[string]result) string {
 	x := func(v float64) float64 {
 		return left + (width-left-70)*math.Log(v/low)/math.Log(high/low)
 	}
-	c.text(left, 18, "start", "casemate : containerd + runc (less is better; the mark is the target)")
+	c.text(left, 18, "start", "casemate : containerd + runc (less is better, but for streams; the mark is the target)")
 	for v := low; v <= high*1.001; v *= 10 {
 		c.line(x(v), 30, x(v), height, colourGrid)
 		c.text(x(v), height+14, "middle", fmt.Sprintf("%gx", v))
@@ -189,7 +189,7 @@ func plotRatios(wanted []definition, results map[string]result) string {
 		c.text(left-8, y+11, "end", d.name)
 		from, to := math.Min(x(1), x(*r.Ratio)), math.Max(x(1), x(*r.Ratio))
 		colour := colourOurs
-		if *r.Ratio > 1 {
+		if *r.Ratio > 1 != d.more {
 			colour = colourPeer
 		}
 		c.bar(from, y, to-from, 13, colour)

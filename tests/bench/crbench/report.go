@@ -29,6 +29,7 @@ type definition struct {
 	less string
 	// The targets, as the issues of this project name them; 0: none.
 	ratio, most float64
+	more        bool // a larger figure is the better one
 	what        string
 }
 
@@ -76,6 +77,16 @@ var definitions = []definition{
 	{name: "list_containers_100_p99", samples: "list_containers", q: 0.99, unit: "ms", command: "density", most: 5,
 		what: "ListContainers with 100 pods"},
 	{name: "list_500_p99", samples: "list_500", q: 0.99, unit: "ms", command: "list", what: "ListContainers with 500 containers"},
+	{name: "net_host_to_pod", samples: "net_host_to_pod", q: 0.50, unit: "Mbit/s", command: "network", more: true,
+		what: "TCP stream, host to pod (more is better)"},
+	{name: "net_pod_to_host", samples: "net_pod_to_host", q: 0.50, unit: "Mbit/s", command: "network", more: true,
+		what: "TCP stream, pod to host (more is better)"},
+	{name: "net_pod_to_pod", samples: "net_pod_to_pod", q: 0.50, unit: "Mbit/s", command: "network", more: true,
+		what: "TCP stream, pod to pod (more is better)"},
+	{name: "net_host_pod_rr", samples: "net_host_pod_rr", q: 0.50, unit: "µs", command: "network",
+		what: "TCP request and answer of one byte, host and pod"},
+	{name: "net_pod_pod_rr", samples: "net_pod_pod_rr", q: 0.50, unit: "µs", command: "network",
+		what: "TCP request and answer of one byte, two pods"},
 	{name: "cni_add_p50", samples: "cni_add", q: 0.50, unit: "ms", command: "plugins",
 		what: "the network plugins by themselves, without a runtime"},
 	{name: "network_adds_to_pod_create", samples: "pod_create", q: 0.50, unit: "ms", command: "loopback",
