@@ -13,6 +13,7 @@
 #include <malloc.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include "common/base/fd.h"
@@ -123,6 +124,7 @@ int main(int argc, char **argv)
         .cpu_s = DEFAULT_CPU_S,
     };
     (void)close(CONVERT_FD_SELF); /* the program file, through which the daemon started it */
+    (void)prctl(PR_SET_NAME, "casemate-convert"); /* it would be the descriptor's number */
     (void)mallopt(M_ARENA_MAX, 2);
     /* libarchive converts pax names from UTF-8 to the locale's character set: both are to be the
      * same */
