@@ -36,7 +36,7 @@ stage_tsan() {
     # processes within a time are run without the sanitizer's tenfold slowdown, in the stages unit and asan.)
     local tests=() t
     for t in common/loop/test_loop common/rpc/test_threads common/rpc/test_rpc host/vmm/test_qmp_client \
-        host/store/test_store; do
+        host/store/test_store host/net/test_net; do
         tests+=("build/tsan/tests/unit/$t")
     done
     make -j"$jobs" BUILD=build/tsan SANITIZE=thread OPT=-O1 "${tests[@]}" &&
