@@ -226,6 +226,7 @@ install: all guest ## Install below DESTDIR
 	install -D -m 0755 $(BUILD)/bin/casemate-convert $(DESTDIR)$(LIBEXECDIR)/casemate-convert
 	install -D -m 0644 $(BUILD)/guest/vmlinux $(DESTDIR)$(DATADIR)/guest/vmlinux
 	install -D -m 0644 $(BUILD)/guest/initrd.img $(DESTDIR)$(DATADIR)/guest/initrd.img
+	install -D -m 0644 $(BUILD)/guest/warm.img $(DESTDIR)$(DATADIR)/guest/warm.img
 	install -D -m 0644 $(BUILD)/guest/guest.json $(DESTDIR)$(DATADIR)/guest/guest.json
 	install -D -m 0644 scripts/casemate.conf $(DESTDIR)$(SYSCONFDIR)/casemate.conf
 	install -D -m 0644 scripts/casemated.service $(DESTDIR)$(UNITDIR)/casemated.service

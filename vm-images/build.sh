@@ -14,8 +14,8 @@ set -euo pipefail
 usage() {
     cat <<USAGE
 Usage: build.sh --agent FILE --out DIR [OPTION]...
-Write the guest's kernel (DIR/vmlinux, or DIR/vmlinuz when it has no PVH entry point), DIR/initrd.img and
-DIR/guest.json.
+Write the guest's kernel (DIR/vmlinux, or DIR/vmlinuz when it has no PVH entry point), DIR/initrd.img,
+DIR/guest.json, and DIR/warm.img, the disk that machines made ahead warm up with.
 
   --kernel debian     Debian's cloud kernel, fetched with apt and cached (the default)
   --kernel tuned      our own, from build-kernel.sh, which must have run
@@ -45,6 +45,7 @@ if [ -z "$AGENT" ] || [ -z "$OUT" ]; then
     exit 2
 fi
 need sha256sum coreutils
+need mksquashfs squashfs-tools
 mkdir -p "$OUT"
 WORK=$(mktemp -d "$OUT/.build.XXXXXX")
 trap 'rm -rf "$WORK"' EXIT
@@ -123,6 +124,9 @@ choose_kernel
 "$VM_IMAGES/mkinitrd.sh" --agent "$AGENT" --out "$WORK/initrd.img" --compress "$COMPRESS" --list "$LIST" \
     ${MODULES:+--modules "$MODULES"} > "$WORK/names"
 cp "$IMAGE" "$WORK/$FILE"
+mkdir "$WORK/warm"
+${CC:-cc} -static -Os -s -o "$WORK/warm/warm" "$VM_IMAGES/warm.c"
+mksquashfs "$WORK/warm" "$WORK/warm.img" -comp zstd -all-root -no-progress -quiet > /dev/null
 {
     printf '{"version": 1, "flavour": "%s", "kernel_release": %s, "kernel_source": %s,\n' \
         "$FLAVOUR" "$(json_string "$RELEASE")" "$(json_string "$SOURCE")"
@@ -141,6 +145,7 @@ vmlinux) rm -f "$OUT/vmlinuz" ;;
 vmlinuz) rm -f "$OUT/vmlinux" ;;
 esac
 mv "$WORK/initrd.img" "$OUT/initrd.img"
+mv "$WORK/warm.img" "$OUT/warm.img"
 mv "$WORK/guest.json" "$OUT/guest.json"
 say "$FLAVOUR kernel $RELEASE ($FILE, $(($(stat -c %s "$OUT/$FILE") / 1024)) KiB)," \
     "initrd $(($(stat -c %s "$OUT/initrd.img") / 1024)) KiB, $(wc -l < "$WORK/names") modules: $OUT"

@@ -154,6 +154,7 @@ static const struct key keys[] = {
     KEY("vmm", uid_base, read_unsigned),
     KEY("vmm", uid_count, read_unsigned),
     KEY("pod", scratch_mib, read_unsigned),
+    KEY("pod", spares, read_unsigned),
     KEY("image", converter, read_path),
     KEY("image", converter_uid, read_unsigned),
     KEY("image", compression, read_compression),
@@ -464,6 +465,8 @@ static int set_defaults(struct config *c, struct err *err)
         .uid_base = 2000000,
         .uid_count = 65536,
         .scratch_mib = 10240,
+        .spares = 1,
+        .warm_image = find_part("guest/warm.img", CASEMATE_DATADIR "/guest/warm.img"),
         .converter = find_part("bin/casemate-convert", CASEMATE_LIBEXECDIR "/casemate-convert"),
         .converter_uid = 1999999,
         .conf_dir = strdup("/etc/cni/net.d"),
@@ -478,7 +481,8 @@ static int set_defaults(struct config *c, struct err *err)
         .converter_memory_mib = 1024,
     };
     if (c->socket == NULL || c->state_dir == NULL || c->run_dir == NULL || c->kernel == NULL ||
-        c->initrd == NULL || c->converter == NULL || c->conf_dir == NULL || c->bin_dirs == NULL)
+        c->initrd == NULL || c->converter == NULL || c->warm_image == NULL || c->conf_dir == NULL ||
+        c->bin_dirs == NULL)
         return err_no_memory(err);
     struct config_handler *made;
     if (add_handler(c, "", 0, &made, err) < 0 ||
@@ -499,6 +503,8 @@ static int check(const struct config *c, struct err *err)
         return err_set(err, ERR_INVALID, "[network] max_networks must be 1 to %d", NET_MAX_IFACES);
     if (c->plugin_timeout_s == 0 || c->plugin_timeout_s > 3600)
         return err_set(err, ERR_INVALID, "[network] plugin_timeout_s must be 1 to 3600");
+    if (c->spares > 256)
+        return err_set(err, ERR_INVALID, "[pod] spares must be at most 256");
     if (c->scratch_mib < 16)
         return err_set(err, ERR_INVALID, "[pod] scratch_mib must be at least 16");
     if (c->converter_uid == 0)

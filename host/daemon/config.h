@@ -68,6 +68,8 @@ struct config {
                           uid_count) */
     unsigned uid_count;
     /* [pod] */
+    unsigned spares; /* machines that are made ahead */
+    char *warm_image;
     unsigned scratch_mib; /* size of a pod's writable disk (sparse) */
     /* [image] */
     char *converter;

@@ -325,6 +325,8 @@ static int make_sandboxes(struct daemon *d, struct err *err)
                                 .run_dir = run,
                                 .handlers = handlers,
                                 .n_handlers = c->n_handlers,
+                                .spares = c->spares,
+                                .warm_image = access(c->warm_image, R_OK) == 0 ? c->warm_image : "",
                                 .scratch_bytes = (uint64_t)c->scratch_mib << 20};
     struct sandbox_deps deps = {
         .loop = d->loop, .store = d->store, .vmm = d->vmm, .net = d->net, .images = d->images};

@@ -22,6 +22,7 @@
 #include "common/loop/workers.h"
 #include "host/sandbox/handler.h"
 #include "host/sandbox/model.h"
+#include "host/sandbox/spares.h"
 
 #define MAX_WORKERS 16
 #define MAX_QUEUED  8192
@@ -89,6 +90,7 @@ void pod_unref(struct pod *pod)
     pthread_mutex_destroy(&pod->mutex);
     pthread_mutex_destroy(&pod->save_mutex);
     timeline_fini(&pod->timeline);
+    pod_facts_unref(pod->spare_facts);
     pod_facts_unref(pod->facts);
     free(pod);
 }
@@ -430,6 +432,7 @@ static void free_manager(struct sandbox_manager *mgr)
     free((void *)(uintptr_t)config->state_dir);
     free((void *)(uintptr_t)config->run_dir);
     handlers_free(mgr->handlers, config->n_handlers);
+    free((void *)(uintptr_t)config->warm_image);
     free(mgr);
 }
 
@@ -444,6 +447,7 @@ static int copy_config(struct sandbox_manager *mgr, const struct sandbox_config 
     if (handlers_copy(from->handlers, from->n_handlers, &mgr->handlers, err) != 0)
         return -1;
     to->handlers = mgr->handlers;
+    to->warm_image = strdup(text_or_empty(from->warm_image));
     if (to->scratch_bytes == 0)
         to->scratch_bytes = 10ull << 30;
     if (to->boot_timeout_ms == 0)
@@ -455,7 +459,7 @@ static int copy_config(struct sandbox_manager *mgr, const struct sandbox_config 
     mgr->pods_state_dir = text_printf("%s/disk", from->state_dir);
     mgr->scratch_template = text_printf("%s/scratch-quota-%llu.ext4", from->state_dir,
                                         (unsigned long long)to->scratch_bytes);
-    if (to->state_dir == NULL || to->run_dir == NULL || mgr->pods_run_dir == NULL ||
+    if (to->warm_image == NULL || to->state_dir == NULL || to->run_dir == NULL || mgr->pods_run_dir == NULL ||
         mgr->logs_run_dir == NULL || mgr->pods_state_dir == NULL || mgr->scratch_template == NULL)
         return err_no_memory(err);
     return 0;
@@ -472,6 +476,7 @@ int sandbox_manager_new(const struct sandbox_config *config, const struct sandbo
     pthread_mutex_init(&mgr->mutex, NULL);
     pthread_mutex_init(&mgr->scratch_mutex, NULL);
     TAILQ_INIT(&mgr->pods);
+    TAILQ_INIT(&mgr->spares);
     if (copy_config(mgr, config, err) != 0 ||
         workers_new(MAX_WORKERS, MAX_QUEUED, &mgr->workers, err) != 0 ||
         fd_make_dirs(mgr->pods_run_dir, 0700, err) != 0 ||
@@ -516,9 +521,15 @@ void sandbox_manager_free(struct sandbox_manager *mgr)
 
     if (mgr == NULL)
         return;
+    pthread_mutex_lock(&mgr->mutex);
+    mgr->closing = true;
+    pthread_mutex_unlock(&mgr->mutex);
     TAILQ_FOREACH (pod, &mgr->pods, entry)
         quiet_pod(pod);
+    TAILQ_FOREACH (pod, &mgr->spares, entry)
+        quiet_pod(pod);
     workers_free(steal_ptr(&mgr->workers));
+    spares_end(mgr);
     while ((pod = TAILQ_FIRST(&mgr->pods)) != NULL)
         release_pod(mgr, pod);
     free_manager(mgr);

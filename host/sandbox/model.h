@@ -153,7 +153,10 @@ struct pod {
     pthread_mutex_t mutex;      /* guards all that follows */
     pthread_cond_t cond;        /* any change of state, busy, exit, disks */
     enum pod_state state;
-    bool ending;         /* pod_end_vm is at work */
+    bool ending;                   /* pod_end_vm is at work */
+    bool spare;                    /* made ahead (spares.h): has no record */
+    struct pod_facts *spare_facts; /* those that it had as a spare, for whoever still reads them */
+    uint32_t scratch_lun;
     unsigned operations; /* calls under way that use vm or guest */
     char *reason;
     char *message;
@@ -183,8 +186,12 @@ struct sandbox_manager {
     struct sandbox_handler *handlers; /* config's; constant */
     struct sandbox_deps deps;
     struct workers *workers;
-    pthread_mutex_t mutex;         /* guards the list and makes names unique */
-    struct pod_list pods;          /* newest first; each a reference */
+    pthread_mutex_t mutex;  /* guards the list and makes names unique */
+    struct pod_list pods;   /* newest first; each a reference */
+    struct pod_list spares; /* likewise; not in the list above */
+    unsigned n_spares;
+    bool making_spare;
+    bool closing;                  /* no new spare */
     pthread_mutex_t scratch_mutex; /* one maker of the scratch template */
     char *pods_run_dir;            /* run_dir/vm: a folder per VM */
     char *logs_run_dir;            /* run_dir/log: checkpoints of logs */

@@ -205,10 +205,13 @@ void podnet_free(struct podnet *podnet)
 static int plug_in(struct podnet *p, uint32_t slots[NET_MAX_IFACES], int64_t deadline_ms,
                    struct err *err)
 {
+    /* The first one of a machine that was made ahead leads nowhere for good, and stays unused. */
+    bool was_spare = p->pod->spare_facts != NULL;
+
     slots[0] = VM_NIC_FIRST_SLOT;
-    for (size_t i = 1; i < p->found.n_ifaces; i++) {
+    for (size_t i = was_spare ? 0 : 1; i < p->found.n_ifaces; i++) {
         struct net_iface *iface = &p->found.ifaces[i];
-        struct vm_nic nic = {.tap_fd = iface->tap_fd,
+        struct vm_nic nic = {.tap_fd = i == 0 ? p->nic.tap_fd : iface->tap_fd,
                              .vhost_fd = open("/dev/vhost-net", O_RDWR | O_CLOEXEC)};
         int result;
         memcpy(nic.mac, iface->mac, sizeof(nic.mac));

@@ -27,6 +27,7 @@
 #include "host/sandbox/podnet.h"
 #include "host/sandbox/podsize.h"
 #include "host/sandbox/scratch.h"
+#include "host/sandbox/spares.h"
 #include "host/sandbox/vmcgroup.h"
 
 #define SCRATCH_SERIAL "scratch"
@@ -76,17 +77,23 @@ static int make_folder(const char *path, struct err *err)
     return 0;
 }
 
+static int make_log_folder(const struct pod *pod, struct err *err)
+{
+    const char *logs = pod->facts->config->log_directory;
+
+    if (*logs != '\0' && fd_make_dirs(logs, 0755, err) != 0)
+        return err_prefix(err, "log_directory");
+    return 0;
+}
+
 static int make_folders(struct pod *pod, struct err *err)
 {
     cleanup_free char *run = pod_run_path(pod);
     cleanup_free char *state = pod_state_path(pod);
-    const char *logs = pod->facts->config->log_directory;
 
     if (make_folder(run, err) != 0 || make_folder(state, err) != 0)
         return -1;
-    if (*logs != '\0' && fd_make_dirs(logs, 0755, err) != 0)
-        return err_prefix(err, "log_directory");
-    return 0;
+    return make_log_folder(pod, err);
 }
 
 static int make_cgroups(struct pod *pod, struct err *err)
@@ -267,7 +274,6 @@ struct bringup {
     int64_t deadline_ms;
     struct podnet *net;
     int scratch_fd;
-    uint32_t scratch_lun;
 };
 
 /* One step, shown in the timeline. */
@@ -283,12 +289,12 @@ static int step(struct bringup *b, const char *name, int (*fn)(struct bringup *b
 
 static int step_network(struct bringup *b, struct err *err)
 {
-    return podnet_begin(b->pod, b->deadline_ms, &b->net, err);
+    return b->pod->spare ? 0 : podnet_begin(b->pod, b->deadline_ms, &b->net, err);
 }
 
 static int step_network_end(struct bringup *b, struct err *err)
 {
-    return podnet_finish(b->net, b->deadline_ms, err);
+    return b->net == NULL ? 0 : podnet_finish(b->net, b->deadline_ms, err);
 }
 
 static int step_folders(struct bringup *b, struct err *err)
@@ -303,8 +309,12 @@ static int step_scratch(struct bringup *b, struct err *err)
 
 static int step_machine(struct bringup *b, struct err *err)
 {
-    if (start_vm(b->pod, podnet_nic(b->net), b->deadline_ms, err) != 0)
+    const struct vm_nic *nic = b->net == NULL ? NULL : podnet_nic(b->net);
+
+    if (start_vm(b->pod, nic, b->deadline_ms, err) != 0)
         return err_prefix(err, "virtual machine");
+    if (b->pod->spare)
+        spares_set_nice(b->pod, SPARE_NICE);
     timeline_set_pid(&b->pod->timeline, b->pod->vm_pid);
     return 0;
 }
@@ -315,7 +325,7 @@ static int step_devices(struct bringup *b, struct err *err)
 
     if (podsize_apply(b->pod, b->deadline_ms, err) != 0)
         return -1;
-    return vm_add_disk(b->pod->vm, &disk, b->deadline_ms, &b->scratch_lun, err);
+    return vm_add_disk(b->pod->vm, &disk, b->deadline_ms, &b->pod->scratch_lun, err);
 }
 
 static int step_agent(struct bringup *b, struct err *err)
@@ -325,7 +335,39 @@ static int step_agent(struct bringup *b, struct err *err)
 
 static int step_configure(struct bringup *b, struct err *err)
 {
-    return configure(b->pod, b->scratch_lun, b->deadline_ms, err);
+    return configure(b->pod, b->pod->scratch_lun, b->deadline_ms, err);
+}
+
+static int step_adopt(struct bringup *b, struct err *err)
+{
+    struct pod *pod = b->pod;
+
+    timeline_set_pid(&pod->timeline, pod->vm_pid);
+    spares_set_nice(pod, 0);
+    if (make_log_folder(pod, err) != 0 || make_cgroups(pod, err) != 0 ||
+        vmcgroup_enter(pod->cgroups, pod->n_cgroups, pod->vm_pid, err) != 0)
+        return -1;
+    return podsize_apply(pod, b->deadline_ms, err);
+}
+
+/* A machine that was made ahead becomes the pod's: it has its disk, its agent answers. */
+static int adopt(struct pod *pod, int64_t deadline_ms, struct err *err)
+{
+    struct bringup b = {.pod = pod, .deadline_ms = deadline_ms, .scratch_fd = -1};
+    int64_t began_ms = clock_monotonic_ms();
+    int result = -1;
+
+    if (step(&b, "network begun", step_network, err) == 0) {
+        if (step(&b, "machine adopted", step_adopt, err) != 0 ||
+            step(&b, "configuration", step_configure, err) != 0 ||
+            step(&b, "network awaited", step_network_end, err) != 0)
+            result = explain(pod, err);
+        else
+            result = 0;
+        pod->boot_ms = clock_monotonic_ms() - began_ms;
+    }
+    podnet_free(b.net);
+    return result;
 }
 
 static int boot(struct pod *pod, int64_t deadline_ms, struct err *err)
@@ -357,12 +399,12 @@ static int become_ready(struct pod *pod, int64_t deadline_ms, struct err *err)
     struct vm_exit how;
     bool stopped;
 
-    if (boot(pod, deadline_ms, err) != 0)
+    if ((pod->vm != NULL ? adopt(pod, deadline_ms, err) : boot(pod, deadline_ms, err)) != 0)
         return -1;
     pod_watch_vm(pod, pod->vm);
     pthread_mutex_lock(&pod->mutex);
     stopped = pod->state != POD_CREATING;
-    if (!stopped)
+    if (!stopped && !pod->spare)
         pod_set_state(pod, POD_READY);
     pthread_mutex_unlock(&pod->mutex);
     if (stopped)
@@ -421,13 +463,19 @@ static void end_job_run(void *arg)
 {
     struct end_job *job = arg;
     struct pod *pod = job->pod;
+    bool is_spare;
 
+    pthread_mutex_lock(&pod->mutex);
+    is_spare = pod->spare;
+    pthread_mutex_unlock(&pod->mutex);
     if (!job->agent_lost || !ends_by_itself(pod)) {
         struct log_ctx ctx = {.sandbox = pod->facts->id};
         log_event(LOG_WARN, &ctx, NULL, "%s: %s",
                   job->agent_lost ? "agent lost" : "virtual machine ended", job->message);
         pod_end_vm(pod, job->agent_lost ? "AgentLost" : "VMExited", job->message);
     }
+    if (is_spare)
+        spares_lose(pod);
     pod_unref(pod);
     free(job);
 }

@@ -148,10 +148,23 @@ static int pack_pod(struct pod *pod, struct bytes *ret_bytes, struct err *err)
     return result;
 }
 
+static bool is_spare(struct pod *pod)
+{
+    bool spare;
+
+    pthread_mutex_lock(&pod->mutex);
+    spare = pod->spare;
+    pthread_mutex_unlock(&pod->mutex);
+    return spare;
+}
+
 int pod_save(struct pod *pod, struct err *err)
 {
     struct bytes bytes = {0};
     int result;
+
+    if (is_spare(pod))
+        return 0;
 
     pthread_mutex_lock(&pod->save_mutex);
     result = pack_pod(pod, &bytes, err);

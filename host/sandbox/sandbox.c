@@ -18,6 +18,7 @@
 #include "host/sandbox/handler.h"
 #include "host/sandbox/model.h"
 #include "host/sandbox/podnet.h"
+#include "host/sandbox/spares.h"
 
 #define LAST_WORDS_MS                                                                              \
     2000 /* for containers that are killed with their pod to get their output out */
@@ -29,30 +30,75 @@ static int check_handler(const struct sandbox_manager *mgr, const char *handler,
     return err_set(err, ERR_INVALID, "runtime_handler '%s' is not configured", handler);
 }
 
-/* A pod with a fresh id in the table and in the store, CREATING. */
-static int reserve(struct sandbox_manager *mgr, const Runtime__V1__PodSandboxConfig *config,
-                   const char *handler, struct pod **ret_pod, struct err *err)
+/* Ends a pod that nobody has heard of, with its machine if it has one. */
+static void discard(struct pod *pod)
+{
+    pthread_mutex_lock(&pod->mutex);
+    pod->spare = true; /* no record is to tell of it */
+    pthread_mutex_unlock(&pod->mutex);
+    pod_end_vm(pod, "StartFailed", "");
+    pod_unref(pod);
+}
+
+/* A spare that is none any more, with the facts of what it becomes. */
+static int name_spare(struct pod *pod, const Runtime__V1__PodSandboxConfig *config,
+                      const char *handler, struct err *err)
+{
+    struct pod_facts *facts =
+        pod_facts_new(pod->facts->id, clock_realtime_ns(), handler, config, err);
+
+    if (facts == NULL)
+        return -1;
+    pthread_mutex_lock(&pod->mutex);
+    pod->spare_facts = pod->facts;
+    pod->facts = facts;
+    pod->spare = false;
+    pthread_mutex_unlock(&pod->mutex);
+    timeline_restore(&pod->timeline, 0, &(struct timeline_step){0}, 0);
+    return 0;
+}
+
+/* A spare, or a pod with a fresh id, CREATING. */
+static int make_pod(struct sandbox_manager *mgr, const Runtime__V1__PodSandboxConfig *config,
+                    const char *handler, bool spare_will_do, struct pod **ret_pod, struct err *err)
 {
     char id[SANDBOX_ID_SIZE];
     struct pod_facts *facts;
-    struct pod *pod = NULL;
+    struct pod *spare = spare_will_do ? spares_take(mgr) : NULL;
     int result;
 
+    if (spare != NULL && name_spare(spare, config, handler, err) != 0) {
+        discard(spare);
+        return -1;
+    }
+    if (spare != NULL) {
+        *ret_pod = spare;
+        return 0;
+    }
     text_random_hex(SANDBOX_ID_LEN / 2, id);
     facts = pod_facts_new(id, clock_realtime_ns(), handler, config, err);
     if (facts == NULL)
         return -1;
-    result = pod_new(mgr, facts, &pod, err);
+    result = pod_new(mgr, facts, ret_pod, err);
     pod_facts_unref(facts);
-    if (result != 0)
+    return result;
+}
+
+/* A pod in the table and in the store, CREATING. */
+static int reserve(struct sandbox_manager *mgr, const Runtime__V1__PodSandboxConfig *config,
+                   const char *handler, bool spare_will_do, struct pod **ret_pod, struct err *err)
+{
+    struct pod *pod = NULL;
+
+    if (make_pod(mgr, config, handler, spare_will_do, &pod, err) != 0)
         return -1;
     if (manager_add_pod(mgr, pod, err) != 0) {
-        pod_unref(pod);
+        discard(pod);
         return -1;
     }
     if (pod_save(pod, err) != 0) {
         manager_drop_pod(mgr, pod);
-        pod_unref(pod);
+        discard(pod);
         return -1;
     }
     *ret_pod = pod;
@@ -72,20 +118,18 @@ static void log_timeline(struct pod *pod)
                   (double)steps[i].cpu_us / 1000);
 }
 
-int sandbox_run(struct sandbox_manager *mgr, const Runtime__V1__PodSandboxConfig *config,
-                const char *runtime_handler, int64_t deadline_ms, char ret_id[SANDBOX_ID_SIZE],
-                struct err *err)
+/* *was_spare: whether it may be one; then, whether it was. */
+static int run_once(struct sandbox_manager *mgr, const Runtime__V1__PodSandboxConfig *config,
+                    const char *handler, int64_t deadline_ms, bool *was_spare,
+                    char ret_id[SANDBOX_ID_SIZE], struct err *err)
 {
     cleanup_pod struct pod *pod = NULL;
-    const char *handler = text_or_empty(runtime_handler);
     struct log_ctx ctx = {0};
     char unknown[80];
 
-    if (crivalid_pod(config, err) != 0 || check_handler(mgr, handler, err) != 0)
+    if (reserve(mgr, config, handler, *was_spare, &pod, err) != 0)
         return -1;
-    if (reserve(mgr, config, handler, &pod, err) != 0)
-        return -1;
-    deadline_ms = clock_earlier(deadline_ms, clock_deadline(mgr->config.boot_timeout_ms));
+    *was_spare = pod->spare_facts != NULL;
     ctx.sandbox = pod->facts->id;
     if (crivalid_has_unknown(&config->base, unknown, sizeof(unknown)))
         log_event(LOG_WARN, &ctx, NULL, "the client is newer: %s is not known here, ignoring",
@@ -98,11 +142,33 @@ int sandbox_run(struct sandbox_manager *mgr, const Runtime__V1__PodSandboxConfig
             log_event(LOG_ERROR, &ctx, &why, "what is left of it is cleared at the next start");
         return -1;
     }
-    log_event(LOG_INFO, &ctx, NULL, "pod %s is ready, its agent answered after %lld ms",
-              config->metadata->name, (long long)pod->boot_ms);
+    log_event(LOG_INFO, &ctx, NULL, "pod %s is ready%s, its agent answered after %lld ms",
+              config->metadata->name, *was_spare ? " (made ahead)" : "", (long long)pod->boot_ms);
     log_timeline(pod);
     memcpy(ret_id, pod->facts->id, SANDBOX_ID_SIZE);
     return 0;
+}
+
+int sandbox_run(struct sandbox_manager *mgr, const Runtime__V1__PodSandboxConfig *config,
+                const char *runtime_handler, int64_t deadline_ms, char ret_id[SANDBOX_ID_SIZE],
+                struct err *err)
+{
+    const char *handler = text_or_empty(runtime_handler);
+    bool spare;
+    int result;
+
+    if (crivalid_pod(config, err) != 0 || check_handler(mgr, handler, err) != 0)
+        return -1;
+    deadline_ms = clock_earlier(deadline_ms, clock_deadline(mgr->config.boot_timeout_ms));
+    spare = handlers_find(mgr->handlers, mgr->config.n_handlers, handler) == &mgr->handlers[0];
+    result = run_once(mgr, config, handler, deadline_ms, &spare, ret_id, err);
+    /* A machine that was made ahead may have died since: the pod shall not suffer for it. */
+    if (result != 0 && spare && err->code == ERR_UNAVAILABLE) {
+        spare = false;
+        result = run_once(mgr, config, handler, deadline_ms, &spare, ret_id, err);
+    }
+    spares_refill(mgr);
+    return result;
 }
 
 /* ---- stop ---- */

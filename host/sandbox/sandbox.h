@@ -53,6 +53,8 @@ struct sandbox_handler {
 struct sandbox_config {
     const char *state_dir;  /* durable: scratch disks, log checkpoints; made if missing (0700) */
     const char *run_dir;    /* sockets and whatever else a host reboot may lose; made if missing */
+    unsigned spares;        /* machines that are made ahead for the first handler, if it clones */
+    const char *warm_image; /* the disk that these warm up with (vm-images); NULL or "": none */
     uint64_t scratch_bytes; /* size of a pod's writable disk; 0: 10 GiB */
     /* The runtime_handler values that are accepted, the one called "" first; any other is refused
      * with INVALID. */

@@ -4,6 +4,7 @@
  * pid into cgroup.procs before exec; here only the directories are made. No limit is written: the
  * pod's own are the kubelet's, in cgroup_parent.
  */
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -93,6 +94,19 @@ fail:
         free(dirs[i]);
     free(dirs);
     return err_prefix(err, "cgroup");
+}
+
+int vmcgroup_enter(char *const *dirs, size_t n, pid_t pid, struct err *err)
+{
+    for (size_t i = 0; i < n; i++) {
+        cleanup_free char *procs = text_printf("%s/cgroup.procs", dirs[i]);
+        cleanup_free char *text = text_printf("%d", (int)pid);
+        if (procs == NULL || text == NULL)
+            return err_no_memory(err);
+        if (fd_write_text(AT_FDCWD, procs, text, err) != 0)
+            return err_prefix(err, "cgroup");
+    }
+    return 0;
 }
 
 void vmcgroup_remove(char *const *dirs, size_t n)

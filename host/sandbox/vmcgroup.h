@@ -7,6 +7,7 @@
 #pragma once
 
 #include <stddef.h>
+#include <sys/types.h>
 
 #include "common/base/err.h"
 
@@ -17,6 +18,9 @@
  */
 int vmcgroup_make(const char *parent, const char *name, char ***ret_dirs, size_t *ret_n,
                   struct err *err);
+
+/* Moves a process that runs already into all of them. */
+int vmcgroup_enter(char *const *dirs, size_t n, pid_t pid, struct err *err);
 
 /* Removes them; what is gone is fine, what is in use is logged. */
 void vmcgroup_remove(char *const *dirs, size_t n);

@@ -91,6 +91,8 @@ write_config() {
     {
         printf '[casemated]\nsocket = %s\nstate_dir = %s\nrun_dir = %s\nlog_level = %s\n' "$socket" "$state" "$run" \
             "${DAEMON_LOG_LEVEL:-info}"
+        # No machine that no pod has asked for: tests count them.
+        printf '[pod]\nspares = %s\n' "${SPARES:-0}"
         printf '[network]\nconf_dir = %s\nloopback_only = yes\n[vmm]\naccel = tcg\n' "$work/net.d"
         printf '%s\n' "$@"
     } >"$work/casemate.conf"

@@ -1,0 +1,79 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Machines that are made ahead: a pod takes one and is its own (name, clock, randomness, cgroup); one that has died meanwhile
+# costs the pod nothing; a killed daemon's are cleared at the next start, a daemon that ends takes its own along, and pods
+# live on.
+# shellcheck source=tests/integration/lib.sh
+. "$(dirname "$0")/lib.sh"
+need jq python3 busybox
+need_tools
+isolate "$0" "$@"
+SPARES=1
+start_daemon '[guest]'
+touch "$work/crictl.yaml"
+busybox_image test.local/busybox:latest
+
+ahead() { [ "$(grep -c 'a machine was made ahead' "$work/casemated.log")" -ge "$1" ]; }
+machines() { pgrep -c qemu-system || true; }
+is() { [ "$(machines)" = "$1" ]; }
+
+one=$(crictl runp "$(pod_json one)")
+wait_for 60 ahead 1
+is 2 || fail "$(machines) machines for one pod and one spare"
+[ "$(crictl pods -q | wc -l)" = 1 ] || fail "a spare shows as a pod"
+spare=$(pgrep -n qemu-system)
+[ "$(ps -o ni= -p "$spare" | tr -d ' ')" = 19 ] || fail "a spare is not niced"
+
+cgroup=/casemate-test-$$
+if [ -e /sys/fs/cgroup/cgroup.controllers ]; then hierarchy=/sys/fs/cgroup; else hierarchy=/sys/fs/cgroup/memory; fi
+json=$(pod_json two)
+jq --arg c "$cgroup" '.hostname = "second" | .linux.cgroup_parent = $c' "$json" >"$json.2"
+two=$(crictl runp "$json.2")
+grep -q "pod two is ready (made ahead)" "$work/casemated.log" || fail "the spare was not taken"
+[ "$(ps -o ni= -p "$spare" | tr -d ' ')" = 0 ] || fail "the pod's machine is still niced"
+find "$hierarchy$cgroup" -name cgroup.procs -exec cat {} + | grep -qx "$spare" || fail "the machine is not in the pod's cgroup"
+c=$(crictl create "$two" "$(container_json c1 c1.log sh -c 'hostname; date +%s; ls; sleep 1000')" "$json.2")
+crictl start "$c" >/dev/null
+has_lines() { [ "$(crictl logs "$c" 2>/dev/null | wc -l)" -ge 4 ]; }
+wait_for 30 has_lines
+[ "$(crictl logs "$c" | sed -n 1p)" = second ] || fail "hostname: $(crictl logs "$c" | sed -n 1p)"
+skew=$(($(crictl logs "$c" | sed -n 2p) - $(date +%s)))
+[ "${skew#-}" -le 30 ] || fail "the clock is off by $skew s"
+if crictl logs "$c" | grep -q warm; then fail "traces of warming up: $(crictl logs "$c")"; fi
+[ "$(crictl exec --sync "$c" sh -c 'ps | grep -c "[w]arm" || true')" = 0 ] || fail "a process of warming up is left"
+
+# Dead when it is wanted: another machine is started in its place.
+wait_for 60 ahead 2
+crictl stopp "$one" >/dev/null
+crictl rmp "$one" >/dev/null
+kill -STOP "$daemon_pid"
+kill -9 "$(pgrep -n qemu-system)"
+kill -CONT "$daemon_pid"
+three=$(crictl runp "$(pod_json three)")
+crictl inspectp "$three" | jq -e '.status.state == "SANDBOX_READY"' >/dev/null || fail "the pod is not ready"
+wait_for 60 ahead 3
+
+# A daemon that is killed forgets its spare; the next one clears it, and no pod.
+kill_daemon
+launch_daemon
+is 2 || fail "$(machines) machines after a restart, for two pods"
+crictl exec --sync "$c" true || fail "the container of an adopted machine is lost in a restart"
+
+# One that ends takes it along.
+four=$(crictl runp "$(pod_json four)")
+wait_for 60 ahead 4
+is 4 || fail "$(machines) machines for three pods and one spare"
+stop_daemon
+is 3 || fail "$(machines) machines after the daemon's end, for three pods"
+launch_daemon
+for pod in "$two" "$three" "$four"; do
+    crictl stopp "$pod" >/dev/null
+    crictl rmp "$pod" >/dev/null
+done
+rmdir "$hierarchy$cgroup" 2>/dev/null || true
+find /sys/fs/cgroup -depth -type d -name "casemate-test-$$" -exec rmdir {} \; 2>/dev/null || true
+stop_daemon
+is 0 || fail "a machine is left"
+left=$(find "$run/pods" "$state/pods" -mindepth 2)
+[ -z "$left" ] || fail "left: $left"
+echo "spares: taken, dead, killed with their daemon, ended with it"
