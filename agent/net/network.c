@@ -167,10 +167,25 @@ static void skip_duplicate_detection(const char *name)
     (void)fd_write_text(AT_FDCWD, path, "0", &ignored);
 }
 
+/* Takes the name from an interface that nobody configures: the one that a machine made ahead was
+ * born with leads nowhere. */
+static int free_name(int fd, const char *name, struct err *err)
+{
+    struct ifind other;
+    char unused[IFNAMSIZ];
+    struct err ignored;
+
+    if (ifind_by_name(fd, name, &other, &ignored) < 0)
+        return 0;
+    (void)snprintf(unused, sizeof(unused), "unused%d", other.ifindex % 1000000);
+    return take_down(fd, &other, err) < 0 ? -1 : set_name(fd, &other, unused, err);
+}
+
 static int bring_up(int fd, const Interface *wanted, struct ifind *is, struct err *err)
 {
     if (set_mac(fd, wanted, is, err) < 0 ||
-        (strcmp(is->name, wanted->name) != 0 && set_name(fd, is, wanted->name, err) < 0) ||
+        (strcmp(is->name, wanted->name) != 0 &&
+         (free_name(fd, wanted->name, err) < 0 || set_name(fd, is, wanted->name, err) < 0)) ||
         set_mtu(fd, wanted, is, err) < 0)
         return -1;
     if ((is->flags & IFF_UP) != 0)
