@@ -103,15 +103,14 @@ $(BUILD)/gen/%.pb-c.c $(BUILD)/gen/%.pb-c.h: %.proto
 	@mkdir -p $(@D) $(BUILD)/gen
 	@$(PROTOC_C) -I. --c_out=$(BUILD)/gen $<
 
-$(BUILD)/obj/gen/%.o: $(BUILD)/gen/%.c Makefile | $(GEN_H)
+$(BUILD)/obj/gen/%.o: $(BUILD)/gen/%.c | $(GEN_H)
 	@mkdir -p $(@D)
 	@echo "  CC    $(<:$(BUILD)/%=%)"
 	@$(CC) $(CPPFLAGS) -Ulinux -std=gnu17 -g $(OPT) -w $(HARDEN) -fPIE -ffunction-sections -fdata-sections \
 	    $(if $(SANITIZE),-fsanitize=$(SANITIZE)) -MD -MP -c -o $@ $<
 
 # -MD and not -MMD: the generated headers are taken as a system's, and what includes them depends on them all the same.
-# On the Makefile everything depends, since it has the flags.
-$(BUILD)/obj/%.o: %.c Makefile | $(GEN_H)
+$(BUILD)/obj/%.o: %.c | $(GEN_H)
 	@mkdir -p $(@D)
 	@echo "  CC    $<"
 	@$(CC) $(CPPFLAGS) -Ulinux $(CFLAGS) $(CPPFLAGS_$(firstword $(subst /, ,$*))) -MD -MP -c -o $@ $<
