@@ -19,6 +19,7 @@ static const struct command commands[] = {
     {"run", "run one container in a virtual machine, then clean up", cli_run_main},
     {"ps", "list pods and containers", cli_ps_main},
     {"logs", "print what a container has written", cli_logs_main},
+    {"timeline", "what a pod's start consisted of, as a picture", cli_timeline_main},
     {"rmp", "stop and remove pods", cli_rmp_main},
     {"images", "list images", cli_images_main},
     {"pull", "fetch an image from its registry", cli_pull_main},
