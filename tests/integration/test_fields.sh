@@ -115,7 +115,9 @@ crictl stop -t 60 "$c" >/dev/null
 [ "$(crictl inspect "$c" | jq .status.exitCode)" = 8 ] || fail "the field's stop signal was not sent"
 
 # ---- who it is, and who an exec is
-begin merge "$(sec '{run_as_username: "app", supplemental_groups: [3000]}')" /bin/sleep 1000
+begin merge "$(sec '{run_as_username: "app", supplemental_groups: [3000], seccomp: {profile_type: 0}, no_new_privs: true}')" \
+    /bin/sleep 1000
+merge=$c
 [ "$(crictl exec --sync "$c" id -u)" = 1000 ] || fail "exec's user"
 [ "$(crictl exec --sync "$c" id -G)" = '1000 2000 3000' ] || fail "Merge: $(crictl exec --sync "$c" id -G)"
 crictl inspect "$c" | jq -e '.status.user.linux | (.uid | tonumber) == 1000 and (.gid | tonumber) == 1000 and
@@ -245,6 +247,15 @@ refused Unimplemented namespace_options.network "$(sec '{namespace_options: {net
 refused InvalidArgument capabilities "$(sec '{capabilities: {add_capabilities: ["FLY"]}}')"
 refused InvalidArgument masked "$(sec '{masked_paths: ["relative"]}')"
 refused InvalidArgument 'no file of a controller' "$(res '{unified: {"cgroup.procs": "1"}}')"
+
+# A daemon that comes back runs an exec as the same one.
+kill_daemon
+launch_daemon
+crictl exec --sync "$merge" sh -c 'id -u; id -G; grep -E "^(Seccomp|NoNewPrivs):" /proc/self/status | tr -s "\t" " "; cat /proc/self/oom_score_adj' |
+    grep . >"$work/identity"
+printf '%s\n' 1000 '1000 2000 3000' 'NoNewPrivs: 1' 'Seccomp: 2' 0 | diff - "$work/identity" ||
+    fail "exec after the daemon's return"
+crictl inspect "$merge" | jq -e '.status.user.linux.supplementalGroups | length == 3' >/dev/null || fail "status.user after return"
 
 # A sysctl that the guest's kernel does not have: no pod, and the reason by name.
 pod_json odd >/dev/null
