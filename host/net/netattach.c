@@ -59,6 +59,24 @@ static int choose_networks(struct net *net, struct netrecord *record, struct err
     return result;
 }
 
+/* Some networks do host ports by other means than CNI's, so this is not refused. */
+static void warn_of_ports(const struct netrecord *record)
+{
+    const struct cniconf *conf = record->n == 0 ? NULL : record->networks[0].conf;
+    struct log_ctx ctx = {.sandbox = record->pod_id};
+
+    if (conf == NULL || json_object_get(record->capabilities, "portMappings") == NULL)
+        return;
+    for (size_t i = 0; i < conf->n_plugins; i++) {
+        if (cniconf_plugin_wants(conf->plugins[i], "portMappings"))
+            return;
+    }
+    log_event(LOG_WARN, &ctx, NULL,
+              "the pod asks for host ports, and no plugin of network '%s' has the capability "
+              "portMappings",
+              conf->name);
+}
+
 static int make_record(struct net *net, const struct net_pod_spec *spec, struct netrecord *record,
                        struct err *err)
 {
@@ -70,7 +88,10 @@ static int make_record(struct net *net, const struct net_pod_spec *spec, struct 
         return -1;
     record->pod_id = strdup(spec->id);
     record->netns = net_netns_path(net, spec->id);
-    return record->pod_id == NULL || record->netns == NULL ? err_no_memory(err) : 0;
+    if (record->pod_id == NULL || record->netns == NULL)
+        return err_no_memory(err);
+    warn_of_ports(record);
+    return 0;
 }
 
 static int check_unused(const struct net *net, const char *pod_id, struct err *err)

@@ -190,6 +190,37 @@ refused 'host_port: 70000 is no port' "$work/odd.json"
 network_state >"$work/after"
 diff "$work/before" "$work/after" || fail "something is left of pods that were refused"
 
+# The daemon is killed while a plugin works, and a machine ends by itself: addresses go back all the same.
+jq -nc --arg l "$work/fake.log" --arg d "$work/leases" '{cniVersion: "1.0.0", name: "odd", type: "fake", fakeADD: "hang",
+    log: $l, leases: $d}' >"$net/00-odd.conf"
+rm "$work/fake.log"
+crictl runp "$(pod_json cut)" >/dev/null 2>&1 &
+wait_for 30 grep -q '^ADD ' "$work/fake.log"
+kill_daemon
+rm "$net/00-odd.conf"
+launch_daemon
+same_as_before() {
+    network_state >"$work/after"
+    cmp -s "$work/before" "$work/after"
+}
+wait_for 60 same_as_before
+grep -q '^DEL .* netns=yes prev=no' "$work/fake.log" || fail "no DEL for a pod that was cut off"
+run_pod dying
+kill -9 "$(crictl inspectp "$pod" | jq -r .info.pid)"
+wait_for 60 same_as_before
+crictl rmp "$pod" >/dev/null
+
+# macvlan, and IPv6 alone.
+jq -n --arg d "$work/leases" '{cniVersion: "0.4.0", name: "six", type: "macvlan", master: "up0",
+    ipam: {type: "host-local", dataDir: $d, ranges: [[{subnet: "fd00:99::/64"}]]}}' >"$net/00-six.conf"
+ip -6 addr add fd00:99::ff/64 dev up1 nodad
+run_pod six
+run_container six sleeper6 /bin/sleep 100000
+[ "$(crictl inspectp "$pod" | jq -r .status.network.ip)" = fd00:99::2 ] || fail "the address of a pod with IPv6 alone"
+in_other ping6 -c 1 -W 20 fd00:99::ff >/dev/null || fail "macvlan: $(in_other ip addr)"
+crictl rmp -f "$pod" >/dev/null
+rm "$net/00-six.conf"
+
 # Two networks: the second interface is plugged in. The configuration counts from the next pod on.
 jq -n --arg d "$work/leases" '{cniVersion: "0.4.0", name: "second", plugins: [{type: "ptp",
     ipam: {type: "host-local", dataDir: $d, ranges: [[{subnet: "172.30.0.0/24"}]]}}]}' >"$net/20-second.conflist"
