@@ -182,7 +182,7 @@ footprint() {
         grep -c . /proc/self/mounts | sed 's/^/mounts /'
         losetup -a | sed 's/^/loop /'
         find /sys/fs/cgroup -name '*casemate*' -type d 2>/dev/null | sed 's/^/cgroup /'
-        find "$run" "$state/pods" "$state/net" -mindepth 1 2>/dev/null | grep -v -e accel.json -e '/pods/scratch-[0-9]*\.ext4$' | sed 's/^/file /'
+        find "$run" "$state/pods" "$state/net" -mindepth 1 2>/dev/null | grep -v -e accel.json -e '/pods/scratch-[a-z0-9-]*\.ext4$' | sed 's/^/file /'
         [ -z "$daemon_pid" ] || find "/proc/$daemon_pid/fd" -mindepth 1 -printf 'fd %l\n' | sed 's/\[[0-9]*\]//'
     } | sort
 }

@@ -72,13 +72,13 @@ stand_in() {
 
 # ---- QEMU
 
-restart '[guest]' '[vmm]' "qemu = $work/no-such-qemu"
+restart '[guest]' 'template = no' '[vmm]' "qemu = $work/no-such-qemu"
 crictl info | jq -e '.status.conditions[] | select(.type == "RuntimeReady") | .status == false and
     (.message | test("no-such-qemu"))' >/dev/null || fail "RuntimeReady does not say what is missing: $(crictl info | jq -c .status)"
 refused missing 60s 10 'no-such-qemu'
 
 stand_in 'echo "qemu: the moon is in the wrong phase" >&2; exit 1'
-restart '[guest]' '[vmm]' "qemu = $work/qemu"
+restart '[guest]' 'template = no' '[vmm]' "qemu = $work/qemu"
 refused refuses 60s 10 'the moon is in the wrong phase'
 stand_in 'kill -KILL $$'
 refused dies 60s 10 'SIGKILL'
@@ -95,7 +95,7 @@ nothing_left mended
 
 # The real one's own refusals.
 head -c 100000 /dev/urandom >"$work/noise"
-restart '[guest]' "kernel = $work/noise" '[vmm]'
+restart '[guest]' 'template = no' "kernel = $work/noise" '[vmm]'
 refused no-kernel 60s 10 'kernel'
 
 # ---- the guest
@@ -106,7 +106,7 @@ guest_with() {
     bash "$repo/vm-images/mkinitrd.sh" --agent "$work/init" --out "$work/silent.img" >/dev/null
 }
 guest_with 'for (;;) pause();'
-restart '[guest]' "initrd = $work/silent.img" '[vmm]'
+restart '[guest]' 'template = no' "initrd = $work/silent.img" '[vmm]'
 refused silent-agent 5s 25 'DeadlineExceeded|Deadline'
 # Two at once, and the daemon is killed while it waits for them: the next one clears them.
 pids=()
@@ -125,12 +125,12 @@ launch
 nothing_left silent-agents
 
 guest_with ''
-restart '[guest]' "initrd = $work/silent.img" '[vmm]'
+restart '[guest]' 'template = no' "initrd = $work/silent.img" '[vmm]'
 refused agent-ends 60s 40 'panic'
 
 # ---- a VM that worked
 
-restart '[guest]'
+restart '[guest]' 'template = no'
 busybox_image test.local/busybox:latest
 up() {
     pod=$(crictl runp "$(pod_json "$1")")
