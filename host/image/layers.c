@@ -145,6 +145,8 @@ static int bring_layer(struct layers_job *job, size_t i, struct http_client *cli
     (void)pthread_mutex_lock(&job->lock);
     job->leased[i] = true;
     (void)pthread_mutex_unlock(&job->lock);
+    log_debug("%s: layer %zu of %zu, %s, %s", job->spec.reference, i + 1, job->spec.n, diff_id,
+              lease == CATALOG_PRESENT ? "is here" : "was fetched");
     advance(job, lease == CATALOG_PRESENT ? job->spec.blobs[i].size : 0, 1);
     return 0;
 }

@@ -198,12 +198,18 @@ int image_pull(struct image_service *svc, const struct image_pull_spec *spec, ch
     if (ref_parse(spec->reference, &p.ref, err) < 0)
         return -1;
     ref_format(&p.ref, p.name);
+    log_debug("pulling %s", p.name);
     if (run(&p, err) < 0)
         return err_prefix(err, "pull '%s'", p.name);
     char *id = strdup(p.manifest.config.digest);
     if (id == NULL)
         return err_no_memory(err);
-    log_info("pulled %s as %s in %lld ms", p.name, id, (long long)(clock_monotonic_ms() - start));
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < p.manifest.n_layers; i++)
+        bytes += p.manifest.layers[i].size;
+    log_info("pulled %s as %s in %lld ms: %zu layers, %llu bytes", p.name, id,
+             (long long)(clock_monotonic_ms() - start), p.manifest.n_layers,
+             (unsigned long long)bytes);
     *ret_id = id;
     return 0;
 }

@@ -128,6 +128,19 @@ static void send_body(int fd, const struct fake_answer *a, size_t offset)
         wait_for_close(fd);
 }
 
+static void send_trickle(int fd, const struct fake_answer *a)
+{
+    char length[64];
+    const char *body = a->body;
+    (void)snprintf(length, sizeof(length), "Content-Length: %zu\r\n", a->n);
+    send_head(fd, a, 200, length);
+    for (size_t i = 0; i < a->n && send_all(fd, body + i, 1); i++) {
+        struct pollfd p = {.fd = fd, .events = POLLIN}; /* readable: the peer has closed */
+        if (poll(&p, 1, 50) != 0)
+            return;
+    }
+}
+
 static void serve_answer(int fd, const struct fake_answer *a, size_t offset)
 {
     switch (a->mode) {
@@ -138,6 +151,9 @@ static void serve_answer(int fd, const struct fake_answer *a, size_t offset)
         return;
     case FAKE_ENDLESS:
         send_endless(fd, a);
+        return;
+    case FAKE_TRICKLE:
+        send_trickle(fd, a);
         return;
     default:
         send_body(fd, a, offset);

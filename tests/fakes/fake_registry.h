@@ -19,6 +19,7 @@ enum fake_mode {
     FAKE_SHORT,    /* half the body with the Content-Length of that half */
     FAKE_ENDLESS,  /* no Content-Length, zeros until the peer closes */
     FAKE_STALL,    /* headers and half the body, then silence until the peer closes */
+    FAKE_TRICKLE,  /* headers, then the body byte by byte, twenty a second: slow loris */
     FAKE_HANG,     /* silence from the beginning */
     FAKE_DROP,     /* close without an answer */
 };

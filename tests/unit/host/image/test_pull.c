@@ -378,6 +378,18 @@ static void test_stalled_blob(void **state)
     assert_true(clock_monotonic_ms() - start < 15000);
 }
 
+static void test_slow_loris(void **state)
+{
+    struct fixture *f = *state;
+    add(f, BLOB(1),
+        (struct fake_answer){
+            .body = f->image.layers[1].bytes, .n = f->image.layers[1].n, .mode = FAKE_TRICKLE});
+    fake_registry_serve(f->registry, "app", "1", &f->image);
+    int64_t start = clock_monotonic_ms();
+    expect_failure(f, ERR_UNAVAILABLE, NULL);
+    assert_true(clock_monotonic_ms() - start < 18000);
+}
+
 static void test_hanging_registry(void **state)
 {
     struct fixture *f = *state;
@@ -749,6 +761,7 @@ int main(void)
         TEST(test_endless_blob),
         TEST(test_truncated_blob),
         TEST(test_stalled_blob),
+        TEST(test_slow_loris),
         TEST(test_hanging_registry),
         TEST(test_redirect_loop),
         TEST(test_redirect_to_file),
