@@ -43,4 +43,10 @@ if have clang-tidy; then
         "$build" || failed=1
 fi
 python3 scripts/check-rooms.py || failed=1
+# What begins with #! and is called by its name is a program.
+for f in $(git ls-files -co --exclude-standard scripts .ci); do
+    if [ -f "$f" ] && [ ! -x "$f" ] && [ "$(head -c 2 "$f" | tr -d '\0')" = '#!' ]; then
+        echo "$f begins with #! and is not executable: chmod +x" && failed=1
+    fi
+done
 exit $failed

@@ -14,7 +14,7 @@ for program in "$@"; do
     name=${program#"$build"/}
     out=$log/$(basename "$program").log
     status=0
-    timeout --kill-after=10 "${UNIT_TIMEOUT:-120}" "$program" >"$out" 2>&1 </dev/null || status=$?
+    timeout --kill-after=10 "${UNIT_TIMEOUT:-300}" "$program" >"$out" 2>&1 </dev/null || status=$?
     n_pass=$(grep -c '^\[       OK \]' "$out" || true)
     n_skip=$(grep -c '^\[  SKIPPED \] .' "$out" || true)
     n_skip=$((n_skip / 2 + n_skip % 2))

@@ -28,7 +28,7 @@ stage_unit() { make -j"$jobs" WERROR=1 unit; }
 stage_lint() { make lint; }
 stage_asan() {
     # The converter is a program of its own, under limits that a sanitizer does not fit into.
-    ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1 UBSAN_OPTIONS=print_stacktrace=1 UNIT_TIMEOUT=300 \
+    ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1 UBSAN_OPTIONS=print_stacktrace=1 UNIT_TIMEOUT=600 \
         CASEMATE_CONVERT=$PWD/build/bin/casemate-convert make -j"$jobs" BUILD=build/asan SANITIZE=address,undefined OPT=-O1 unit
 }
 stage_tsan() {
@@ -40,7 +40,7 @@ stage_tsan() {
         tests+=("build/tsan/tests/unit/$t")
     done
     make -j"$jobs" BUILD=build/tsan SANITIZE=thread OPT=-O1 "${tests[@]}" &&
-        UNIT_TIMEOUT=300 bash scripts/run-unit.sh build/tsan "${tests[@]}"
+        UNIT_TIMEOUT=600 bash scripts/run-unit.sh build/tsan "${tests[@]}"
 }
 stage_fuzz() { make FUZZ_SECONDS="${FUZZ_SECONDS:-6}" fuzz; }
 

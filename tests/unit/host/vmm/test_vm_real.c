@@ -690,7 +690,8 @@ static void death_is_certified_later(void **state)
      * until it says so. */
     vmm = make_vmm(VMM_ACCEL_TCG);
     t.exits.n = 0;
-    assert_int_equal(vm_attach(vmm, &record, DEADLINE(), &vm, &err), 0);
+    if (vm_attach(vmm, &record, DEADLINE(), &vm, &err) < 0)
+        fail_msg("%s", err.msg);
     assert_int_equal(vm_set_exit_handler(vm, on_exit_told, &t.exits, &err), 0);
     wait_told(1);
     assert_non_null(strstr(t.exits.last.reason, "Kernel panic - not syncing"));
