@@ -49,16 +49,19 @@ struct podenv {
     enum podenv_state state;
     char id[VALIDATE_MAX_ID + 1];
     char boot_id[PODENV_BOOT_ID_SIZE];
+    struct network_card card; /* not ready any more once a network was asked for */
     void (*done)(void *arg, const struct err *err);
     void *done_arg;
 };
 
-int podenv_new(struct reaper *reaper, struct podenv **ret_pod, struct err *err)
+int podenv_new(struct reaper *reaper, const struct network_card *card, struct podenv **ret_pod,
+               struct err *err)
 {
     struct podenv *pod = calloc(1, sizeof(*pod));
     if (pod == NULL)
         return err_no_memory(err);
     pod->reaper = reaper;
+    pod->card = *card;
     text_random_hex((PODENV_BOOT_ID_SIZE - 1) / 2, pod->boot_id);
     *ret_pod = pod;
     return 0;
@@ -110,20 +113,31 @@ static int mix_entropy(const ProtobufCBinaryData *entropy, struct err *err)
     return rc < 0 ? err_set_errno(err, e, "mix in entropy") : 0;
 }
 
-/* In a task. */
-static int make_network(void *arg, struct err *err)
-{
-    const Casemate__Agent__V1__Network *network = arg;
+/* What a task needs. */
+struct work {
+    const Casemate__Agent__V1__ConfigurePodRequest *request; /* NULL: the network alone */
+    const Casemate__Agent__V1__Network *network;             /* NULL: none yet */
+    struct network_card card;
+};
 
-    if (podfiles_write(network, err) < 0)
+static int make_network(const struct work *work, struct err *err)
+{
+    if (podfiles_write(work->network, err) < 0)
         return -1;
-    return network_apply(network, clock_deadline(NIC_TIMEOUT_MS), err);
+    return network_apply(work->network, &work->card, clock_deadline(NIC_TIMEOUT_MS), err);
+}
+
+/* In a task. */
+static int network_task(void *arg, struct err *err)
+{
+    return make_network(arg, err);
 }
 
 /* In a task: the scratch disk, or memory in its place, and the pod's /dev/shm. */
 static int mount_all(void *arg, struct err *err)
 {
-    const Casemate__Agent__V1__ConfigurePodRequest *r = arg;
+    const struct work *work = arg;
+    const Casemate__Agent__V1__ConfigurePodRequest *r = work->request;
     if (r->scratch != NULL) {
         char device[DISK_PATH_SIZE];
         if (disk_find(r->scratch->lun, r->scratch->serial, r->scratch->size_bytes,
@@ -144,7 +158,7 @@ static int mount_all(void *arg, struct err *err)
         (void)umount2(ROOTFS_SCRATCH_DIR, MNT_DETACH);
         return err_set_errno(err, e, "mount /dev/shm");
     }
-    if (r->network != NULL && make_network(r->network, err) < 0) {
+    if (work->network != NULL && make_network(work, err) < 0) {
         (void)umount2(ROOTFS_SHM_DIR, MNT_DETACH);
         (void)umount2(ROOTFS_SCRATCH_DIR, MNT_DETACH);
         return -1;
@@ -179,16 +193,14 @@ int podenv_configure(struct podenv *pod, const Casemate__Agent__V1__ConfigurePod
         done(arg, NULL);
         return 0;
     }
-    union {
-        const Casemate__Agent__V1__ConfigurePodRequest *in;
-        void *out;
-    } unconst = {.in = request};
+    struct work work = {.request = request, .network = request->network, .card = pod->card};
     (void)snprintf(pod->id, sizeof(pod->id), "%s", request->pod_id);
     text_random_hex((PODENV_BOOT_ID_SIZE - 1) / 2, pod->boot_id);
     pod->done = done;
     pod->done_arg = arg;
-    if (task_run(pod->reaper, mount_all, unconst.out, on_mounted, pod, err) < 0)
+    if (task_run(pod->reaper, mount_all, &work, on_mounted, pod, err) < 0)
         return -1;
+    pod->card.ready = pod->card.ready && request->network == NULL;
     pod->state = PODENV_CONFIGURING;
     return 0;
 }
@@ -204,15 +216,20 @@ int podenv_configure_network(struct podenv *pod, const Casemate__Agent__V1__Netw
                              void (*done)(void *arg, const struct err *err), void *arg,
                              struct err *err)
 {
-    union {
-        const Casemate__Agent__V1__Network *in;
-        void *out;
-    } unconst = {.in = network};
+    struct work work = {.network = network, .card = pod->card};
     if (pod->state != PODENV_CONFIGURED)
         return err_set(err, ERR_BAD_STATE, "the pod is not configured, or just being so");
+    pod->card.ready = false;
+    /* A child is only for waiting: without one it is quicker. */
+    if (network_is_ready(network, &work.card)) {
+        if (make_network(&work, err) < 0)
+            return -1;
+        done(arg, NULL);
+        return 0;
+    }
     pod->done = done;
     pod->done_arg = arg;
-    if (task_run(pod->reaper, make_network, unconst.out, on_networked, pod, err) < 0)
+    if (task_run(pod->reaper, network_task, &work, on_networked, pod, err) < 0)
         return -1;
     pod->state = PODENV_NETWORKING;
     return 0;

@@ -11,13 +11,15 @@
 #include "common/base/err.h"
 #include "proto/agent/agent.pb-c.h"
 
+struct network_card;
 struct podenv;
 struct reaper;
 
 #define PODENV_BOOT_ID_SIZE 33u /* 32 hexadecimal digits and a NUL */
 
 /* Not configured yet. */
-int podenv_new(struct reaper *reaper, struct podenv **ret_pod, struct err *err);
+int podenv_new(struct reaper *reaper, const struct network_card *card, struct podenv **ret_pod,
+               struct err *err);
 
 /* Forgets it. NULL is fine. */
 void podenv_free(struct podenv *pod);

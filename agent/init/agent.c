@@ -93,7 +93,7 @@ static int make_all(struct agent *agent, struct err *err)
     if (loop_new(&agent->loop, err) < 0 || reaper_new(&agent->reaper, err) < 0 ||
         loop_add_signals(agent->loop, signals, on_signal, agent, &agent->signals, err) < 0 ||
         loop_add_timer(agent->loop, on_shutdown_timer, agent, &agent->shutdown_timer, err) < 0 ||
-        podenv_new(agent->reaper, &agent->pod, err) < 0)
+        podenv_new(agent->reaper, &agent->config.card, &agent->pod, err) < 0)
         return -1;
     struct containers_config config = {
         .loop = agent->loop,

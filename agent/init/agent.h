@@ -6,6 +6,7 @@
 #pragma once
 
 #include "common/base/err.h"
+#include "agent/net/network.h"
 
 struct agent;
 struct loop;
@@ -13,6 +14,7 @@ struct rpc_server;
 
 struct agent_config {
     int cgroup_base_fd;             /* stays the caller's */
+    struct network_card card;       /* see agent/net/network.h */
     void (*on_shutdown)(void *arg); /* Shutdown was asked for and its answer is on the way */
     void *arg;
 };

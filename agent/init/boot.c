@@ -160,7 +160,7 @@ static void set_process(void)
     (void)reboot(RB_DISABLE_CAD);
 }
 
-int boot_prepare(int *ret_cgroup_base_fd, struct err *err)
+int boot_prepare(int *ret_cgroup_base_fd, struct network_card *ret_card, struct err *err)
 {
     load_modules();
     if (switch_to_tmpfs(err) < 0 || mount_early(err) < 0)
@@ -170,8 +170,6 @@ int boot_prepare(int *ret_cgroup_base_fd, struct err *err)
     read_options();
     demand_enable();
     set_process();
-    struct err ignored;
-    if (network_loopback_up(&ignored) < 0)
-        log_event(LOG_WARN, NULL, &ignored, "no loopback, going on");
+    network_prepare(ret_card);
     return cgroup_make_base(CGROUP_MOUNT, "pod", ret_cgroup_base_fd, err);
 }

@@ -8,5 +8,7 @@
 
 #include "common/base/err.h"
 
+struct network_card;
+
 /* Does all of it. *ret_cgroup_base_fd is the caller's (see cgroup_make_base). */
-int boot_prepare(int *ret_cgroup_base_fd, struct err *err);
+int boot_prepare(int *ret_cgroup_base_fd, struct network_card *ret_card, struct err *err);

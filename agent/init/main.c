@@ -24,8 +24,8 @@ static int run(struct err *err)
 {
     struct agent_config config = {.on_shutdown = on_shutdown};
     struct agent *agent;
-    if (boot_prepare(&config.cgroup_base_fd, err) < 0 || agent_new(&config, &agent, err) < 0 ||
-        agent_serve_host(agent, err) < 0)
+    if (boot_prepare(&config.cgroup_base_fd, &config.card, err) < 0 ||
+        agent_new(&config, &agent, err) < 0 || agent_serve_host(agent, err) < 0)
         return -1;
     struct hotplug *hotplug;
     struct err ignored;

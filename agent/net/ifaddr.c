@@ -193,12 +193,14 @@ static int add_address(int fd, int ifindex, const Casemate__Agent__V1__NetAddres
     return 0;
 }
 
-int ifaddr_set_addresses(int netlink_fd, int ifindex, const Interface *interface, struct err *err)
+int ifaddr_set_addresses(int netlink_fd, int ifindex, const Interface *interface, bool fresh,
+                         struct err *err)
 {
     const struct ifaddrmsg head = {.ifa_family = AF_UNSPEC};
     cleanup_items struct items have = {.ifindex = ifindex};
 
-    if (read_items(netlink_fd, RTM_GETADDR, &head, sizeof(head), take_address, &have, err) < 0)
+    if (!fresh &&
+        read_items(netlink_fd, RTM_GETADDR, &head, sizeof(head), take_address, &have, err) < 0)
         return -1;
     for (size_t i = 0; i < have.n; i++) {
         if (!wants_address(interface, &have.list[i]) &&
@@ -210,6 +212,23 @@ int ifaddr_set_addresses(int netlink_fd, int ifindex, const Interface *interface
             return -1;
     }
     return 0;
+}
+
+int ifaddr_add_link_local(int netlink_fd, int ifindex, const uint8_t *mac, struct err *err)
+{
+    /* RFC 4291, appendix A: the MAC address with ff:fe in its middle and one bit turned. */
+    const uint8_t address[16] = {0xfe, 0x80, [8] = mac[0] ^ 2, mac[1], mac[2],
+                                 0xff, 0xfe, mac[3],           mac[4], mac[5]};
+    const struct ifaddrmsg head = {.ifa_family = AF_INET6,
+                                   .ifa_prefixlen = 64,
+                                   .ifa_scope = RT_SCOPE_LINK,
+                                   .ifa_index = (uint32_t)ifindex};
+    struct netlink_message m;
+
+    netlink_begin(&m, RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, &head, sizeof(head));
+    netlink_put(&m, IFA_LOCAL, address, sizeof(address));
+    netlink_put_u32(&m, IFA_FLAGS, IFA_F_PERMANENT | IFA_F_NODAD);
+    return netlink_do(netlink_fd, &m, err);
 }
 
 /* ---- routes --------------------------------------------------------------------------------- */
@@ -358,12 +377,14 @@ static int add_route(int fd, int ifindex, const Casemate__Agent__V1__NetRoute *r
     return 0;
 }
 
-int ifaddr_set_routes(int netlink_fd, int ifindex, const Interface *interface, struct err *err)
+int ifaddr_set_routes(int netlink_fd, int ifindex, const Interface *interface, bool fresh,
+                      struct err *err)
 {
     const struct rtmsg head = {.rtm_family = AF_UNSPEC};
     cleanup_items struct items have = {.ifindex = ifindex};
 
-    if (read_items(netlink_fd, RTM_GETROUTE, &head, sizeof(head), take_route, &have, err) < 0)
+    if (!fresh &&
+        read_items(netlink_fd, RTM_GETROUTE, &head, sizeof(head), take_route, &have, err) < 0)
         return -1;
     for (int with_gateway = 0; with_gateway <= 1; with_gateway++) {
         for (size_t i = 0; i < interface->n_routes; i++) {
@@ -438,12 +459,14 @@ static int change_neighbour(int fd, int ifindex, const uint8_t *address, size_t 
     return 0;
 }
 
-int ifaddr_set_neighbours(int netlink_fd, int ifindex, const Interface *interface, struct err *err)
+int ifaddr_set_neighbours(int netlink_fd, int ifindex, const Interface *interface, bool fresh,
+                          struct err *err)
 {
     const struct ndmsg head = {.ndm_family = AF_UNSPEC};
     cleanup_items struct items have = {.ifindex = ifindex};
 
-    if (read_items(netlink_fd, RTM_GETNEIGH, &head, sizeof(head), take_neighbour, &have, err) < 0)
+    if (!fresh &&
+        read_items(netlink_fd, RTM_GETNEIGH, &head, sizeof(head), take_neighbour, &have, err) < 0)
         return -1;
     for (size_t i = 0; i < have.n; i++) {
         const struct item *item = &have.list[i];

@@ -15,12 +15,17 @@ struct ifind {
     uint32_t mtu;
 };
 
+#define IFIND_CLASS "/sys/class/net"
+
 /*
  * The interface whose device, or whose device's root port, is device number `slot` of PCI bus 0.
- * devices: "/sys/bus/pci/devices". NOT_FOUND while there is none.
+ * class_dir: IFIND_CLASS. NOT_FOUND while there is none.
  */
-int ifind_by_slot(int netlink_fd, const char *devices, unsigned int slot, struct ifind *ret,
+int ifind_by_slot(int netlink_fd, const char *class_dir, unsigned int slot, struct ifind *ret,
                   struct err *err);
+/* The first one that is in any slot, and which. */
+int ifind_first(int netlink_fd, const char *class_dir, struct ifind *ret, unsigned int *ret_slot,
+                struct err *err);
 /* The one with this MAC address (6 bytes). NOT_FOUND while there is none. */
 int ifind_by_mac(int netlink_fd, const uint8_t *mac, struct ifind *ret, struct err *err);
 int ifind_by_name(int netlink_fd, const char *name, struct ifind *ret, struct err *err);

@@ -9,6 +9,12 @@
  * the others, so that nothing waits a second for it.
  *
  * To wait for an interface, changes of links are listened to before the first look.
+ *
+ * Pods start by cloning a template, and what the template has done no clone has to do. So the one
+ * card that every VM has is brought up at boot: its queues are filled, its settings made. Up it
+ * would get an IPv6 address of its template's MAC address and announce it; therefore it is told to
+ * make none, and gets that address, too, when its MAC address is known. The first configuration
+ * needs not look for it nor read what it has.
  */
 #include "agent/net/network.h"
 
@@ -24,13 +30,16 @@
 #include "common/base/cleanup.h"
 #include "common/base/clock.h"
 #include "common/base/fd.h"
+#include "common/base/log.h"
 #include "common/base/netlink.h"
 #include "agent/init/sysctl.h"
 #include "agent/net/ifaddr.h"
 #include "agent/net/ifind.h"
 #include "agent/net/netvalid.h"
 
-#define PCI_DEVICES "/sys/bus/pci/devices"
+/* Linux's IN6_ADDR_GEN_MODE_* (linux/if_link.h clashes with net/if.h in some releases). */
+#define GENERATE_FROM_MAC 0
+#define GENERATE_NONE     1
 
 typedef Casemate__Agent__V1__NetInterface Interface;
 
@@ -38,7 +47,7 @@ typedef Casemate__Agent__V1__NetInterface Interface;
 
 static int find(int fd, const Interface *wanted, struct ifind *ret, struct err *err)
 {
-    return wanted->pci_slot != 0 ? ifind_by_slot(fd, PCI_DEVICES, wanted->pci_slot, ret, err)
+    return wanted->pci_slot != 0 ? ifind_by_slot(fd, IFIND_CLASS, wanted->pci_slot, ret, err)
                                  : ifind_by_mac(fd, wanted->mac.data, ret, err);
 }
 
@@ -157,6 +166,27 @@ static int set_mtu(int fd, const Interface *wanted, const struct ifind *is, stru
     return netlink_do(fd, &m, err) < 0 ? err_prefix(err, "set its MTU to %u", wanted->mtu) : 0;
 }
 
+static void put_generation(struct netlink_message *m, uint8_t mode)
+{
+    size_t spec = netlink_nest(m, IFLA_AF_SPEC);
+    size_t inet6 = netlink_nest(m, AF_INET6);
+
+    netlink_put_u8(m, IFLA_INET6_ADDR_GEN_MODE, mode);
+    netlink_nest_end(m, inet6);
+    netlink_nest_end(m, spec);
+}
+
+/* How it makes an IPv6 address of its own when it goes up. EAFNOSUPPORT: there is no IPv6. */
+static int set_generation(int fd, int ifindex, uint8_t mode, struct err *err)
+{
+    const struct ifinfomsg head = {.ifi_index = ifindex};
+    struct netlink_message m;
+
+    netlink_begin(&m, RTM_NEWLINK, 0, &head, sizeof(head));
+    put_generation(&m, mode);
+    return netlink_do(fd, &m, err);
+}
+
 /* A kernel without IPv6 has nothing to set. */
 static void skip_duplicate_detection(const char *name)
 {
@@ -190,8 +220,94 @@ static int bring_up(int fd, const Interface *wanted, struct ifind *is, struct er
         return -1;
     if ((is->flags & IFF_UP) != 0)
         return 0;
+    struct err ignored;
+    (void)set_generation(fd, is->ifindex, GENERATE_FROM_MAC, &ignored);
     skip_duplicate_detection(is->name);
     return set_flags(fd, is->ifindex, IFF_UP, IFF_UP, err) < 0 ? err_prefix(err, "bring it up") : 0;
+}
+
+/* ---- the card that was there from the start -------------------------------------------------- */
+
+static int prepare_card(int fd, struct network_card *card, struct err *err)
+{
+    struct err why;
+
+    if (ifind_first(fd, IFIND_CLASS, &card->is, &card->slot, err) < 0)
+        return -1;
+    card->ipv6 = set_generation(fd, card->is.ifindex, GENERATE_NONE, &why) == 0;
+    if (!card->ipv6 && why.sys_errno != EAFNOSUPPORT) {
+        if (err != NULL)
+            *err = why;
+        return -1;
+    }
+    skip_duplicate_detection(card->is.name);
+    if (set_flags(fd, card->is.ifindex, IFF_UP, IFF_UP, err) < 0)
+        return -1;
+    card->is.flags |= IFF_UP;
+    card->ready = true;
+    return 0;
+}
+
+void network_prepare(struct network_card *ret_card)
+{
+    struct ifind lo;
+    struct err err;
+    cleanup_fd int fd = -1;
+
+    *ret_card = (struct network_card){0};
+    if (netlink_open(&fd, &err) < 0 || ifind_by_name(fd, "lo", &lo, &err) < 0 ||
+        set_flags(fd, lo.ifindex, IFF_UP, IFF_UP, &err) < 0) {
+        log_event(LOG_WARN, NULL, &err, "no loopback, going on");
+        return;
+    }
+    if (prepare_card(fd, ret_card, &err) < 0)
+        log_event(LOG_DEBUG, NULL, &err, "no network card is made ready");
+}
+
+static bool is_card(const Interface *wanted, const struct network_card *card)
+{
+    return card != NULL && card->ready && wanted->pci_slot == card->slot &&
+           strcmp(wanted->name, card->is.name) == 0;
+}
+
+bool network_is_ready(const Casemate__Agent__V1__Network *network, const struct network_card *card)
+{
+    return network->n_interfaces == 0 ||
+           (network->n_interfaces == 1 && is_card(network->interfaces[0], card));
+}
+
+/* All at once, while it is up: it has nothing yet that would depend on them. */
+static int identify_card(int fd, const Interface *wanted, const struct network_card *card,
+                         struct err *err)
+{
+    const struct ifinfomsg head = {.ifi_index = card->is.ifindex};
+    struct netlink_message m;
+
+    netlink_begin(&m, RTM_NEWLINK, 0, &head, sizeof(head));
+    netlink_put(&m, IFLA_ADDRESS, wanted->mac.data, wanted->mac.len);
+    if (wanted->mtu != 0)
+        netlink_put_u32(&m, IFLA_MTU, wanted->mtu);
+    if (card->ipv6)
+        put_generation(&m, GENERATE_FROM_MAC);
+    if (netlink_do(fd, &m, err) < 0)
+        return err_prefix(err, "set its MAC address and MTU");
+    struct err why;
+    if (card->ipv6 && ifaddr_add_link_local(fd, card->is.ifindex, wanted->mac.data, &why) < 0)
+        log_event(LOG_DEBUG, NULL, &why, "no IPv6 address of its own");
+    return 0;
+}
+
+static int apply_card(const Interface *wanted, const struct network_card *card, struct err *err)
+{
+    const int ifindex = card->is.ifindex;
+    cleanup_fd int fd = -1;
+
+    if (netlink_open(&fd, err) < 0 || identify_card(fd, wanted, card, err) < 0 ||
+        ifaddr_set_addresses(fd, ifindex, wanted, true, err) < 0 ||
+        ifaddr_set_neighbours(fd, ifindex, wanted, true, err) < 0 ||
+        ifaddr_set_routes(fd, ifindex, wanted, true, err) < 0)
+        return err_prefix(err, "interface %s", wanted->name);
+    return 0;
 }
 
 /* ---- all of it ------------------------------------------------------------------------------ */
@@ -199,19 +315,20 @@ static int bring_up(int fd, const Interface *wanted, struct ifind *is, struct er
 static int apply_one(int fd, const Interface *wanted, struct ifind *is, struct err *err)
 {
     if (bring_up(fd, wanted, is, err) < 0 ||
-        ifaddr_set_addresses(fd, is->ifindex, wanted, err) < 0 ||
-        ifaddr_set_neighbours(fd, is->ifindex, wanted, err) < 0)
+        ifaddr_set_addresses(fd, is->ifindex, wanted, false, err) < 0 ||
+        ifaddr_set_neighbours(fd, is->ifindex, wanted, false, err) < 0)
         return -1;
-    return ifaddr_set_routes(fd, is->ifindex, wanted, err);
+    return ifaddr_set_routes(fd, is->ifindex, wanted, false, err);
 }
 
-int network_apply(const Casemate__Agent__V1__Network *network, int64_t deadline_ms, struct err *err)
+static int apply_all(const Casemate__Agent__V1__Network *network, int64_t deadline_ms,
+                     struct err *err)
 {
     struct ifind is[NETVALID_MAX_INTERFACES];
     const size_t n = network->n_interfaces;
     cleanup_fd int fd = -1;
 
-    if (n > 0 && netlink_open(&fd, err) < 0)
+    if (netlink_open(&fd, err) < 0)
         return -1;
     for (size_t i = 0; i < n; i++) {
         if (find_in_time(fd, network->interfaces[i], deadline_ms, &is[i], err) < 0)
@@ -225,15 +342,19 @@ int network_apply(const Casemate__Agent__V1__Network *network, int64_t deadline_
         if (apply_one(fd, network->interfaces[i], &is[i], err) < 0)
             return err_prefix(err, "interface %s", network->interfaces[i]->name);
     }
-    return sysctl_set(network->sysctls, network->n_sysctls, err);
+    return 0;
 }
 
-int network_loopback_up(struct err *err)
+int network_apply(const Casemate__Agent__V1__Network *network, const struct network_card *card,
+                  int64_t deadline_ms, struct err *err)
 {
-    struct ifind is;
-    cleanup_fd int fd = -1;
+    int result = 0;
 
-    if (netlink_open(&fd, err) < 0 || ifind_by_name(fd, "lo", &is, err) < 0)
+    if (network->n_interfaces == 1 && is_card(network->interfaces[0], card))
+        result = apply_card(network->interfaces[0], card, err);
+    else if (network->n_interfaces > 0)
+        result = apply_all(network, deadline_ms, err);
+    if (result < 0)
         return -1;
-    return set_flags(fd, is.ifindex, IFF_UP, IFF_UP, err) < 0 ? err_prefix(err, "bring lo up") : 0;
+    return sysctl_set(network->sysctls, network->n_sysctls, err);
 }

@@ -1,19 +1,36 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The VM's interfaces as the host wants them. Waits for interfaces: for a child. */
+/* The VM's interfaces as the host wants them. One thread. */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "common/base/err.h"
+#include "agent/net/ifind.h"
 #include "proto/agent/agent.pb-c.h"
 
-/* Brings the loopback up: 127.0.0.1 and ::1. Never waits. */
-int network_loopback_up(struct err *err);
+/* The interface that the VM has from the start, before anybody has asked for anything. */
+struct network_card {
+    bool ready;        /* the rest is known, and it is as network_prepare left it */
+    bool ipv6;         /* the kernel has it */
+    unsigned int slot; /* PCI, as in the message */
+    struct ifind is;
+};
+
+/*
+ * When the VM boots (which, for a clone, its template did): loopback up, and the card, if there is
+ * one, too, though it has no address and says nothing. Never waits; what fails is logged.
+ */
+void network_prepare(struct network_card *ret_card);
+
+/* Whether network_apply will not wait: nothing but the card, if that, is asked for. */
+bool network_is_ready(const Casemate__Agent__V1__Network *network, const struct network_card *card);
 
 /*
  * Makes every interface of the message (checked by netvalid.h) as it says, then sets its sysctls.
- * An interface that is not there (just plugged in) is waited for until the deadline: NOT_FOUND.
- * May be repeated, also with another message. After a failure some of it may be done.
+ * card (may be NULL) makes the first time quicker. An interface that is not there (just plugged in)
+ * is waited for until the deadline: NOT_FOUND. May be repeated, without the card, also with another
+ * message. After a failure some of it may be done.
  */
-int network_apply(const Casemate__Agent__V1__Network *network, int64_t deadline_ms,
-                  struct err *err);
+int network_apply(const Casemate__Agent__V1__Network *network, const struct network_card *card,
+                  int64_t deadline_ms, struct err *err);

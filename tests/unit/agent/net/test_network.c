@@ -122,7 +122,7 @@ static int apply(struct card *a, struct card *b, struct err *err)
     network.n_interfaces = b != NULL ? 2 : 1;
     if (netvalid_check(&network, err) < 0)
         return -1;
-    return network_apply(&network, SOON(), err);
+    return network_apply(&network, NULL, SOON(), err);
 }
 
 static void must_apply(struct card *a, struct card *b)
@@ -299,24 +299,27 @@ static void names_change_hands(void **state)
 
 static void the_mac_is_set_where_the_place_is_known(void **state)
 {
-    char dir[] = "/tmp/netslot.XXXXXX", path[200];
+    char dir[] = "/tmp/netslot.XXXXXX";
     struct ifind found;
     struct err err;
+    unsigned int slot = 0;
     cleanup_fd int fd = -1;
 
     (void)state;
     if (!able)
         skip();
     assert_non_null(mkdtemp(dir));
-    (void)snprintf(path, sizeof(path), "%s/0000:00:10.0/virtio3/net/two", dir);
-    assert_int_equal(fd_make_dirs(path, 0755, &err), 0);
-    (void)snprintf(path, sizeof(path), "%s/0000:00:11.0/0000:01:00.0/virtio9/net/far2", dir);
-    assert_int_equal(fd_make_dirs(path, 0755, &err), 0);
-    (void)snprintf(path, sizeof(path), "%s/0000:00:12.0/0000:02:00.0/virtio9/net", dir);
-    assert_int_equal(fd_make_dirs(path, 0755, &err), 0);
-    assert_int_equal(netlink_open(&fd, &err), 0);
+    cleanup_fd int at = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     run("ip link show two >/dev/null 2>&1 || { ip link set eth1 down; ip link set eth1 name two; "
         "}");
+    assert_int_equal(symlinkat("../../devices/pci0000:00/0000:00:10.0/virtio3/net/two", at, "two"),
+                     0);
+    assert_int_equal(
+        symlinkat("../../devices/pci0000:00/0000:00:11.0/0000:01:00.0/virtio9/net/far2", at,
+                  "far2"),
+        0);
+    assert_int_equal(symlinkat("../../devices/virtual/net/far1", at, "far1"), 0);
+    assert_int_equal(netlink_open(&fd, &err), 0);
     assert_int_equal(ifind_by_slot(fd, dir, 0x10, &found, &err), 0);
     assert_string_equal(found.name, "two");
     assert_memory_equal(found.mac, mac_b, 6);
@@ -324,9 +327,66 @@ static void the_mac_is_set_where_the_place_is_known(void **state)
     assert_string_equal(found.name, "far2");
     assert_int_equal(ifind_by_slot(fd, dir, 0x12, &found, &err), -1);
     assert_int_equal(err.code, ERR_NOT_FOUND);
-    assert_int_equal(ifind_by_slot(fd, dir, 0x13, &found, &err), -1);
+    assert_int_equal(ifind_first(fd, dir, &found, &slot, &err), 0);
+    assert_true(slot == 0x10 || slot == 0x11);
+    assert_int_equal(unlinkat(at, "two", 0), 0);
+    assert_int_equal(unlinkat(at, "far2", 0), 0);
+    assert_int_equal(ifind_first(fd, dir, &found, &slot, &err), -1);
     assert_int_equal(err.code, ERR_NOT_FOUND);
     assert_int_equal(fd_remove_tree(AT_FDCWD, dir, &err), 0);
+}
+
+/* The way of a clone: made ready at boot, with another's MAC address, and then told who it is. */
+static void a_card_made_ready_becomes_the_pods(void **state)
+{
+    struct network_card card = {.ready = true, .ipv6 = true, .slot = 16};
+    Casemate__Agent__V1__Network network = CASEMATE__AGENT__V1__NETWORK__INIT;
+    struct card c;
+    Casemate__Agent__V1__NetInterface *list[2] = {&c.message, &c.message};
+    struct err err;
+    cleanup_fd int fd = -1;
+
+    (void)state;
+    if (!able)
+        skip();
+    run("ip link add card address 02:00:00:00:00:01 type veth peer name farc; ip link set farc up;"
+        "ip link set card addrgenmode none; ip link set card up");
+    assert_int_equal(netlink_open(&fd, &err), 0);
+    assert_int_equal(ifind_by_name(fd, "card", &card.is, &err), 0);
+    init(&c, "card", other);
+    c.mac[5] = 0x1c;
+    c.message.pci_slot = 16;
+    c.message.mtu = 1300;
+    address(&c, "10.3.0.2", 24);
+    address(&c, "fd00:3::2", 64);
+    route(&c, "10.3.0.0", 24, "");
+    route(&c, "::", 0, "fe80::9");
+    network.interfaces = list;
+    network.n_interfaces = 1;
+    assert_true(network_is_ready(&network, &card));
+    if (network_apply(&network, &card, SOON(), &err) < 0)
+        fail_msg("%s", err.msg);
+    expect("ip link show card", "02:00:00:00:00:1c");
+    expect("ip link show card", "mtu 1300");
+    expect("ip -d link show card", "addrgenmode eui64");
+    expect("ip addr show card", "10.3.0.2/24");
+    expect("ip addr show card", "fd00:3::2/64");
+    expect("ip addr show card", "fe80::ff:fe00:1c/64 scope link");
+    expect_none("ip addr show card", "tentative");
+    expect("ip -6 route show dev card", "fe80::/64");
+    expect("ip -6 route show dev card", "default via fe80::9");
+
+    /* Everything else takes the long way. */
+    network.n_interfaces = 2;
+    assert_false(network_is_ready(&network, &card));
+    network.n_interfaces = 0;
+    assert_true(network_is_ready(&network, &card));
+    network.n_interfaces = 1;
+    c.message.pci_slot = 17;
+    assert_false(network_is_ready(&network, &card));
+    c.message.pci_slot = 16;
+    card.ready = false;
+    assert_false(network_is_ready(&network, &card));
 }
 
 static void what_is_not_there_is_waited_for(void **state)
@@ -347,7 +407,7 @@ static void what_is_not_there_is_waited_for(void **state)
     network.interfaces = list;
     network.n_interfaces = 1;
     run("(ip link add late address 02:00:00:00:00:0c type veth peer name far9) &");
-    assert_int_equal(network_apply(&network, clock_deadline(20000), &err), 0);
+    assert_int_equal(network_apply(&network, NULL, clock_deadline(20000), &err), 0);
     expect("ip link show net9", "02:00:00:00:00:0c");
 }
 
@@ -360,7 +420,8 @@ static void figures_are_read(void **state)
     (void)state;
     if (!able)
         skip();
-    assert_int_equal(network_loopback_up(&err), 0);
+    struct network_card card;
+    network_prepare(&card);
     expect("ip addr show lo", "127.0.0.1/8");
     assert_int_equal(netstats_read(stats, &n, &err), 0);
     assert_true(n >= 4);
@@ -437,6 +498,7 @@ int main(void)
         cmocka_unit_test(a_gateway_may_be_outside_the_subnet),
         cmocka_unit_test(names_change_hands),
         cmocka_unit_test(the_mac_is_set_where_the_place_is_known),
+        cmocka_unit_test(a_card_made_ready_becomes_the_pods),
         cmocka_unit_test(what_is_not_there_is_waited_for),
         cmocka_unit_test(figures_are_read),
         cmocka_unit_test(bad_messages_are_refused),
