@@ -39,6 +39,7 @@ static const struct cli_check checks[] = {
     {"kvm", cli_check_kvm},
     {"transport", cli_check_vsock},
     {"network", cli_check_tun},
+    {"cni", cli_check_cni},
     {"cgroups", cli_check_cgroups},
     {"memory", cli_check_memory},
     {"guest", cli_check_guest},

@@ -26,6 +26,9 @@ struct cli_conf {
     char *accel;
     char *transport;
     char *converter;
+    char *conf_dir; /* of CNI */
+    char *bin_dirs; /* of its plugins, separated by ':' */
+    char *loopback_only;
 };
 
 /*
@@ -88,6 +91,7 @@ void cli_check_privileges(const struct cli_check_env *env, struct cli_finding *r
 void cli_check_kvm(const struct cli_check_env *env, struct cli_finding *ret);
 void cli_check_vsock(const struct cli_check_env *env, struct cli_finding *ret);
 void cli_check_tun(const struct cli_check_env *env, struct cli_finding *ret);
+void cli_check_cni(const struct cli_check_env *env, struct cli_finding *ret);
 void cli_check_cgroups(const struct cli_check_env *env, struct cli_finding *ret);
 void cli_check_memory(const struct cli_check_env *env, struct cli_finding *ret);
 

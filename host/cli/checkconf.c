@@ -36,6 +36,9 @@ static const struct key keys[] = {
     {"vmm", "accel", offsetof(struct cli_conf, accel)},
     {"vmm", "transport", offsetof(struct cli_conf, transport)},
     {"image", "converter", offsetof(struct cli_conf, converter)},
+    {"network", "conf_dir", offsetof(struct cli_conf, conf_dir)},
+    {"network", "bin_dirs", offsetof(struct cli_conf, bin_dirs)},
+    {"network", "loopback_only", offsetof(struct cli_conf, loopback_only)},
 };
 
 static char **field_of(struct cli_conf *conf, const struct key *key)
@@ -127,11 +130,15 @@ int cli_conf_load(const char *path, bool must_exist, struct cli_conf *ret_conf, 
         .accel = strdup("auto"),
         .transport = strdup("auto"),
         .converter = find_part("bin/casemate-convert", CASEMATE_LIBEXECDIR "/casemate-convert"),
+        .conf_dir = strdup("/etc/cni/net.d"),
+        .bin_dirs = strdup("/opt/cni/bin:/usr/libexec/cni:/usr/lib/cni"),
+        .loopback_only = strdup("no"),
     };
     const struct cli_conf *c = ret_conf;
     if (c->file == NULL || c->socket == NULL || c->state_dir == NULL || c->run_dir == NULL ||
         c->kernel == NULL || c->initrd == NULL || c->accel == NULL || c->transport == NULL ||
-        c->converter == NULL)
+        c->converter == NULL || c->conf_dir == NULL || c->bin_dirs == NULL ||
+        c->loopback_only == NULL)
         return err_no_memory(err);
     if (must_exist || access(path, F_OK) == 0) {
         if (load_file(ret_conf, path, err) < 0)

@@ -4,6 +4,7 @@
  * presence of a device node proves little (a hypervisor can offer a /dev/kvm under which no guest
  * ever comes up), so where the daemon has tried, its verdict is shown.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
@@ -160,6 +161,60 @@ void cli_check_tun(const struct cli_check_env *env, struct cli_finding *ret)
     else
         cli_find(ret, CLI_CHECK_WARN, "modprobe tun (pods without a network run all the same)",
                  "/dev/net/tun: %s: pods get no network", strerror(problem));
+}
+
+/* Whether a name is one of a network configuration, as the daemon takes them. */
+static bool is_network(const char *name)
+{
+    const char *dot = strrchr(name, '.');
+    return *name != '.' && dot != NULL &&
+           (strcmp(dot, ".conf") == 0 || strcmp(dot, ".conflist") == 0 ||
+            strcmp(dot, ".json") == 0);
+}
+
+static bool has_network(const struct cli_check_env *env)
+{
+    cleanup_free char *path = cli_check_path(env, env->conf->conf_dir);
+    DIR *dir = path == NULL ? NULL : opendir(path);
+    const struct dirent *entry;
+    bool found = false;
+    while (dir != NULL && !found && (entry = readdir(dir)) != NULL)
+        found = is_network(entry->d_name);
+    if (dir != NULL)
+        (void)closedir(dir);
+    return found;
+}
+
+static bool has_plugins(const struct cli_check_env *env)
+{
+    cleanup_free char *dirs = strdup(env->conf->bin_dirs);
+    char *rest = NULL;
+    bool found = false;
+    for (char *part = dirs == NULL ? NULL : strtok_r(dirs, ":", &rest); part != NULL && !found;
+         part = strtok_r(NULL, ":", &rest)) {
+        cleanup_free char *path = cli_check_path(env, part);
+        found = path != NULL && access(path, X_OK) == 0;
+    }
+    return found;
+}
+
+void cli_check_cni(const struct cli_check_env *env, struct cli_finding *ret)
+{
+    const struct cli_conf *c = env->conf;
+    bool alone = strcmp(c->loopback_only, "no") != 0 && strcmp(c->loopback_only, "false") != 0 &&
+                 strcmp(c->loopback_only, "off") != 0 && strcmp(c->loopback_only, "0") != 0;
+    if (!has_network(env) && alone)
+        cli_find(ret, CLI_CHECK_OK, NULL,
+                 "no configuration in '%s': pods have loopback only, as configured", c->conf_dir);
+    else if (!has_network(env))
+        cli_find(ret, CLI_CHECK_WARN,
+                 "put the cluster's CNI configuration there, or set [network] loopback_only = yes",
+                 "no configuration in '%s': the node is not ready for pods", c->conf_dir);
+    else if (!has_plugins(env))
+        cli_find(ret, CLI_CHECK_WARN, "install the plugins (Debian: containernetworking-plugins)",
+                 "none of the plugins' folders is there: %s", c->bin_dirs);
+    else
+        cli_find(ret, CLI_CHECK_OK, NULL, "configured in '%s'", c->conf_dir);
 }
 
 void cli_check_cgroups(const struct cli_check_env *env, struct cli_finding *ret)

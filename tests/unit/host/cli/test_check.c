@@ -132,6 +132,16 @@ static void the_kernel_is_looked_at(void **state)
     assert_finds(h, cli_check_tun, CLI_CHECK_WARN, "no network");
     put(h, "/dev/net/tun", "", 0600);
     assert_finds(h, cli_check_tun, CLI_CHECK_OK, "opened");
+    assert_finds(h, cli_check_cni, CLI_CHECK_WARN, "not ready");
+    set(&h->conf.loopback_only, "yes");
+    assert_finds(h, cli_check_cni, CLI_CHECK_OK, "loopback only");
+    put(h, "/etc/cni/net.d/.hidden.conf", "", 0644);
+    put(h, "/etc/cni/net.d/readme", "", 0644);
+    assert_finds(h, cli_check_cni, CLI_CHECK_OK, "loopback only");
+    put(h, "/etc/cni/net.d/10-pods.conflist", "{}", 0644);
+    assert_finds(h, cli_check_cni, CLI_CHECK_WARN, "plugins' folders");
+    put(h, "/usr/lib/cni/bridge", "", 0755);
+    assert_finds(h, cli_check_cni, CLI_CHECK_OK, "configured in '/etc/cni/net.d'");
     assert_finds(h, cli_check_cgroups, CLI_CHECK_WARN, "none mounted");
     put(h, "/sys/fs/cgroup/memory/tasks", "", 0644);
     assert_finds(h, cli_check_cgroups, CLI_CHECK_OK, "version 1 (");
