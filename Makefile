@@ -22,6 +22,7 @@ LIBEXECDIR ?= $(PREFIX)/libexec/casemate
 DATADIR   ?= $(PREFIX)/share/casemate
 SYSCONFDIR ?= /etc/casemate
 UNITDIR   ?= /lib/systemd/system
+MANDIR    ?= $(PREFIX)/share/man
 DESTDIR   ?=
 
 .DEFAULT_GOAL := all
@@ -93,7 +94,7 @@ PROGRAMS := $(foreach m,$(wildcard $(MAINS)),$(BUILD)/bin/$(BIN_$(m)))
 TESTS    := $(patsubst %.c,$(BUILD)/%,$(sort $(wildcard tests/unit/*/test_*.c tests/unit/*/*/test_*.c)))
 FUZZERS  := $(patsubst %.c,$(BUILD)/%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 
-.PHONY: all check unit test lint format format-check bench fuzz clean install help guest guest-kernel gen tools critest \
+.PHONY: man all check unit test lint format format-check bench fuzz clean install help guest guest-kernel gen tools critest \
         demo headers
 all: $(PROGRAMS) ## Build the daemon, the command, the layer converter and the guest agent
 
@@ -220,7 +221,11 @@ format: ## Format every C file with clang-format
 format-check: ## Fail when a C file is not formatted
 	@clang-format --dry-run --Werror $(C_FILES)
 
-install: all guest ## Install below DESTDIR
+man: $(BUILD)/man/casemated.8 ## The manual pages, from --help and the shipped configuration
+$(BUILD)/man/casemated.8: $(BUILD)/bin/casemated $(BUILD)/bin/casemate scripts/casemate.conf scripts/make-man.py
+	@python3 scripts/make-man.py $(BUILD)/bin scripts/casemate.conf $(@D)
+
+install: all guest man ## Install below DESTDIR
 	install -D -m 0755 $(BUILD)/bin/casemated $(DESTDIR)$(SBINDIR)/casemated
 	install -D -m 0755 $(BUILD)/bin/casemate $(DESTDIR)$(BINDIR)/casemate
 	install -D -m 0755 $(BUILD)/bin/casemate-convert $(DESTDIR)$(LIBEXECDIR)/casemate-convert
@@ -230,6 +235,9 @@ install: all guest ## Install below DESTDIR
 	install -D -m 0644 $(BUILD)/guest/guest.json $(DESTDIR)$(DATADIR)/guest/guest.json
 	install -D -m 0644 scripts/casemate.conf $(DESTDIR)$(SYSCONFDIR)/casemate.conf
 	install -D -m 0644 scripts/casemated.service $(DESTDIR)$(UNITDIR)/casemated.service
+	install -D -m 0644 $(BUILD)/man/casemate.1 $(DESTDIR)$(MANDIR)/man1/casemate.1
+	install -D -m 0644 $(BUILD)/man/casemate.conf.5 $(DESTDIR)$(MANDIR)/man5/casemate.conf.5
+	install -D -m 0644 $(BUILD)/man/casemated.8 $(DESTDIR)$(MANDIR)/man8/casemated.8
 
 clean: ## Remove everything that was built
 	rm -rf $(BUILD)

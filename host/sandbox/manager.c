@@ -459,8 +459,9 @@ static int copy_config(struct sandbox_manager *mgr, const struct sandbox_config 
     mgr->pods_state_dir = text_printf("%s/disk", from->state_dir);
     mgr->scratch_template = text_printf("%s/scratch-quota-%llu.ext4", from->state_dir,
                                         (unsigned long long)to->scratch_bytes);
-    if (to->warm_image == NULL || to->state_dir == NULL || to->run_dir == NULL || mgr->pods_run_dir == NULL ||
-        mgr->logs_run_dir == NULL || mgr->pods_state_dir == NULL || mgr->scratch_template == NULL)
+    if (to->warm_image == NULL || to->state_dir == NULL || to->run_dir == NULL ||
+        mgr->pods_run_dir == NULL || mgr->logs_run_dir == NULL || mgr->pods_state_dir == NULL ||
+        mgr->scratch_template == NULL)
         return err_no_memory(err);
     return 0;
 }

@@ -88,9 +88,8 @@ static int do_pull(struct image_service *svc, const char *reference, struct err 
     }
     auth.identity_token = getenv("IDENTITY");
     bool has_auth = auth_text != NULL || auth.identity_token != NULL;
-    struct image_pull_spec spec = {.reference = reference,
-                                   .auth = has_auth ? &auth : NULL,
-                                   .deadline_ms = deadline()};
+    struct image_pull_spec spec = {
+        .reference = reference, .auth = has_auth ? &auth : NULL, .deadline_ms = deadline()};
     char *id = NULL;
     if (image_pull(svc, &spec, &id, err) < 0)
         return -1;
