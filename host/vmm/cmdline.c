@@ -32,7 +32,9 @@
  * (checksums, segmentation) are agreed upon by guest and QEMU at boot and depend on the peer, so a
  * machine without a network has a tap too, which leads nowhere (deadend.h). More interfaces are
  * rare; they come behind root ports, which cost the boot little.
- * - romfile= : nobody boots from the network, and SeaBIOS would run the ROM.
+ * - romfile= : nobody boots from the network, and SeaBIOS would run the ROM. queue_reset=off: QEMU
+ * offers it when it moves packets itself and not every vhost-net does; a template, whose tap leads
+ * nowhere, must not agree with its guest on more than clones with vhost-net can keep.
  * - memory beyond what the guest boots with is a virtio-mem device with its own, anonymous memory
  * (reserve=off: nothing is promised before it is plugged). A machine that may never grow has no
  * such device. So a clone, whose first memory is as large as its template's, can be any size.
@@ -210,8 +212,8 @@ static void add_network(struct builder *b, const struct cmdline_spec *spec)
     }
     add(b, "-device");
     add(b,
-        "virtio-net-pci,id=nic0,%smac=%02x:%02x:%02x:%02x:%02x:%02x,bus=pcie.0,addr=%#x,disable-"
-        "legacy=on,romfile=",
+        "virtio-net-pci,id=nic0,%smac=%02x:%02x:%02x:%02x:%02x:%02x,bus=pcie.0,addr=%#x,"
+        "disable-legacy=on,queue_reset=off,romfile=",
         peer, m[0], m[1], m[2], m[3], m[4], m[5], CMDLINE_NIC_SLOT(0u));
     for (unsigned int i = 1; i < CMDLINE_NICS; i++) {
         add(b, "-device");

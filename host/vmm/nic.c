@@ -101,9 +101,10 @@ static int add_device(struct vm *vm, const struct vm_nic *nic, const struct name
     (void)snprintf(mac, sizeof(mac), "%02x:%02x:%02x:%02x:%02x:%02x", m[0], m[1], m[2], m[3], m[4],
                    m[5]);
     return qmp_client_call(vm->qmp, "device_add",
-                           json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "driver",
+                           json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:b, s:s}", "driver",
                                      "virtio-net-pci", "id", n->nic, "bus", n->port, "netdev",
-                                     n->net, "mac", mac, "disable-legacy", "on", "romfile", ""),
+                                     n->net, "mac", mac, "disable-legacy", "on", "queue_reset", 0,
+                                     "romfile", ""),
                            -1, deadline_ms, NULL, err);
 }
 

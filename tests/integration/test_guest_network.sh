@@ -22,7 +22,7 @@ export PATH=$repo/build/tests/bench:$PATH TMPDIR=/tmp
 root=$work/root
 mkdir -p "$root"/{bin,tmp,etc}
 cp "$(command -v busybox)" "$root/bin/busybox"
-for applet in sh cat ip ping mv rm dd hostname grep sleep; do
+for applet in sh cat ip ping mv rm dd hostname grep sleep touch; do
     ln -s busybox "$root/bin/$applet"
 done
 cp "$repo/build/tests/bench/nettool" "$root/bin/"

@@ -314,6 +314,12 @@ static void test_tcp(void)
     EXPECT(driver_remove("server", "", &err) == 0, "%s", err.msg);
 }
 
+static void with_read_only_root(Casemate__Agent__V1__CreateContainerRequest *r)
+{
+    with_raw_sockets(r);
+    r->rootfs->read_only = true;
+}
+
 static void test_files(void)
 {
     expect_in_guest("cat /etc/hostname; hostname", "netpod\nnetpod\n");
@@ -324,7 +330,14 @@ static void test_files(void)
     expect_in_guest("cat /etc/hosts", "192.0.2.1 outside");
     free(in_guest("! mv /etc/hosts /etc/other 2>/dev/null && ! rm /etc/hosts 2>/dev/null"));
     free(in_guest("! dd if=/dev/zero of=/etc/hostname bs=1M count=2 2>/dev/null"));
-    ok("hosts and hostname are the pod's, writable, bounded and in their place");
+    int code = -1;
+    free(driver_run("fixed",
+                    "grep -q netpod /etc/hosts && ! touch /etc/x 2>/dev/null && "
+                    "! sh -c 'echo x >>/etc/hosts' 2>/dev/null",
+                    with_read_only_root, &code));
+    EXPECT(code == 0, "status %d", code);
+    ok("hosts and hostname are the pod's, writable (unless the root is not), bounded, in their "
+       "place");
 }
 
 static void test_second_interface(int tap)

@@ -129,7 +129,7 @@ static void hardens_the_guest_unless_it_is_emulated(void **state)
 static void has_one_interface_at_its_place(void **state)
 {
     static const char device[] =
-        "mac=02:00:00:ab:00:01,bus=pcie.0,addr=0x10,disable-legacy=on,romfile=";
+        "mac=02:00:00:ab:00:01,bus=pcie.0,addr=0x10,disable-legacy=on,queue_reset=off,romfile=";
     struct cmdline_spec spec = sample();
     cleanup_cmdline struct cmdline tap = {0}, vhost = {0}, alone = {0};
 
