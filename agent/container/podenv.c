@@ -50,6 +50,10 @@ struct podenv {
     char id[VALIDATE_MAX_ID + 1];
     char boot_id[PODENV_BOOT_ID_SIZE];
     struct network_card card; /* not ready any more once a network was asked for */
+    /* The scratch disk that PreparePod mounted. */
+    bool is_prepared;
+    uint32_t scratch_lun;
+    uint64_t scratch_bytes;
     void (*done)(void *arg, const struct err *err);
     void *done_arg;
 };
@@ -173,6 +177,55 @@ static void on_mounted(void *arg, const struct err *err)
     pod->done(pod->done_arg, err);
 }
 
+static void on_prepared(void *arg, const struct err *err)
+{
+    struct podenv *pod = arg;
+    pod->state = PODENV_NEW;
+    pod->is_prepared = err == NULL;
+    pod->done(pod->done_arg, err);
+}
+
+int podenv_prepare(struct podenv *pod, const Casemate__Agent__V1__Disk *scratch,
+                   void (*done)(void *arg, const struct err *err), void *arg, struct err *err)
+{
+    Casemate__Agent__V1__ConfigurePodRequest mounts =
+        CASEMATE__AGENT__V1__CONFIGURE_POD_REQUEST__INIT;
+    union {
+        const Casemate__Agent__V1__Disk *in;
+        Casemate__Agent__V1__Disk *out;
+    } unconst = {.in = scratch};
+    if (pod->state != PODENV_NEW || pod->is_prepared)
+        return err_set(err, ERR_BAD_STATE, "it is too late to prepare for a pod");
+    mounts.scratch = unconst.out;
+    struct work work = {.request = &mounts};
+    pod->scratch_lun = scratch->lun;
+    pod->scratch_bytes = scratch->size_bytes;
+    pod->done = done;
+    pod->done_arg = arg;
+    if (task_run(pod->reaper, mount_all, &work, on_prepared, pod, err) < 0)
+        return -1;
+    pod->state = PODENV_CONFIGURING;
+    return 0;
+}
+
+/* What is left to be done of the mounts in a VM that was prepared. */
+static int adopt_mounts(const struct podenv *pod, const Casemate__Agent__V1__ConfigurePodRequest *r,
+                        struct err *err)
+{
+    char options[64];
+    if (r->scratch == NULL || r->scratch->lun != pod->scratch_lun ||
+        r->scratch->size_bytes != pod->scratch_bytes)
+        return err_set(err, ERR_BAD_STATE, "this VM was prepared with another scratch disk");
+    if (r->shm_bytes == 0)
+        return 0;
+    (void)snprintf(options, sizeof(options), "mode=1777,size=%llu",
+                   (unsigned long long)r->shm_bytes);
+    if (mount("shm", ROOTFS_SHM_DIR, "tmpfs", MS_REMOUNT | MS_NOSUID | MS_NODEV | MS_NOEXEC,
+              options) < 0)
+        return err_set_errno(err, errno, "size /dev/shm");
+    return 0;
+}
+
 int podenv_configure(struct podenv *pod, const Casemate__Agent__V1__ConfigurePodRequest *request,
                      void (*done)(void *arg, const struct err *err), void *arg, struct err *err)
 {
@@ -196,9 +249,17 @@ int podenv_configure(struct podenv *pod, const Casemate__Agent__V1__ConfigurePod
     struct work work = {.request = request, .network = request->network, .card = pod->card};
     (void)snprintf(pod->id, sizeof(pod->id), "%s", request->pod_id);
     text_random_hex((PODENV_BOOT_ID_SIZE - 1) / 2, pod->boot_id);
+    if (pod->is_prepared && adopt_mounts(pod, request, err) < 0)
+        return -1;
+    if (pod->is_prepared && request->network == NULL) {
+        pod->state = PODENV_CONFIGURED;
+        done(arg, NULL);
+        return 0;
+    }
     pod->done = done;
     pod->done_arg = arg;
-    if (task_run(pod->reaper, mount_all, &work, on_mounted, pod, err) < 0)
+    if (task_run(pod->reaper, pod->is_prepared ? network_task : mount_all, &work, on_mounted, pod,
+                 err) < 0)
         return -1;
     pod->card.ready = pod->card.ready && request->network == NULL;
     pod->state = PODENV_CONFIGURING;

@@ -34,6 +34,13 @@ bool podenv_is_configured(const struct podenv *pod);
 const char *podenv_boot_id(const struct podenv *pod);
 
 /*
+ * Before a template of this VM is saved: mounts scratch (ext4, checked by validate.h), which
+ * podenv_configure then finds mounted. done as below. BAD_STATE after either was called before.
+ */
+int podenv_prepare(struct podenv *pod, const Casemate__Agent__V1__Disk *scratch,
+                   void (*done)(void *arg, const struct err *err), void *arg, struct err *err);
+
+/*
  * Configures; done(arg, NULL or why not) is called later. BAD_STATE when another pod was
  * configured, or configuration is under way. The request (checked by validate.h) need not live on.
  */

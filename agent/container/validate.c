@@ -202,6 +202,22 @@ int validate_sysctls(Casemate__Agent__V1__Sysctl *const *list, size_t n, struct 
     return 0;
 }
 
+static int check_scratch(const Casemate__Agent__V1__Disk *scratch, struct err *err)
+{
+    if (validate_disk(scratch, err) < 0)
+        return err_prefix(err, "scratch");
+    if (strcmp(scratch->fs_type, "ext4") != 0 || scratch->read_only)
+        return err_set(err, ERR_INVALID, "scratch: not a writable ext4");
+    return 0;
+}
+
+int validate_prepare(const Casemate__Agent__V1__PreparePodRequest *r, struct err *err)
+{
+    if (r->scratch == NULL)
+        return err_set(err, ERR_INVALID, "scratch is missing");
+    return check_scratch(r->scratch, err);
+}
+
 int validate_configure(const Casemate__Agent__V1__ConfigurePodRequest *r, struct err *err)
 {
     if (!validate_id(r->pod_id))
@@ -214,12 +230,8 @@ int validate_configure(const Casemate__Agent__V1__ConfigurePodRequest *r, struct
         return err_set(err, ERR_INVALID, "entropy: not %u to %u bytes", MIN_ENTROPY, MAX_ENTROPY);
     if (r->realtime_ns <= 0)
         return err_set(err, ERR_INVALID, "realtime_ns: not a time");
-    if (r->scratch != NULL) {
-        if (validate_disk(r->scratch, err) < 0)
-            return err_prefix(err, "scratch");
-        if (strcmp(r->scratch->fs_type, "ext4") != 0 || r->scratch->read_only)
-            return err_set(err, ERR_INVALID, "scratch: not a writable ext4");
-    }
+    if (r->scratch != NULL && check_scratch(r->scratch, err) < 0)
+        return -1;
     if (r->network != NULL && netvalid_check(r->network, err) < 0)
         return -1;
     return validate_sysctls(r->sysctls, r->n_sysctls, err);

@@ -33,6 +33,7 @@ int validate_disk(const Casemate__Agent__V1__Disk *disk, struct err *err);
 int validate_sysctls(Casemate__Agent__V1__Sysctl *const *list, size_t n, struct err *err);
 
 /* Whole requests. */
+int validate_prepare(const Casemate__Agent__V1__PreparePodRequest *r, struct err *err);
 int validate_configure(const Casemate__Agent__V1__ConfigurePodRequest *request, struct err *err);
 int validate_create(const Casemate__Agent__V1__CreateContainerRequest *request, struct err *err);
 int validate_exec(const Casemate__Agent__V1__ExecRequest *request, struct err *err);

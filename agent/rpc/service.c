@@ -115,9 +115,10 @@ static bool fail_with(struct pending *p, const struct err *failure)
 
 static void handle_hello(struct rpc_call *call, void *arg)
 {
-    static char features[][20] = {
-        "devices", "network", "oom-score", "pid-pod",       "pid-target",       "resize-tty",
-        "run",     "seccomp", "stats",     "strict-groups", "update-resources", "user"};
+    static char features[][20] = {"devices",    "network", "oom-score",     "pid-pod",
+                                  "pid-target", "prepare", "resize-tty",    "run",
+                                  "seccomp",    "stats",   "strict-groups", "update-resources",
+                                  "user"};
     struct service *s = arg;
     const Casemate__Agent__V1__HelloRequest *r = (const void *)rpc_call_request(call);
     if (r->version_min > PROTOCOL_VERSION || r->version_max < PROTOCOL_VERSION) {
@@ -216,6 +217,26 @@ static void handle_configure_network(struct rpc_call *call, void *arg)
              podenv_configure_network(s->config.pod, r->network, on_networked, call, &err) == 0)
         return;
     rpc_call_fail(call, &err);
+}
+
+static void on_prepared(void *arg, const struct err *err)
+{
+    struct rpc_call *call = arg;
+    Casemate__Agent__V1__PreparePodReply reply = CASEMATE__AGENT__V1__PREPARE_POD_REPLY__INIT;
+    if (err != NULL)
+        rpc_call_fail(call, err);
+    else
+        rpc_call_reply(call, &reply.base);
+}
+
+static void handle_prepare_pod(struct rpc_call *call, void *arg)
+{
+    struct service *s = arg;
+    const Casemate__Agent__V1__PreparePodRequest *r = (const void *)rpc_call_request(call);
+    struct err err;
+    if (validate_prepare(r, &err) < 0 ||
+        podenv_prepare(s->config.pod, r->scratch, on_prepared, call, &err) < 0)
+        rpc_call_fail(call, &err);
 }
 
 static void handle_shutdown(struct rpc_call *call, void *arg)
@@ -712,6 +733,7 @@ static const struct rpc_method methods[] = {
     {.name = "Hello", .handler = handle_hello},
     {.name = "ConfigurePod", .handler = handle_configure_pod},
     {.name = "ConfigureNetwork", .handler = handle_configure_network},
+    {.name = "PreparePod", .handler = handle_prepare_pod},
     {.name = "CreateContainer", .handler = handle_create_container},
     {.name = "StartContainer", .handler = handle_start_container},
     {.name = "Exec", .handler = handle_exec},

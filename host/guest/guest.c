@@ -118,6 +118,7 @@ static const char *const feature_names[] = {
     [GUEST_NETWORK] = "network",
     [GUEST_STATS] = "stats",
     [GUEST_UPDATE_RESOURCES] = "update-resources",
+    [GUEST_PREPARE] = "prepare",
 };
 
 static unsigned take_features(const Casemate__Agent__V1__HelloReply *reply)
@@ -237,6 +238,18 @@ const struct guest_info *guest_get_info(const struct guest *guest)
 struct rpc_client *guest_client(const struct guest *guest)
 {
     return guest->client;
+}
+
+int guest_prepare_pod(struct guest *guest, const Casemate__Agent__V1__PreparePodRequest *request,
+                      int64_t deadline_ms, struct err *err)
+{
+    struct rpc_reply raw = {0};
+
+    if (guest_need_feature(guest, GUEST_PREPARE, err) != 0 ||
+        call(guest, "PreparePod", request, deadline_ms, &raw, err) != 0)
+        return -1;
+    rpc_reply_fini(&raw);
+    return 0;
 }
 
 int guest_configure_pod(struct guest *guest,

@@ -71,6 +71,10 @@ const struct guest_info *guest_get_info(const struct guest *guest);
 
 /* ---- blocking calls, from any thread but the loop's. The agent's own error otherwise. ---- */
 
+/* For a VM that becomes a template. UNSUPPORTED by an older agent. */
+int guest_prepare_pod(struct guest *guest, const Casemate__Agent__V1__PreparePodRequest *request,
+                      int64_t deadline_ms, struct err *err);
+
 /* ret_boot_id: what Hello will say from now on, also over other connections; "" from an agent that
  * does not tell. */
 int guest_configure_pod(struct guest *guest,

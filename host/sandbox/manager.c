@@ -486,6 +486,8 @@ int sandbox_manager_new(const struct sandbox_config *config, const struct sandbo
         free_manager(mgr);
         return -1;
     }
+    if (mgr->deps.vmm != NULL)
+        vmm_set_template_hook(mgr->deps.vmm, machine_prepare, mgr);
     *ret_mgr = mgr;
     return 0;
 }
@@ -525,6 +527,8 @@ void sandbox_manager_free(struct sandbox_manager *mgr)
     pthread_mutex_lock(&mgr->mutex);
     mgr->closing = true;
     pthread_mutex_unlock(&mgr->mutex);
+    if (mgr->deps.vmm != NULL)
+        vmm_set_template_hook(mgr->deps.vmm, NULL, NULL);
     TAILQ_FOREACH (pod, &mgr->pods, entry)
         quiet_pod(pod);
     TAILQ_FOREACH (pod, &mgr->spares, entry)

@@ -156,7 +156,6 @@ struct pod {
     bool ending;                   /* pod_end_vm is at work */
     bool spare;                    /* made ahead (spares.h): has no record */
     struct pod_facts *spare_facts; /* those that it had as a spare, for whoever still reads them */
-    uint32_t scratch_lun;
     unsigned operations; /* calls under way that use vm or guest */
     char *reason;
     char *message;
@@ -281,6 +280,8 @@ const struct sandbox_handler *pod_handler(const struct pod *pod);
 
 /* ---- podvm.c: the pod's machine ---- */
 
+/* A vmm_template_fn; arg is the manager. */
+int machine_prepare(void *arg, struct vm *vm, int64_t deadline_ms, struct err *err);
 /* Brings a CREATING pod up to READY. What a failure leaves is for pod_end_vm and pod_forget. */
 int pod_bring_up(struct pod *pod, int64_t deadline_ms, struct err *err);
 /*

@@ -12,6 +12,7 @@
  * the loop), or the agent's connection ends while the VM lives. `ending` makes one caller the one
  * who does it.
  */
+#include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,13 +31,13 @@
 #include "host/sandbox/spares.h"
 #include "host/sandbox/vmcgroup.h"
 
-#define SCRATCH_SERIAL "scratch"
-#define ENTROPY_BYTES  64
-#define HOSTNAME_LEN   12                   /* of the id, for a pod that names none */
-#define SHM_BYTES      (UINT64_C(64) << 20) /* of a pod, as container engines have it */
-#define SETTLE_MS      1000  /* a lost connection until a VM that lives is given up */
-#define OPERATIONS_MS  60000 /* after the VM was killed; its calls have failed long before */
-#define OOM_SCORE_ADJ  0
+#define SCRATCH_LUN   0 /* the first disk */
+#define ENTROPY_BYTES 64
+#define HOSTNAME_LEN  12                   /* of the id, for a pod that names none */
+#define SHM_BYTES     (UINT64_C(64) << 20) /* of a pod, as container engines have it */
+#define SETTLE_MS     1000                 /* a lost connection until a VM that lives is given up */
+#define OPERATIONS_MS 60000 /* after the VM was killed; its calls have failed long before */
+#define OOM_SCORE_ADJ 0
 #define DETACH_MS                                                                                  \
     20000 /* for the network's plugins at the pod's end; later they are tried again                \
            */
@@ -105,20 +106,35 @@ static int make_cgroups(struct pod *pod, struct err *err)
     return vmcgroup_make(linux_->cgroup_parent, pod->short_id, &pod->cgroups, &pod->n_cgroups, err);
 }
 
-static int make_scratch(struct pod *pod, int64_t deadline_ms, int *ret_fd, struct err *err)
+/* The empty file system that every scratch disk is a copy of, made if need be. */
+static int open_scratch_template(struct sandbox_manager *mgr, int64_t deadline_ms, int *ret_fd,
+                                 struct err *err)
 {
-    struct sandbox_manager *mgr = pod->mgr;
-    cleanup_free char *state = pod_state_path(pod);
-    cleanup_free char *path = state == NULL ? NULL : text_printf("%s/scratch.ext4", state);
-    int result;
+    int result, fd;
 
-    if (path == NULL)
-        return err_no_memory(err);
     pthread_mutex_lock(&mgr->scratch_mutex);
     result =
         scratch_make_template(mgr->scratch_template, mgr->config.scratch_bytes, deadline_ms, err);
     pthread_mutex_unlock(&mgr->scratch_mutex);
     if (result != 0)
+        return -1;
+    fd = open(mgr->scratch_template, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return err_set_errno(err, errno, "%s", mgr->scratch_template);
+    *ret_fd = fd;
+    return 0;
+}
+
+static int make_scratch(struct pod *pod, int64_t deadline_ms, int *ret_fd, struct err *err)
+{
+    struct sandbox_manager *mgr = pod->mgr;
+    cleanup_free char *state = pod_state_path(pod);
+    cleanup_free char *path = state == NULL ? NULL : text_printf("%s/scratch.ext4", state);
+    cleanup_fd int template_fd = -1;
+
+    if (path == NULL)
+        return err_no_memory(err);
+    if (open_scratch_template(mgr, deadline_ms, &template_fd, err) != 0)
         return -1;
     return scratch_copy(mgr->scratch_template, path, ret_fd, err);
 }
@@ -162,24 +178,73 @@ static struct vm_spec common_spec(const struct sandbox_handler *handler)
     };
 }
 
-void sandbox_manager_prepare(struct sandbox_manager *mgr)
+static void want_template(struct sandbox_manager *mgr, const struct sandbox_handler *handler,
+                          int scratch_fd)
 {
-    for (size_t i = 0; i < mgr->config.n_handlers; i++) {
-        const struct sandbox_handler *handler = &mgr->handlers[i];
-        struct vm_spec spec = common_spec(handler);
-        struct err err;
-        if (!handler->clone)
-            continue;
-        podsize_template(handler, &spec);
-        if (vmm_want_template(mgr->deps.vmm, &spec, &err) != 0)
-            log_event(LOG_ERROR, NULL, &err, "there will be no template for handler '%s'",
-                      handler->name);
-    }
+    const struct vm_disk scratch = {
+        .fd = scratch_fd, .serial = VM_FIRST_DISK_SERIAL, .scratch = true};
+    struct vm_spec spec = common_spec(handler);
+    struct err err;
+
+    spec.first_disk = &scratch;
+    podsize_template(handler, &spec);
+    if (vmm_want_template(mgr->deps.vmm, &spec, &err) != 0)
+        log_event(LOG_ERROR, NULL, &err, "there will be no template for handler '%s'",
+                  handler->name);
 }
 
-static int start_vm(struct pod *pod, const struct vm_nic *nic, int64_t deadline_ms, struct err *err)
+void sandbox_manager_prepare(struct sandbox_manager *mgr)
 {
-    const struct sandbox_manager *mgr = pod->mgr;
+    int64_t deadline_ms = clock_deadline(mgr->config.boot_timeout_ms);
+    cleanup_fd int fd = -1;
+    struct err err;
+
+    if (open_scratch_template(mgr, deadline_ms, &fd, &err) != 0) {
+        log_event(LOG_ERROR, NULL, &err, "there is no empty disk for pods");
+        return;
+    }
+    for (size_t i = 0; i < mgr->config.n_handlers; i++)
+        if (mgr->handlers[i].clone)
+            want_template(mgr, &mgr->handlers[i], fd);
+}
+
+/* A machine that becomes a template: its agent mounts the scratch disk. */
+int machine_prepare(void *arg, struct vm *vm, int64_t deadline_ms, struct err *err)
+{
+    struct sandbox_manager *mgr = arg;
+    const struct guest_config config = {.loop = mgr->deps.loop};
+    Casemate__Agent__V1__PreparePodRequest request;
+    Casemate__Agent__V1__Disk disk;
+    cleanup_guest struct guest *guest = NULL;
+    int fd = -1;
+
+    if (vm_connect_agent(vm, deadline_ms, &fd, err) != 0 ||
+        guest_connect(&config, fd, deadline_ms, &guest, err) != 0)
+        return -1;
+    casemate__agent__v1__prepare_pod_request__init(&request);
+    casemate__agent__v1__disk__init(&disk);
+    disk.lun = SCRATCH_LUN;
+    disk.fs_type = (char *)(uintptr_t) "ext4";
+    disk.size_bytes = mgr->config.scratch_bytes;
+    request.scratch = &disk;
+    int result = guest_prepare_pod(guest, &request, deadline_ms, err);
+    guest_close(guest);
+    return result;
+}
+
+/* What one bring-up hands from step to step. */
+struct bringup {
+    struct pod *pod;
+    int64_t deadline_ms;
+    struct podnet *net;
+    int scratch_fd;
+};
+
+static int start_vm(const struct bringup *b, struct err *err)
+{
+    struct pod *pod = b->pod;
+    const struct vm_disk scratch = {
+        .fd = b->scratch_fd, .serial = VM_FIRST_DISK_SERIAL, .scratch = true};
     cleanup_free char *dir = pod_run_path(pod);
     char **procs = procs_paths(pod);
     struct vm *vm = NULL;
@@ -190,13 +255,14 @@ static int start_vm(struct pod *pod, const struct vm_nic *nic, int64_t deadline_
 
     spec.id = pod->short_id;
     spec.dir = dir;
-    spec.nic = nic;
+    spec.nic = b->net == NULL ? NULL : podnet_nic(b->net);
+    spec.first_disk = &scratch;
     spec.cgroup_procs = (const char *const *)procs;
     podsize_boot(pod, &spec);
     if (dir == NULL || procs == NULL)
         err_no_memory(err);
     else
-        result = vm_start(mgr->deps.vmm, &spec, deadline_ms, &vm, err);
+        result = vm_start(pod->mgr->deps.vmm, &spec, b->deadline_ms, &vm, err);
     free_paths(procs);
     if (result != 0)
         return -1;
@@ -211,7 +277,7 @@ static int start_vm(struct pod *pod, const struct vm_nic *nic, int64_t deadline_
     return result;
 }
 
-static int configure(struct pod *pod, uint32_t scratch_lun, int64_t deadline_ms, struct err *err)
+static int configure(struct pod *pod, int64_t deadline_ms, struct err *err)
 {
     const Runtime__V1__LinuxPodSandboxConfig *linux_ = pod->facts->config->linux;
     size_t n = linux_ == NULL ? 0 : linux_->n_sysctls;
@@ -230,7 +296,7 @@ static int configure(struct pod *pod, uint32_t scratch_lun, int64_t deadline_ms,
         return err_set_errno(err, errno, "getrandom");
     casemate__agent__v1__configure_pod_request__init(&request);
     casemate__agent__v1__disk__init(&disk);
-    disk.lun = scratch_lun;
+    disk.lun = SCRATCH_LUN;
     disk.fs_type = (char *)(uintptr_t) "ext4";
     disk.size_bytes = pod->mgr->config.scratch_bytes;
     for (size_t i = 0; i < n; i++) {
@@ -268,14 +334,6 @@ static int explain(struct pod *pod, struct err *err)
     return -1;
 }
 
-/* What one bring-up hands from step to step. */
-struct bringup {
-    struct pod *pod;
-    int64_t deadline_ms;
-    struct podnet *net;
-    int scratch_fd;
-};
-
 /* One step, shown in the timeline. */
 static int step(struct bringup *b, const char *name, int (*fn)(struct bringup *b, struct err *err),
                 struct err *err)
@@ -309,9 +367,7 @@ static int step_scratch(struct bringup *b, struct err *err)
 
 static int step_machine(struct bringup *b, struct err *err)
 {
-    const struct vm_nic *nic = b->net == NULL ? NULL : podnet_nic(b->net);
-
-    if (start_vm(b->pod, nic, b->deadline_ms, err) != 0)
+    if (start_vm(b, err) != 0)
         return err_prefix(err, "virtual machine");
     if (b->pod->spare)
         spares_set_nice(b->pod, SPARE_NICE);
@@ -319,13 +375,9 @@ static int step_machine(struct bringup *b, struct err *err)
     return 0;
 }
 
-static int step_devices(struct bringup *b, struct err *err)
+static int step_size(struct bringup *b, struct err *err)
 {
-    const struct vm_disk disk = {.fd = b->scratch_fd, .serial = SCRATCH_SERIAL, .scratch = true};
-
-    if (podsize_apply(b->pod, b->deadline_ms, err) != 0)
-        return -1;
-    return vm_add_disk(b->pod->vm, &disk, b->deadline_ms, &b->pod->scratch_lun, err);
+    return podsize_apply(b->pod, b->deadline_ms, err);
 }
 
 static int step_agent(struct bringup *b, struct err *err)
@@ -335,7 +387,7 @@ static int step_agent(struct bringup *b, struct err *err)
 
 static int step_configure(struct bringup *b, struct err *err)
 {
-    return configure(b->pod, b->pod->scratch_lun, b->deadline_ms, err);
+    return configure(b->pod, b->deadline_ms, err);
 }
 
 static int step_adopt(struct bringup *b, struct err *err)
@@ -381,8 +433,8 @@ static int boot(struct pod *pod, int64_t deadline_ms, struct err *err)
         step(&b, "scratch disk", step_scratch, err) == 0) {
         began_ms = clock_monotonic_ms();
         result = step(&b, "machine", step_machine, err);
-        if (result == 0 && (step(&b, "devices", step_devices, err) != 0 ||
-                            step(&b, "agent", step_agent, err) != 0))
+        if (result == 0 &&
+            (step(&b, "size", step_size, err) != 0 || step(&b, "agent", step_agent, err) != 0))
             result = explain(pod, err);
         pod->boot_ms = clock_monotonic_ms() - began_ms;
         if (result == 0 && (step(&b, "configuration", step_configure, err) != 0 ||

@@ -332,15 +332,14 @@ static int check_disk(const struct vm_disk *disk, bool *ret_is_block, struct err
     return 0;
 }
 
-int vm_add_disk(struct vm *vm, const struct vm_disk *disk, int64_t deadline_ms, uint32_t *ret_lun,
-                struct err *err)
+static int add_disk(struct vm *vm, const struct vm_disk *disk, int64_t deadline_ms,
+                    uint32_t *ret_lun, struct err *err)
 {
     uint32_t lun = 0;
     bool is_block = false;
     struct err why;
 
-    if (vm_check_running(vm, err) < 0 || check_disk(disk, &is_block, err) < 0 ||
-        reserve(vm, disk, &lun, err) < 0)
+    if (check_disk(disk, &is_block, err) < 0 || reserve(vm, disk, &lun, err) < 0)
         return -1;
     if (add_fd(vm, disk, lun, deadline_ms, &why) < 0 ||
         add_node(vm, disk, lun, is_block, deadline_ms, &why) < 0) {
@@ -359,6 +358,19 @@ int vm_add_disk(struct vm *vm, const struct vm_disk *disk, int64_t deadline_ms, 
     if (err != NULL)
         *err = why;
     return err_prefix(err, "machine '%s': disk '%s'", vm->record.id, disk->serial);
+}
+
+int vm_add_disk(struct vm *vm, const struct vm_disk *disk, int64_t deadline_ms, uint32_t *ret_lun,
+                struct err *err)
+{
+    return vm_check_running(vm, err) < 0 ? -1 : add_disk(vm, disk, deadline_ms, ret_lun, err);
+}
+
+int disk_add_first(struct vm *vm, const struct vm_disk *disk, int64_t deadline_ms, struct err *err)
+{
+    uint32_t lun;
+
+    return add_disk(vm, disk, deadline_ms, &lun, err);
 }
 
 /* ---- removing ------------------------------------------------------------------------------- */

@@ -43,7 +43,9 @@ struct vmm {
     int qemu_major, qemu_minor;
     uint8_t *uids_used;           /* one byte each of config.uid_count */
     pthread_mutex_t deadend_lock; /* for the next; held while a tap is made */
-    int deadend_ns;              /* network namespace of taps that lead nowhere; -1: not made yet */
+    int deadend_ns; /* network namespace of taps that lead nowhere; -1: not made yet */
+    vmm_template_fn template_hook; /* constant once templates are made; NULL: none */
+    void *template_hook_arg;
     struct templates *templates; /* constant; NULL: every machine boots */
 };
 
@@ -188,6 +190,8 @@ struct disk *disk_new(struct vm *vm, uint32_t lun, bool read_only, const char *s
 void disk_drop(struct vm *vm, uint32_t lun);
 /* The device called device_id is gone; on the loop. */
 void disk_on_device_deleted(struct vm *vm, const char *device_id);
+/* vm_add_disk for a machine that does not run yet: LUN 0. */
+int disk_add_first(struct vm *vm, const struct vm_disk *disk, int64_t deadline_ms, struct err *err);
 /* Finds out what is attached, after the daemon came back. */
 int disk_rebuild(struct vm *vm, int64_t deadline_ms, struct err *err);
 /* Frees the bookkeeping. */

@@ -48,8 +48,7 @@
 struct template
 {
     atomic_uint refs;
-    int memory_fd;
-    int state_fd;
+    struct template_files files;
 };
 
 enum entry_state {
@@ -66,6 +65,8 @@ struct entry {
     struct vmm_choice choice;
     struct vm_spec spec; /* its strings are in texts */
     char *texts[4];
+    int disk_fd;      /* what is on a new first disk: a copy in memory; -1: there is no such disk */
+    int64_t began_ms; /* the maker's */
     /* Guarded by the store's lock. */
     enum entry_state state;
     char *stamp; /* of the files when it was wanted */
@@ -94,7 +95,7 @@ struct templates {
 /* ---- one template -----------------------------------------------------------------------------
  */
 
-static int template_new(int *memory_fd, int *state_fd, struct template **ret_template,
+static int template_new(struct template_files *files, struct template **ret_template,
                         struct err *err)
 {
     struct template *t = calloc(1, sizeof(*t));
@@ -102,8 +103,8 @@ static int template_new(int *memory_fd, int *state_fd, struct template **ret_tem
     if (t == NULL)
         return err_no_memory(err);
     atomic_init(&t->refs, 1);
-    t->memory_fd = steal_fd(memory_fd);
-    t->state_fd = steal_fd(state_fd);
+    t->files = *files;
+    *files = (struct template_files)TEMPLATE_NO_FILES;
     *ret_template = t;
     return 0;
 }
@@ -112,19 +113,13 @@ void template_unref(struct template *t)
 {
     if (t == NULL || atomic_fetch_sub(&t->refs, 1) != 1)
         return;
-    close_fd(&t->memory_fd);
-    close_fd(&t->state_fd);
+    template_files_close(&t->files);
     free(t);
 }
 
-int template_memory_fd(const struct template *t)
+const struct template_files *template_get_files(const struct template *t)
 {
-    return t->memory_fd;
-}
-
-int template_state_fd(const struct template *t)
-{
-    return t->state_fd;
+    return &t->files;
 }
 
 /* ---- entries ----------------------------------------------------------------------------------
@@ -137,6 +132,7 @@ static void entry_free(struct entry *e)
     template_unref(e->template);
     for (size_t i = 0; i < ARRAY_SIZE(e->texts); i++)
         free(e->texts[i]);
+    close_fd(&e->disk_fd);
     free(e->shape);
     free(e->stamp);
     free(e);
@@ -166,6 +162,7 @@ static struct entry *entry_new(const struct templates *store, const struct vmm_c
         return NULL;
     }
     e->choice = *choice;
+    e->disk_fd = -1;
     e->spec = (struct vm_spec){
         .id = store->machine,
         .dir = store->machine_dir,
@@ -179,7 +176,10 @@ static struct entry *entry_new(const struct templates *store, const struct vmm_c
     if (keep(e, 0, spec->kernel, &e->spec.kernel, err) < 0 ||
         keep(e, 1, spec->initrd, &e->spec.initrd, err) < 0 ||
         keep(e, 2, spec->cmdline_extra, &e->spec.cmdline_extra, err) < 0 ||
-        keep(e, 3, spec->machine, &e->spec.machine, err) < 0) {
+        keep(e, 3, spec->machine, &e->spec.machine, err) < 0 ||
+        (spec->first_disk != NULL &&
+         (template_file_new("disk", 0, &e->disk_fd, err) < 0 ||
+          template_file_copy(spec->first_disk->fd, e->disk_fd, err) < 0))) {
         entry_free(e);
         return NULL;
     }
@@ -219,16 +219,15 @@ static void on_running(void *arg, struct vm *vm)
         (void)vm_kill(vm, NULL);
 }
 
-static void log_template(const struct entry *e, const char *what, const struct template *t,
-                         int64_t began_ms)
+static void log_template(const struct entry *e, const char *what, const struct template *t)
 {
     struct stat memory = {0}, state = {0};
 
-    (void)fstat(t->memory_fd, &memory);
-    (void)fstat(t->state_fd, &state);
+    (void)fstat(t->files.fds[TEMPLATE_MEMORY], &memory);
+    (void)fstat(t->files.fds[TEMPLATE_STATE], &state);
     log_info("template %.12s %s in %lld ms: %u MiB of guest memory, %lld MiB of it in use, "
              "%lld KiB of state",
-             e->key, what, (long long)(clock_monotonic_ms() - began_ms), e->spec.memory_mib,
+             e->key, what, (long long)(clock_monotonic_ms() - e->began_ms), e->spec.memory_mib,
              (long long)memory.st_blocks / 2048, (long long)state.st_size / 1024);
 }
 
@@ -243,30 +242,28 @@ static void publish(struct templates *store, struct entry *e, struct template *t
 
 /* Takes over the files. */
 static int try_and_publish(struct templates *store, struct entry *e, const struct template_job *job,
-                           int *memory_fd, int *state_fd, const char *what, int64_t began_ms,
-                           struct err *err)
+                           struct template_files *files, const char *what, struct err *err)
 {
     cleanup_template struct template *t = NULL;
 
-    if (template_try(job, *memory_fd, *state_fd, clock_deadline(MAKE_MS), err) < 0 ||
-        template_new(memory_fd, state_fd, &t, err) < 0)
+    if (template_try(job, files, clock_deadline(MAKE_MS), err) < 0 ||
+        template_new(files, &t, err) < 0)
         return -1;
-    log_template(e, what, t, began_ms);
+    log_template(e, what, t);
     publish(store, e, steal_ptr(&t));
     return 0;
 }
 
 static int read_copy(struct templates *store, struct entry *e, const struct template_job *job)
 {
-    int64_t began_ms = clock_monotonic_ms();
     cleanup_free char *dir = folder_of(store, e->key);
-    cleanup_fd int memory = -1, state = -1;
+    cleanup_template_files struct template_files files = TEMPLATE_NO_FILES;
     struct err why;
 
     if (dir == NULL)
         return -1;
-    if (template_file_read(dir, e->key, &memory, &state, &why) == 0 &&
-        try_and_publish(store, e, job, &memory, &state, "read", began_ms, &why) == 0)
+    if (template_file_read(dir, e->key, &files, &why) == 0 &&
+        try_and_publish(store, e, job, &files, "read", &why) == 0)
         return 0;
     if (why.code != ERR_NOT_FOUND)
         log_event(LOG_ERROR, NULL, &why, "the copy of template %.12s does not do: it is made anew",
@@ -287,7 +284,7 @@ static void write_copy(const struct templates *store, const struct entry *e,
         return;
     if (mkdtemp(temporary) == NULL)
         (void)err_set_errno(&err, errno, "%s", temporary);
-    else if (template_file_write(temporary, e->key, t->memory_fd, t->state_fd, &err) == 0) {
+    else if (template_file_write(temporary, e->key, &t->files, &err) == 0) {
         if (rename(temporary, dir) == 0)
             return;
         (void)err_set_errno(&err, errno, "%s", dir);
@@ -300,12 +297,11 @@ static void write_copy(const struct templates *store, const struct entry *e,
 static int make(struct templates *store, struct entry *e, const struct template_job *job,
                 struct err *err)
 {
-    int64_t began_ms = clock_monotonic_ms();
     cleanup_template struct template *t = NULL;
-    cleanup_fd int memory = -1, state = -1;
+    cleanup_template_files struct template_files files = TEMPLATE_NO_FILES;
 
-    if (template_make(job, clock_deadline(MAKE_MS), &memory, &state, err) < 0 ||
-        try_and_publish(store, e, job, &memory, &state, "made", began_ms, err) < 0)
+    if (template_make(job, clock_deadline(MAKE_MS), &files, err) < 0 ||
+        try_and_publish(store, e, job, &files, "made", err) < 0)
         return -1;
     pthread_mutex_lock(&store->lock);
     if (e->template != NULL) {
@@ -323,11 +319,16 @@ static int serve_entry(struct templates *store, struct entry *e, struct err *err
     const struct template_job job = {.vmm = store->vmm,
                                      .choice = &e->choice,
                                      .spec = &e->spec,
+                                     .disk_fd = e->disk_fd,
                                      .running = on_running,
                                      .arg = store};
+    const struct vm_disk disk = {.fd = e->disk_fd};
+    struct vm_spec spec = e->spec;
     char key[TEMPLATE_KEY_SIZE];
 
-    if (template_key(&e->choice, &e->spec, store->vmm->boot_id, key, err) < 0)
+    spec.first_disk = e->disk_fd < 0 ? NULL : &disk;
+    e->began_ms = clock_monotonic_ms();
+    if (template_key(&e->choice, &spec, store->vmm->boot_id, key, err) < 0)
         return -1;
     if (e->key[0] != '\0' && strcmp(e->key, key) != 0)
         remove_folder(store, e->key);
@@ -414,6 +415,8 @@ static void *maker_main(void *arg)
 /* Lock held. */
 static int want_maker(struct templates *store, struct err *err)
 {
+    if (store->stopping)
+        return err_set(err, ERR_UNAVAILABLE, "the daemon is ending");
     if (!store->has_maker) {
         int e = pthread_create(&store->maker, NULL, maker_main, store);
         if (e != 0)
@@ -595,7 +598,7 @@ void templates_get_status(struct templates *store, struct vmm_status *status)
     pthread_mutex_lock(&store->lock);
     LIST_FOREACH (e, &store->entries, link) {
         struct stat memory;
-        if (e->template == NULL || fstat(e->template->memory_fd, &memory) < 0)
+        if (e->template == NULL || fstat(e->template->files.fds[TEMPLATE_MEMORY], &memory) < 0)
             continue;
         status->templates++;
         status->template_bytes += (uint64_t)memory.st_blocks * 512;
@@ -642,22 +645,29 @@ int templates_new(struct vmm *vmm, const char *dir, struct templates **ret_store
     return 0;
 }
 
+void templates_stop(struct templates *store)
+{
+    pthread_mutex_lock(&store->lock);
+    store->stopping = true;
+    struct vm *running = store->running == NULL ? NULL : vm_ref(store->running);
+    bool has_maker = store->has_maker;
+    store->has_maker = false;
+    pthread_cond_broadcast(&store->changed);
+    pthread_mutex_unlock(&store->lock);
+    if (running != NULL)
+        (void)vm_kill(running, NULL);
+    vm_unref(running);
+    if (has_maker)
+        (void)pthread_join(store->maker, NULL);
+}
+
 void templates_free(struct templates *store)
 {
     struct entry *e;
 
     if (store == NULL)
         return;
-    pthread_mutex_lock(&store->lock);
-    store->stopping = true;
-    struct vm *running = store->running == NULL ? NULL : vm_ref(store->running);
-    pthread_cond_broadcast(&store->changed);
-    pthread_mutex_unlock(&store->lock);
-    if (running != NULL)
-        (void)vm_kill(running, NULL);
-    vm_unref(running);
-    if (store->has_maker)
-        (void)pthread_join(store->maker, NULL);
+    templates_stop(store);
     while ((e = LIST_FIRST(&store->entries)) != NULL) {
         LIST_REMOVE(e, link);
         entry_free(e);

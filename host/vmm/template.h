@@ -16,6 +16,7 @@ struct vmm;
 struct vmm_choice;
 struct vmm_status;
 struct template;
+struct template_files;
 struct templates;
 
 #define TEMPLATES_MAX 16 /* shapes of machine that are kept at a time */
@@ -25,7 +26,9 @@ struct templates;
  * making a template of. vmm outlives it and is not referenced.
  */
 int templates_new(struct vmm *vmm, const char *dir, struct templates **ret_store, struct err *err);
-/* Ends what is being made. NULL is fine. */
+/* Ends what is being made; nothing is made any more. Any number of times. */
+void templates_stop(struct templates *store);
+/* Stops it first. NULL is fine. */
 void templates_free(struct templates *store);
 
 /*
@@ -48,8 +51,7 @@ void templates_reject(struct templates *store, const struct template *template);
 void templates_get_status(struct templates *store, struct vmm_status *status);
 
 /* Sealed files; they live as long as the reference. */
-int template_memory_fd(const struct template *template);
-int template_state_fd(const struct template *template);
+const struct template_files *template_get_files(const struct template *template);
 void template_unref(struct template *template);
 DEFINE_CLEANUP(template, struct template, template_unref)
 #define cleanup_template CLEANUP(template_cleanup_)

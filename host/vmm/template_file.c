@@ -36,51 +36,64 @@
 #define CHUNK_BYTES  65536u
 #define SPARE_BYTES  (64ull << 20) /* that a copy leaves free on its disk */
 #define MEMORY_MAX   (1ull << 40)
+#define DISK_MAX     (1ull << 50)
 #define META_FILE    "template.json"
 
-static const char *const parts[] = {"memory", "state"};
+static const char *const part_names[TEMPLATE_PARTS] = {"memory", "state", "disk"};
+static const uint64_t part_max[TEMPLATE_PARTS] = {MEMORY_MAX, TEMPLATE_STATE_MAX, DISK_MAX};
 
 /* ---- template.json -------------------------------------------------------------------------- */
 
 int template_meta_encode(const struct template_meta *meta, char **ret_text, struct err *err)
 {
-    cleanup_json json_t *root = json_pack(
-        "{s:i, s:s, s:I, s:I, s:s, s:s}", "version", META_VERSION, "key", meta->key, "memory_bytes",
-        (json_int_t)meta->memory_bytes, "state_bytes", (json_int_t)meta->state_bytes,
-        "memory_sha256", meta->memory_sha256, "state_sha256", meta->state_sha256);
-    char *text = root == NULL ? NULL : json_dumps(root, JSON_INDENT(2));
+    cleanup_json json_t *root = json_pack("{s:i, s:s}", "version", META_VERSION, "key", meta->key);
+    bool ok = root != NULL;
 
+    for (size_t i = 0; i < TEMPLATE_PARTS && ok; i++)
+        ok = json_object_set_new(root, part_names[i],
+                                 json_pack("{s:I, s:s}", "bytes", (json_int_t)meta->parts[i].bytes,
+                                           "sha256", meta->parts[i].sha256)) == 0;
+    char *text = ok ? json_dumps(root, JSON_INDENT(2)) : NULL;
     if (text == NULL)
         return err_no_memory(err);
     *ret_text = text;
     return 0;
 }
 
+/* -1: it is none, or out of range. Only the disk may be empty. */
+static int decode_part(const json_t *root, size_t i, struct template_meta *m)
+{
+    json_t *part = json_object_get(root, part_names[i]);
+    const char *sha256;
+    json_int_t bytes;
+
+    if (json_unpack(part, "{s:I, s:s}", "bytes", &bytes, "sha256", &sha256) < 0 ||
+        !text_is_hex(sha256, sizeof(m->parts[i].sha256) - 1) ||
+        bytes < (i == TEMPLATE_DISK ? 0 : 1) || (uint64_t)bytes > part_max[i])
+        return -1;
+    m->parts[i].bytes = (uint64_t)bytes;
+    memcpy(m->parts[i].sha256, sha256, sizeof(m->parts[i].sha256));
+    return 0;
+}
+
 int template_meta_decode(const char *text, struct template_meta *ret_meta, struct err *err)
 {
     struct template_meta m = {0};
-    const char *key, *memory, *state;
-    json_int_t memory_bytes, state_bytes;
     json_error_t json_err;
+    const char *key;
     int version;
 
     if (strnlen(text, TEMPLATE_META_MAX + 1) > TEMPLATE_META_MAX)
         return err_set(err, ERR_PROTOCOL, "template: its description is too long");
     cleanup_json json_t *root = json_loads(text, JSON_REJECT_DUPLICATES, &json_err);
-    if (root == NULL ||
-        json_unpack(root, "{s:i, s:s, s:I, s:I, s:s, s:s}", "version", &version, "key", &key,
-                    "memory_bytes", &memory_bytes, "state_bytes", &state_bytes, "memory_sha256",
-                    &memory, "state_sha256", &state) < 0 ||
-        version != META_VERSION || !text_is_hex(key, sizeof(m.key) - 1) ||
-        !text_is_hex(memory, sizeof(m.memory_sha256) - 1) ||
-        !text_is_hex(state, sizeof(m.state_sha256) - 1) || memory_bytes <= 0 ||
-        (uint64_t)memory_bytes > MEMORY_MAX || state_bytes <= 0 || state_bytes > TEMPLATE_STATE_MAX)
+    if (root == NULL || json_unpack(root, "{s:i, s:s}", "version", &version, "key", &key) < 0 ||
+        version != META_VERSION || !text_is_hex(key, sizeof(m.key) - 1))
         return err_set(err, ERR_PROTOCOL, "template: its description is not understood");
-    m.memory_bytes = (uint64_t)memory_bytes;
-    m.state_bytes = (uint64_t)state_bytes;
+    for (size_t i = 0; i < TEMPLATE_PARTS; i++)
+        if (decode_part(root, i, &m) < 0)
+            return err_set(err, ERR_PROTOCOL, "template: the description of its %s does not do",
+                           part_names[i]);
     memcpy(m.key, key, sizeof(m.key));
-    memcpy(m.memory_sha256, memory, sizeof(m.memory_sha256));
-    memcpy(m.state_sha256, state, sizeof(m.state_sha256));
     *ret_meta = m;
     return 0;
 }
@@ -204,7 +217,8 @@ static bool skip_hole(int fd, uint64_t bytes, uint64_t *at)
     return *at >= bytes;
 }
 
-/* Copies `bytes` bytes from one file to another one that is all zero, and sums them up. */
+/* Copies `bytes` bytes from one file to another one that is all zero (-1: nowhere), and sums them
+ * up. */
 static int copy(int from, int to, uint64_t bytes, char ret_sha256[65], struct err *err)
 {
     cleanup_free uint8_t *chunk = malloc(CHUNK_BYTES);
@@ -222,7 +236,7 @@ static int copy(int from, int to, uint64_t bytes, char ret_sha256[65], struct er
             return -1;
         if (!is_zero(chunk, n)) {
             sum_add(&sum, at / CHUNK_BYTES, chunk, n);
-            if (write_chunk(to, chunk, n, (off_t)at, err) < 0)
+            if (to >= 0 && write_chunk(to, chunk, n, (off_t)at, err) < 0)
                 return -1;
         }
         at += n;
@@ -288,7 +302,7 @@ static int write_part(const char *dir, const char *name, int from, uint64_t *ret
     return copy(from, fd, *ret_bytes, ret_sha256, err);
 }
 
-int template_file_write(const char *dir, const char *key, int memory_fd, int state_fd,
+int template_file_write(const char *dir, const char *key, const struct template_files *files,
                         struct err *err)
 {
     cleanup_free char *path = text_printf("%s/" META_FILE, dir);
@@ -298,10 +312,13 @@ int template_file_write(const char *dir, const char *key, int memory_fd, int sta
     if (path == NULL)
         return err_no_memory(err);
     memcpy(m.key, key, strnlen(key, sizeof(m.key) - 1));
-    if (check_room(dir, memory_fd, err) < 0 ||
-        write_part(dir, parts[0], memory_fd, &m.memory_bytes, m.memory_sha256, err) < 0 ||
-        write_part(dir, parts[1], state_fd, &m.state_bytes, m.state_sha256, err) < 0 ||
-        template_meta_encode(&m, &text, err) < 0)
+    if (check_room(dir, files->fds[TEMPLATE_MEMORY], err) < 0)
+        return -1;
+    for (size_t i = 0; i < TEMPLATE_PARTS; i++)
+        if (write_part(dir, part_names[i], files->fds[i], &m.parts[i].bytes, m.parts[i].sha256,
+                       err) < 0)
+            return -1;
+    if (template_meta_encode(&m, &text, err) < 0)
         return -1;
     return fd_write_file_atomic(AT_FDCWD, path, text, strlen(text), 0600, err);
 }
@@ -334,12 +351,12 @@ static int read_part(const char *dir, const char *name, uint64_t bytes, const ch
     return 0;
 }
 
-int template_file_read(const char *dir, const char *key, int *ret_memory_fd, int *ret_state_fd,
+int template_file_read(const char *dir, const char *key, struct template_files *ret_files,
                        struct err *err)
 {
     cleanup_free char *path = text_printf("%s/" META_FILE, dir);
     cleanup_free char *text = NULL;
-    cleanup_fd int memory = -1, state = -1;
+    cleanup_template_files struct template_files files = TEMPLATE_NO_FILES;
     struct template_meta m;
 
     if (path == NULL)
@@ -350,10 +367,36 @@ int template_file_read(const char *dir, const char *key, int *ret_memory_fd, int
         return -1;
     if (strcmp(m.key, key) != 0)
         return err_set(err, ERR_PROTOCOL, "template: it is another one's");
-    if (read_part(dir, parts[0], m.memory_bytes, m.memory_sha256, &memory, err) < 0 ||
-        read_part(dir, parts[1], m.state_bytes, m.state_sha256, &state, err) < 0)
-        return -1;
-    *ret_memory_fd = steal_fd(&memory);
-    *ret_state_fd = steal_fd(&state);
+    for (size_t i = 0; i < TEMPLATE_PARTS; i++)
+        if (read_part(dir, part_names[i], m.parts[i].bytes, m.parts[i].sha256, &files.fds[i], err) <
+            0)
+            return -1;
+    *ret_files = files;
+    files = (struct template_files)TEMPLATE_NO_FILES;
     return 0;
+}
+
+int template_file_copy(int from, int to, struct err *err)
+{
+    uint64_t bytes;
+    char ignored[65];
+
+    if (size_of(from, &bytes, err) < 0)
+        return -1;
+    if (ftruncate(to, 0) < 0 || ftruncate(to, (off_t)bytes) < 0)
+        return err_set_errno(err, errno, "template: a copy of its disk");
+    return copy(from, to, bytes, ignored, err);
+}
+
+int template_file_sum(int fd, char ret_sha256[65], struct err *err)
+{
+    uint64_t bytes;
+
+    return size_of(fd, &bytes, err) < 0 ? -1 : copy(fd, -1, bytes, ret_sha256, err);
+}
+
+void template_files_close(struct template_files *files)
+{
+    for (size_t i = 0; i < TEMPLATE_PARTS; i++)
+        close_fd(&files->fds[i]);
 }

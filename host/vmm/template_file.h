@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A template as two sealed files in memory, and its copy in a folder: `memory`, `state` and
+ * A template as sealed files in memory, and its copy in a folder: `memory`, `state`, `disk` and
  * `template.json`, which is written last. Only this file knows their format and what sealing a file
  * takes. Blocks on the disk; any thread. Descriptors returned are the caller's and close-on-exec.
  */
@@ -14,12 +14,35 @@
 #define TEMPLATE_META_MAX  4096
 #define TEMPLATE_STATE_MAX (16u << 20) /* bytes of device state; half a MiB is usual */
 
+/* What a template consists of. */
+enum template_part {
+    TEMPLATE_MEMORY, /* of the guest */
+    TEMPLATE_STATE,  /* of CPUs and devices */
+    TEMPLATE_DISK,   /* the first disk, as the guest has left it; empty when there is none */
+    TEMPLATE_PARTS
+};
+
+/* Descriptors by part; -1: not there. */
+struct template_files {
+    int fds[TEMPLATE_PARTS];
+};
+#define TEMPLATE_NO_FILES                                                                          \
+    {                                                                                              \
+        .fds = { -1, -1, -1 }                                                                      \
+    }
+
+/* The digest that template.json has of a file. */
+int template_file_sum(int fd, char ret_sha256[65], struct err *err);
+
+void template_files_close(struct template_files *files);
+#define cleanup_template_files CLEANUP(template_files_close)
+
 struct template_meta {
     char key[TEMPLATE_KEY_SIZE];
-    uint64_t memory_bytes;
-    uint64_t state_bytes;
-    char memory_sha256[65];
-    char state_sha256[65];
+    struct {
+        uint64_t bytes;
+        char sha256[65];
+    } parts[TEMPLATE_PARTS];
 };
 
 /* Text of template.json; free it. */
@@ -41,15 +64,19 @@ int template_file_trim(int fd, struct err *err);
 int template_file_seal(int fd, struct err *err);
 
 /*
- * Copies memory and state into the existing, empty folder. EXHAUSTED when its disk has too little
+ * Copies the parts into the existing, empty folder. EXHAUSTED when its disk has too little
  * room.
  */
-int template_file_write(const char *dir, const char *key, int memory_fd, int state_fd,
+int template_file_write(const char *dir, const char *key, const struct template_files *files,
                         struct err *err);
 
 /*
  * Reads them back into new sealed files, if they are whole and of this key. NOT_FOUND when there
  * are none, PROTOCOL when they are not what was written.
  */
-int template_file_read(const char *dir, const char *key, int *ret_memory_fd, int *ret_state_fd,
+int template_file_read(const char *dir, const char *key, struct template_files *ret_files,
                        struct err *err);
+
+/* Makes the regular file `to` (open for writing) equal to `from`: same size, same bytes, holes
+ * where there are only zeros. */
+int template_file_copy(int from, int to, struct err *err);

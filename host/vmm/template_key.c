@@ -7,6 +7,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -18,7 +20,7 @@
 #include "common/base/text.h"
 #include "host/vmm/internal.h"
 
-#define FORMAT     "casemate template 1" /* raise when clones of older templates must not be made */
+#define FORMAT     "casemate template 2" /* raise when clones of older templates must not be made */
 #define READ_BYTES 262144u
 #define SHAPE_CID  3 /* stands for whatever a machine gets */
 
@@ -48,6 +50,14 @@ static int join_arguments(const struct vmm_choice *choice, const struct vm_spec 
         return -1;
     for (size_t i = 0; i < line.n; i++)
         size += strlen(line.argv[i]) + 1;
+    char disk[32] = "no disk";
+    if (spec->first_disk != NULL) {
+        struct stat st;
+        if (fstat(spec->first_disk->fd, &st) < 0)
+            return err_set_errno(err, errno, "the first disk");
+        (void)snprintf(disk, sizeof(disk), "disk %lld", (long long)st.st_size);
+    }
+    size += sizeof(disk);
     char *text = malloc(size), *end = text;
     if (text == NULL)
         return err_no_memory(err);
@@ -57,7 +67,7 @@ static int join_arguments(const struct vmm_choice *choice, const struct vm_spec 
         end[n] = '\n';
         end += n + 1;
     }
-    *end = '\0';
+    memcpy(end, disk, strlen(disk) + 1);
     *ret_text = text;
     return 0;
 }
@@ -144,6 +154,12 @@ static int digest_all(EVP_MD_CTX *sum, const struct vmm_choice *choice, const st
     for (size_t i = 0; i < ARRAY_SIZE(files); i++)
         if (files[i] != NULL && add_file(sum, files[i], err) < 0)
             return -1;
+    if (spec->first_disk != NULL) {
+        char disk[65];
+        if (template_file_sum(spec->first_disk->fd, disk, err) < 0)
+            return -1;
+        (void)EVP_DigestUpdate(sum, disk, sizeof(disk));
+    }
     return 0;
 }
 

@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "common/base/err.h"
+#include "host/vmm/template_file.h"
 
 struct vm;
 struct vm_spec;
@@ -17,16 +18,17 @@ struct vmm_choice;
 struct template_job {
     struct vmm *vmm;
     const struct vmm_choice *choice;
-    const struct vm_spec *spec; /* with id and dir for the machines made here */
+    const struct vm_spec *spec; /* with id and dir for the machines made here; no disk */
+    int disk_fd;                /* what is on the first disk before; -1: the machine has none */
     /* Told of each machine while it runs (vm), and after (NULL), so that it can be killed. */
     void (*running)(void *arg, struct vm *vm);
     void *arg;
 };
 
-/* Two sealed files; the caller's. EXHAUSTED when the host has too little memory left. */
-int template_make(const struct template_job *job, int64_t deadline_ms, int *ret_memory_fd,
-                  int *ret_state_fd, struct err *err);
+/* Sealed files; the caller's. EXHAUSTED when the host has too little memory left. */
+int template_make(const struct template_job *job, int64_t deadline_ms,
+                  struct template_files *ret_files, struct err *err);
 
 /* Whether a clone comes up and its agent answers. */
-int template_try(const struct template_job *job, int memory_fd, int state_fd, int64_t deadline_ms,
-                 struct err *err);
+int template_try(const struct template_job *job, const struct template_files *files,
+                 int64_t deadline_ms, struct err *err);

@@ -37,6 +37,7 @@
 #include "host/vmm/qmp_client.h"
 #include "host/vmm/sync.h"
 #include "host/vmm/template.h"
+#include "host/vmm/template_file.h"
 #include "host/vmm/transport.h"
 
 #define EXIT_WAIT_MS   10000 /* from SIGKILL to the process's end: only the kernel is waited for */
@@ -407,12 +408,13 @@ static int adopt_child(struct vmm *vmm, struct attempt *a, struct spawn_child *c
 }
 
 /* Waits for QEMU's own word that the vCPUs run. */
-static int bring_up(struct vm *vm, const struct vm_memory *memory, int64_t deadline_ms,
-                    struct err *err)
+static int bring_up(struct vm *vm, const struct vm_disk *first_disk, const struct vm_memory *memory,
+                    int64_t deadline_ms, struct err *err)
 {
     cleanup_json json_t *status = NULL;
 
     if (vm_open(vm, err) < 0 ||
+        (first_disk != NULL && disk_add_first(vm, first_disk, deadline_ms, err) < 0) ||
         (memory->kind == CMDLINE_MEMORY_CLONE &&
          (snapshot_load(vm, memory->state_fd, deadline_ms, err) < 0 ||
           snapshot_resume(vm, deadline_ms, err) < 0)) ||
@@ -485,7 +487,7 @@ static int start_once(struct vmm *vmm, struct attempt *a, int64_t deadline_ms, s
     /* QEMU has its copies. With ours closed, a QEMU that ends takes the listening ends with it. */
     for (int i = FD_QMP; i < FD_END; i++)
         close_fd(&a->fds[i]);
-    if (bring_up(vm, a->memory, deadline_ms, err) < 0) {
+    if (bring_up(vm, a->spec->first_disk, a->memory, deadline_ms, err) < 0) {
         give_up(vm, err);
         vm_unref(vm);
         return -1;
@@ -549,8 +551,12 @@ static int start_clone(struct vmm *vmm, const struct vmm_choice *choice, const s
         log_event(LOG_WARN, &ctx, &why, "no template: the machine boots instead of being cloned");
         return 1;
     }
-    memory.memory_fd = template_memory_fd(template);
-    memory.state_fd = template_state_fd(template);
+    const struct template_files *files = template_get_files(template);
+    memory.memory_fd = files->fds[TEMPLATE_MEMORY];
+    memory.state_fd = files->fds[TEMPLATE_STATE];
+    if (spec->first_disk != NULL &&
+        template_file_copy(files->fds[TEMPLATE_DISK], spec->first_disk->fd, err) < 0)
+        return err_prefix(err, "machine '%s': its first disk", spec->id);
     if (vm_start_with(vmm, choice, spec, &memory, deadline_ms, ret_vm, &why) == 0) {
         templates_worked(vmm->templates, template);
         return 0;

@@ -346,6 +346,14 @@ int vmm_prepare(struct vmm *vmm, int64_t deadline_ms, struct err *err)
     return result;
 }
 
+void vmm_set_template_hook(struct vmm *vmm, vmm_template_fn fn, void *arg)
+{
+    if (fn == NULL && vmm->templates != NULL)
+        templates_stop(vmm->templates);
+    vmm->template_hook = fn;
+    vmm->template_hook_arg = arg;
+}
+
 int vmm_want_template(struct vmm *vmm, const struct vm_spec *spec, struct err *err)
 {
     struct vmm_choice choice;

@@ -78,6 +78,16 @@ int vmm_prepare(struct vmm *vmm, int64_t deadline_ms, struct err *err);
  */
 int vmm_probe(struct vmm *vmm, enum vmm_accel accel, int64_t deadline_ms, struct err *err);
 
+/*
+ * Called for each machine that becomes a template, when its agent has answered: do in it what every
+ * clone would have to do, and leave nothing of any pod. Connections to its agent must be closed
+ * again. Its disk is first_disk. UNSUPPORTED: the template does without it; other errors fail it.
+ * Set before the first template is wanted; called on a thread of the vmm's. NULL ends the making of
+ * templates, for good: when it returns, no call is under way.
+ */
+typedef int (*vmm_template_fn)(void *arg, struct vm *vm, int64_t deadline_ms, struct err *err);
+void vmm_set_template_hook(struct vmm *vmm, vmm_template_fn fn, void *arg);
+
 struct vmm_status {
     bool prepared;                /* the fields below are decided */
     enum vmm_accel accel;         /* KVM or TCG; AUTO while undecided */
@@ -122,6 +132,19 @@ struct vm_nic {
     uint8_t mac[6];
 };
 
+#define VM_DISK_SERIAL_SIZE 37 /* NUL included: virtio-scsi shows at most 36 bytes */
+#define VM_DISK_LUNS        1024
+#define VM_FIRST_DISK_SERIAL                                                                       \
+    "scratch" /* of a machine that becomes a template; clones' have it too */
+
+struct vm_disk {
+    int fd; /* raw image or block device, opened for what is asked; stays the caller's */
+    bool read_only;
+    bool scratch; /* need not outlive the host's uptime: the guest's flushes cost nothing */
+    /* Unique in the machine, [A-Za-z0-9_.-]; the guest sees it in VPD page 0x80. */
+    const char *serial;
+};
+
 enum vm_console {
     VM_CONSOLE_RING, /* the console goes to 64 KiB in QEMU's memory, for vm_console_text */
     VM_CONSOLE_OFF,  /* the guest has no serial port; its end is told without last words */
@@ -139,6 +162,12 @@ struct vm_spec {
     uint32_t memory_max_mib;   /* what vm_resize may go up to; 0: memory_mib */
     uint32_t vcpus;            /* at boot */
     uint32_t vcpus_max;        /* what vm_resize may go up to; 0: vcpus */
+    /*
+     * Attached as LUN 0 before the machine runs; NULL: no disk yet. A regular file that may be
+     * written. When the machine is a clone, its content is replaced by what the template's guest
+     * has left on a disk with the content that the first spec of this kind had.
+     */
+    const struct vm_disk *first_disk;
     /*
      * Clone a template of this machine if the vmm keeps templates (all fields count that a machine
      * cannot change later: kernel, initrd, command line, machine, memory, vCPUs, console). Without
@@ -218,17 +247,6 @@ struct vm_size {
 int vm_get_size(struct vm *vm, int64_t deadline_ms, struct vm_size *ret_size, struct err *err);
 
 /* ---- disks ---------------------------------------------------------------------------------- */
-
-#define VM_DISK_SERIAL_SIZE 37 /* NUL included: virtio-scsi shows at most 36 bytes */
-#define VM_DISK_LUNS        1024
-
-struct vm_disk {
-    int fd; /* raw image or block device, opened for what is asked; stays the caller's */
-    bool read_only;
-    bool scratch; /* need not outlive the host's uptime: the guest's flushes cost nothing */
-    /* Unique in the machine, [A-Za-z0-9_.-]; the guest sees it in VPD page 0x80. */
-    const char *serial;
-};
 
 struct vm_disk_info {
     uint32_t lun;

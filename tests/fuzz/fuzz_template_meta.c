@@ -21,7 +21,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     text[size] = '\0';
     if (template_meta_decode(text, &m, &err) < 0)
         return 0;
-    if (m.memory_bytes == 0 || m.state_bytes == 0 || m.state_bytes > TEMPLATE_STATE_MAX)
+    if (m.parts[TEMPLATE_MEMORY].bytes == 0 || m.parts[TEMPLATE_STATE].bytes == 0 ||
+        m.parts[TEMPLATE_STATE].bytes > TEMPLATE_STATE_MAX)
         abort();
     if (template_meta_encode(&m, &again, &err) < 0)
         return 0;

@@ -28,8 +28,12 @@ static const char key[] = "0123456789abcdef0123456789abcdef0123456789abcdef01234
 
 static struct {
     char dir[64];
-    int memory, state;
+    struct template_files files;
 } t;
+
+#define MEMORY t.files.fds[TEMPLATE_MEMORY]
+#define STATE  t.files.fds[TEMPLATE_STATE]
+#define DISK   t.files.fds[TEMPLATE_DISK]
 
 static int setup(void **state)
 {
@@ -39,21 +43,21 @@ static int setup(void **state)
     (void)state;
     (void)snprintf(t.dir, sizeof(t.dir), "/tmp/test-template-XXXXXX");
     assert_non_null(mkdtemp(t.dir));
-    assert_int_equal(template_file_new("memory", MEMORY_BYTES, &t.memory, &err), 0);
-    assert_int_equal(template_file_new("state", STATE_BYTES, &t.state, &err), 0);
+    assert_int_equal(template_file_new("memory", MEMORY_BYTES, &MEMORY, &err), 0);
+    assert_int_equal(template_file_new("state", STATE_BYTES, &STATE, &err), 0);
+    assert_int_equal(template_file_new("disk", 0, &DISK, &err), 0);
     /* A page at the start of a chunk, one across the end of another, and the last byte. */
-    assert_int_equal(pwrite(t.memory, text, sizeof(text), 131072), sizeof(text));
-    assert_int_equal(pwrite(t.memory, text, sizeof(text), 262142), sizeof(text));
-    assert_int_equal(pwrite(t.memory, "x", 1, MEMORY_BYTES - 1), 1);
-    assert_int_equal(pwrite(t.state, text, sizeof(text), 0), sizeof(text));
+    assert_int_equal(pwrite(MEMORY, text, sizeof(text), 131072), sizeof(text));
+    assert_int_equal(pwrite(MEMORY, text, sizeof(text), 262142), sizeof(text));
+    assert_int_equal(pwrite(MEMORY, "x", 1, MEMORY_BYTES - 1), 1);
+    assert_int_equal(pwrite(STATE, text, sizeof(text), 0), sizeof(text));
     return 0;
 }
 
 static int teardown(void **state)
 {
     (void)state;
-    close(t.memory);
-    close(t.state);
+    template_files_close(&t.files);
     return fd_remove_tree(AT_FDCWD, t.dir, NULL);
 }
 
@@ -61,33 +65,36 @@ static void write_all(void)
 {
     struct err err;
 
-    if (template_file_write(t.dir, key, t.memory, t.state, &err) < 0)
+    if (template_file_write(t.dir, key, &t.files, &err) < 0)
         fail_msg("%s", err.msg);
 }
 
 static void comes_back_as_it_was(void **state)
 {
-    cleanup_fd int memory = -1, device = -1;
+    cleanup_template_files struct template_files back = TEMPLATE_NO_FILES;
     struct stat st;
     struct err err;
 
     (void)state;
     write_all();
-    if (template_file_read(t.dir, key, &memory, &device, &err) < 0)
+    if (template_file_read(t.dir, key, &back, &err) < 0)
         fail_msg("%s", err.msg);
     uint8_t *a = malloc(MEMORY_BYTES), *b = malloc(MEMORY_BYTES);
     assert_non_null(a);
     assert_non_null(b);
-    assert_int_equal(pread(t.memory, a, MEMORY_BYTES, 0), MEMORY_BYTES);
-    assert_int_equal(pread(memory, b, MEMORY_BYTES, 0), MEMORY_BYTES);
+    assert_int_equal(pread(MEMORY, a, MEMORY_BYTES, 0), MEMORY_BYTES);
+    assert_int_equal(pread(back.fds[TEMPLATE_MEMORY], b, MEMORY_BYTES, 0), MEMORY_BYTES);
     assert_memory_equal(a, b, MEMORY_BYTES);
-    assert_int_equal(pread(t.state, a, STATE_BYTES, 0), STATE_BYTES);
-    assert_int_equal(pread(device, b, MEMORY_BYTES, 0), STATE_BYTES);
+    assert_int_equal(pread(STATE, a, STATE_BYTES, 0), STATE_BYTES);
+    assert_int_equal(pread(back.fds[TEMPLATE_STATE], b, MEMORY_BYTES, 0), STATE_BYTES);
     assert_memory_equal(a, b, STATE_BYTES);
     free(a);
     free(b);
+    /* There is no disk, and it stays so. */
+    assert_int_equal(fstat(back.fds[TEMPLATE_DISK], &st), 0);
+    assert_int_equal(st.st_size, 0);
     /* What is not used takes no room. */
-    assert_int_equal(fstat(memory, &st), 0);
+    assert_int_equal(fstat(back.fds[TEMPLATE_MEMORY], &st), 0);
     assert_true(st.st_blocks * 512 < MEMORY_BYTES / 2);
 }
 
@@ -99,13 +106,13 @@ static void zeros_are_given_back(void **state)
     char text[6];
 
     (void)state;
-    assert_int_equal(pwrite(t.memory, zeros, sizeof(zeros), 400000), sizeof(zeros));
-    assert_int_equal(fstat(t.memory, &before), 0);
-    assert_int_equal(template_file_trim(t.memory, &err), 0);
-    assert_int_equal(fstat(t.memory, &after), 0);
+    assert_int_equal(pwrite(MEMORY, zeros, sizeof(zeros), 400000), sizeof(zeros));
+    assert_int_equal(fstat(MEMORY, &before), 0);
+    assert_int_equal(template_file_trim(MEMORY, &err), 0);
+    assert_int_equal(fstat(MEMORY, &after), 0);
     assert_true(after.st_blocks * 512 + 200000 < before.st_blocks * 512);
     assert_int_equal(after.st_size, MEMORY_BYTES);
-    assert_int_equal(pread(t.memory, text, sizeof(text), 262142), sizeof(text));
+    assert_int_equal(pread(MEMORY, text, sizeof(text), 262142), sizeof(text));
     assert_string_equal(text, "state");
 }
 
@@ -115,15 +122,15 @@ static void a_sealed_one_cannot_be_changed(void **state)
     struct err err;
 
     (void)state;
-    void *writable = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, t.memory, 0);
+    void *writable = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, MEMORY, 0);
     assert_ptr_not_equal(writable, MAP_FAILED);
-    assert_int_equal(template_file_seal(t.memory, &err), -1);
+    assert_int_equal(template_file_seal(MEMORY, &err), -1);
     assert_int_equal(err.code, ERR_BAD_STATE);
     assert_int_equal(munmap(writable, 4096), 0);
-    assert_int_equal(template_file_seal(t.memory, &err), 0);
+    assert_int_equal(template_file_seal(MEMORY, &err), 0);
 
     /* As QEMU opens it. */
-    (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", t.memory);
+    (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", MEMORY);
     cleanup_fd int fd = open(path, O_RDWR | O_CLOEXEC);
     assert_true(fd >= 0);
     assert_int_equal(pwrite(fd, "y", 1, 0), -1);
@@ -136,20 +143,20 @@ static void a_sealed_one_cannot_be_changed(void **state)
     assert_ptr_not_equal(own, MAP_FAILED);
     own[0] = 'S';
     char byte;
-    assert_int_equal(pread(t.memory, &byte, 1, 131072), 1);
+    assert_int_equal(pread(MEMORY, &byte, 1, 131072), 1);
     assert_int_equal(byte, 's');
     assert_int_equal(munmap(own, 4096), 0);
 }
 
 static void expect_bad(enum err_code code)
 {
-    int memory = -1, device = -1;
+    struct template_files back = TEMPLATE_NO_FILES;
     struct err err;
 
-    assert_int_equal(template_file_read(t.dir, key, &memory, &device, &err), -1);
+    assert_int_equal(template_file_read(t.dir, key, &back, &err), -1);
     assert_int_equal(err.code, code);
-    assert_int_equal(memory, -1);
-    assert_int_equal(device, -1);
+    for (size_t i = 0; i < TEMPLATE_PARTS; i++)
+        assert_int_equal(back.fds[i], -1);
 }
 
 static void poke(const char *name, off_t at, const char *byte)
@@ -202,15 +209,15 @@ static void halves_are_noticed(void **state)
 static void another_ones_is_not_taken(void **state)
 {
     static const char other[] = "fedcba9876543210fedcba9876543210fedcba9876543210fedcba9876543210";
-    int memory = -1, device = -1;
+    struct template_files back = TEMPLATE_NO_FILES;
     struct err err;
 
     (void)state;
     write_all();
-    assert_int_equal(template_file_read(t.dir, other, &memory, &device, &err), -1);
+    assert_int_equal(template_file_read(t.dir, other, &back, &err), -1);
     assert_int_equal(err.code, ERR_PROTOCOL);
     /* And nothing is written over what is there. */
-    assert_int_equal(template_file_write(t.dir, key, t.memory, t.state, &err), -1);
+    assert_int_equal(template_file_write(t.dir, key, &t.files, &err), -1);
 }
 
 static void descriptions_are_checked(void **state)
@@ -220,18 +227,22 @@ static void descriptions_are_checked(void **state)
         "{}",
         "[]",
         "{\"version\":1}",
-        "{\"version\":1,\"key\":\"zz\",\"memory_bytes\":1,\"state_bytes\":1,\"memory_sha256\":\"\","
-        "\"state_sha256\":\"\"}",
+        "{\"version\":2,\"key\":\"zz\"}",
+        "{\"version\":2,\"key\":"
+        "\"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\","
+        "\"memory\":{\"bytes\":-1}}",
     };
-    struct template_meta m = {.memory_bytes = 5, .state_bytes = 6}, back;
+    struct template_meta m = {0}, back;
     cleanup_free char *text = NULL;
     char longer[TEMPLATE_META_MAX + 2];
     struct err err;
 
     (void)state;
     memcpy(m.key, key, sizeof(m.key));
-    memcpy(m.memory_sha256, key, sizeof(m.key));
-    memcpy(m.state_sha256, key, sizeof(m.key));
+    for (size_t i = 0; i < TEMPLATE_PARTS; i++) {
+        m.parts[i].bytes = i + 5;
+        memcpy(m.parts[i].sha256, key, sizeof(m.key));
+    }
     assert_int_equal(template_meta_encode(&m, &text, &err), 0);
     assert_int_equal(template_meta_decode(text, &back, &err), 0);
     assert_memory_equal(&m, &back, sizeof(m));
@@ -242,7 +253,7 @@ static void descriptions_are_checked(void **state)
     memset(longer, ' ', sizeof(longer) - 1);
     longer[sizeof(longer) - 1] = '\0';
     assert_int_equal(template_meta_decode(longer, &back, &err), -1);
-    m.memory_bytes = 0;
+    m.parts[TEMPLATE_MEMORY].bytes = 0;
     free(text);
     assert_int_equal(template_meta_encode(&m, &text, &err), 0);
     assert_int_equal(template_meta_decode(text, &back, &err), -1);

@@ -241,7 +241,7 @@ static void is_made_once_and_outlives_the_daemon(void **state)
 static void damaged_and_missing_copies_are_made_anew(void **state)
 {
     char key[TEMPLATE_KEY_SIZE], again[TEMPLATE_KEY_SIZE], path[256];
-    int memory = -1, device = -1;
+    struct template_files files = TEMPLATE_NO_FILES;
     struct err err;
 
     (void)state;
@@ -260,9 +260,8 @@ static void damaged_and_missing_copies_are_made_anew(void **state)
     assert_string_equal(key, again);
     assert_int_not_equal(inode_of(key, "template.json"), before);
     (void)snprintf(path, sizeof(path), "%s/%s", t.templates, key);
-    assert_int_equal(template_file_read(path, key, &memory, &device, &err), 0);
-    close(memory);
-    close(device);
+    assert_int_equal(template_file_read(path, key, &files, &err), 0);
+    template_files_close(&files);
 
     assert_int_equal(fd_remove_tree(AT_FDCWD, path, &err), 0);
     restart_vmm();

@@ -1,0 +1,119 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Pods whose machines are clones of one template: what two of them must never have in common, a template that survives the
+# daemon, the daemon killed in the middle of many starts, memory that grows and comes back, runtime handlers.
+# shellcheck source=tests/integration/lib.sh
+. "$(dirname "$0")/lib.sh"
+isolate "$0" "$@"
+need jq python3 busybox openssl
+need_tools
+start_daemon '[guest]' '[handler "cold"]' 'template = no'
+touch "$work/crictl.yaml"
+
+# busybox for a shell, openssl and its libraries for keys.
+root=$work/busybox-rootfs
+for file in $(command -v openssl) $(ldd "$(command -v openssl)" | grep -o '/[^ ]*'); do
+    mkdir -p "$root$(dirname "$file")"
+    cp -L "$file" "$root$file"
+done
+busybox_image test.local/busybox:latest
+
+info() { crictl inspectp "$1" | jq -r ".info.info // .info | if type == \"string\" then fromjson else . end | $2"; }
+run_sleeper() { # NAME: pod and container ids
+    local pod c
+    pod=$(crictl runp "$(pod_json "$1")" 2>/dev/null)
+    c=$(crictl create "$pod" "$(container_json "$1" "$1.log" /bin/sleep 1000)" "$work/pod-$1.json")
+    crictl start "$c" >/dev/null
+    echo "$pod $c"
+}
+
+# ---- uniqueness: everything that is drawn at random, names the machine or its boot, or tells the time
+read -r pod_a a < <(run_sleeper a)
+read -r pod_b b < <(run_sleeper b)
+for pod in "$pod_a" "$pod_b"; do
+    [ "$(info "$pod" .cloned)" = true ] || fail "pod $pod is no clone: $(crictl inspectp "$pod" | jq -c .info)"
+done
+# One value per line; the first look is at the very first bytes that a container draws.
+# shellcheck disable=SC2016
+look='head -c 32 /dev/urandom | base64; head -c 32 /dev/random | base64; cat /proc/sys/kernel/random/uuid
+    cat /proc/sys/kernel/random/boot_id; hostname; openssl rand -hex 32; openssl ecparam -name prime256v1 -genkey -noout
+    openssl genrsa 1024 2>/dev/null; mktemp -u; head -c 16 /proc/self/auxv | md5sum >/dev/null'
+for c in "$a" "$b" "$a" "$b"; do
+    crictl exec -s "$c" /bin/sh -c "$look"
+done | grep . >"$work/values"
+# Nothing but the lines that frame keys, and a pod's own boot id and hostname, twice.
+sort "$work/values" | grep -v -- '-----' | uniq -d >"$work/twice"
+for c in "$a" "$b"; do
+    crictl exec -s "$c" /bin/sh -c 'cat /proc/sys/kernel/random/boot_id; hostname'
+done | grep . | sort >"$work/own"
+[ "$(sort -u "$work/own" | wc -l)" -eq 4 ] || fail "boot id or hostname are the same in two pods: $(cat "$work/own")"
+[ -z "$(comm -23 "$work/twice" "$work/own")" ] || fail "drawn twice: $(comm -23 "$work/twice" "$work/own")"
+now=$(date +%s)
+for c in "$a" "$b"; do
+    there=$(crictl exec -s "$c" date +%s)
+    if [ $((there - now)) -gt 60 ] || [ $((now - there)) -gt 60 ]; then fail "the clock is off by $((there - now)) s"; fi
+    # A second of the guest's monotonic clock is about a second here too.
+    # shellcheck disable=SC2016
+    crictl exec -s "$c" /bin/sh -c 'a=$(cut -d. -f1 /proc/uptime); sleep 1; b=$(cut -d. -f1 /proc/uptime); [ "$b" -gt "$a" ]' ||
+        fail "the monotonic clock stands still"
+done
+
+# ---- the template survives the daemon, clones too
+wait_for 60 test -e "$state"/templates/*/template.json
+before=$(stat -c %i "$state"/templates/*/memory)
+kill_daemon
+launch_daemon
+wait_for 60 grep -q 'template .* read in' "$work/casemated.log"
+[ "$(crictl exec -s "$a" /bin/echo alive)" = alive ] || fail "a clone did not survive the daemon"
+[ "$(stat -c %i "$state"/templates/*/memory)" = "$before" ] || fail "the template was made again"
+crictl rmp -fa >/dev/null 2>&1
+
+# ---- handlers
+pod=$(crictl runp --runtime cold "$(pod_json cold)" 2>/dev/null)
+[ "$(info "$pod" .cloned)" = false ] || fail "a pod of a handler without template is a clone"
+if crictl runp --runtime nonesuch "$(pod_json nonesuch)" 2>/dev/null; then fail "an unknown handler was taken"; fi
+crictl info | jq -e '[.runtimeHandlers[].name // ""] | index("cold") and index("casemate") and index("")' >/dev/null ||
+    fail "Status does not list the handlers: $(crictl info | jq -c .runtimeHandlers)"
+crictl rmp -fa >/dev/null 2>&1
+
+# ---- memory: a pod gets what its resources say, and what it frees goes back to the host
+jq '.linux.resources = {memory_limit_in_bytes: 536870912}' "$(pod_json big)" >"$work/pod-big2.json"
+pod=$(crictl runp "$work/pod-big2.json" 2>/dev/null)
+[ "$(info "$pod" .cloned)" = true ] || fail "a pod with a memory limit is no clone"
+c=$(crictl create "$pod" "$(container_json big big.log /bin/sleep 1000)" "$work/pod-big2.json")
+crictl start "$c" >/dev/null
+# shellcheck disable=SC2016
+has_grown() { [ "$(crictl exec -s "$c" awk '/MemTotal/ {print $2}' /proc/meminfo)" -gt 655360 ]; }
+wait_for 60 has_grown
+qemu=$(info "$pod" .pid)
+rss() { awk '/^Rss/ {print int($2 / 1024)}' "/proc/$qemu/smaps_rollup"; }
+idle=$(rss)
+crictl exec -s "$c" /bin/sh -c 'mount -t tmpfs none /tmp 2>/dev/null; head -c 314572800 /dev/zero | tail -c 1 | wc -c; awk "BEGIN { s = sprintf(\"%200000000s\", \"x\"); print length(s) }"' >/dev/null
+used=$(rss)
+[ "$used" -gt $((idle + 100)) ] || fail "200 MB were used and the machine has $idle, then $used MiB"
+given_back() { [ "$(rss)" -lt $((used - 100)) ]; }
+wait_for 60 given_back
+crictl rmp -fa >/dev/null 2>&1
+
+# ---- the daemon is killed in the middle of many starts: a successor leaves nothing of them
+leftovers() {
+    pgrep -a qemu-system || true
+    find "$run/pods/vm" "$state/pods/disk" -mindepth 1 2>/dev/null
+}
+[ -z "$(leftovers)" ] || fail "before: $(leftovers)"
+for i in $(seq 20); do
+    crictl runp "$(pod_json "storm$i")" >/dev/null 2>&1 &
+done
+some_run() { [ "$(pgrep -c qemu-system)" -ge 5 ]; }
+wait_for 60 some_run
+kill_daemon
+wait || true
+launch_daemon
+# Those that were ready are pods like any other; the rest is gone.
+crictl pods -q >"$work/ready"
+[ "$(pgrep -c qemu-system || true)" -le $(($(wc -l <"$work/ready") + 1)) ] ||
+    fail "$(wc -l <"$work/ready") pods and machines: $(pgrep -a qemu-system | cut -c-80)"
+crictl rmp -fa >/dev/null 2>&1
+nothing_left() { [ -z "$(leftovers)" ]; }
+wait_for 30 nothing_left
+echo "clones differ, the template survives, memory comes back, nothing is left"
