@@ -72,7 +72,7 @@ crictl rmp -fa >/dev/null 2>&1
 pod=$(crictl runp --runtime cold "$(pod_json cold)" 2>/dev/null)
 [ "$(info "$pod" .cloned)" = false ] || fail "a pod of a handler without template is a clone"
 if crictl runp --runtime nonesuch "$(pod_json nonesuch)" 2>/dev/null; then fail "an unknown handler was taken"; fi
-crictl info | jq -e '[.runtimeHandlers[].name // ""] | index("cold") and index("casemate") and index("")' >/dev/null ||
+crictl info | jq -e '[.runtimeHandlers[] | .name // ""] | index("cold") and index("casemate") and index("")' >/dev/null ||
     fail "Status does not list the handlers: $(crictl info | jq -c .runtimeHandlers)"
 crictl rmp -fa >/dev/null 2>&1
 
