@@ -125,7 +125,7 @@ versions() {
         --arg memory_mib "$(awk '/^MemTotal:/ { print int($2 / 1024) }' /proc/meminfo)" \
         --arg qemu "$(version_of qemu-system-x86_64 --version)" --arg containerd "$(version_of containerd --version)" \
         --arg runc "$(version_of runc --version)" --arg casemate "$(version_of "$repo/build/bin/casemated" --version)" \
-        --arg commit "$commit" --arg guest "$(jq -r .kernel "$repo/build/guest/guest.json" 2>/dev/null || true)" \
+        --arg commit "$commit" --arg guest "$(jq -r .kernel_source "$repo/build/guest/guest.json" 2>/dev/null || true)" \
         --arg load "$(cut -d ' ' -f 1-3 /proc/loadavg)" \
         --arg network "$bench_network" --arg rounds "$rounds" --arg n "$BENCH_N" --arg quick "$quick" '$ARGS.named'
 }
@@ -257,5 +257,9 @@ if [ "$bench_network" = cni ] && grep -qx loopback <<<"$commands"; then
     done
 fi
 
+if [ -s "$work/accelerator" ]; then
+    jq --arg a "$(cat "$work/accelerator")" '.accelerator = $a' "$raw/versions.json" >"$work/versions" &&
+        mv "$work/versions" "$raw/versions.json"
+fi
 "$crbench" report --raw "$raw" --out "$results/results.json" --absent "$absent" ${PAGE:+--page "$PAGE"}
 exit "$status"

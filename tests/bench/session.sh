@@ -83,6 +83,7 @@ for command; do
             --cni-bin "$work/$runtime/cni-bin" ;;
     esac || failed=1
 done
+[ "$runtime" != casemate ] || casemate_accel >"$work/accelerator"
 runtime_stop
 kill "$(cat /run/registry.pid)" 2>/dev/null
 if [ "$failed" != 0 ]; then
