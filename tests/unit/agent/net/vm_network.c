@@ -5,9 +5,9 @@
  * tests/integration/test_guest_network.sh makes them, and runs this as root in network, mount and
  * PID namespaces of its own, whose PID 1 is in the node's network namespace.
  *
- * The node: node0 and node1, the far ends of the pod's eth0 and net1, which are made here as CNI
- * plugins would; 192.0.2.1 and 2001:db8::1 are "outside", behind gateways. Prints "ok: what" per
- * expectation that held, and ends with status 1 at the first that did not.
+ * The node: node0 and node1, the far ends of the pod's eth0 (a veth) and net1 (a macvlan), which
+ * are made here as CNI plugins would; 192.0.2.1 and 2001:db8::1 are "outside", behind gateways.
+ * Prints "ok: what" per expectation that held, and ends with status 1 at the first that did not.
  */
 #include <arpa/inet.h>
 #include <fcntl.h>
@@ -171,18 +171,25 @@ static void make_node(void)
     EXPECT(netns_make(ns_path, &err) == 0, "%s", err.msg);
     EXPECT(netns_open(ns_path, &ns_fd, &err) == 0, "%s", err.msg);
     pod_sh("ip link add eth0 mtu 1400 type veth peer name node0 mtu 1400 netns 1;"
-           "ip link add net1 type veth peer name node1 netns 1;"
-           "ip link set eth0 up; ip link set net1 up");
+           "ip link set eth0 up");
+    /* A macvlan lets only in what is for its own MAC address and groups. */
+    cleanup_free char *macvlan = text_printf(
+        "ip link add low1 type veth peer name node1 && ip link set low1 up &&"
+        "ip link add link low1 name net1 type macvlan mode bridge && ip link set net1 netns %s",
+        ns_path);
+    sh(macvlan);
+    pod_sh("ip link set net1 up");
     sh("ip link set node0 up; ip link set node1 up;"
        "ip addr add 10.88.0.1/24 dev node0; ip addr add 169.254.7.7/32 dev node0;"
        "ip -6 addr add fd88::1/64 dev node0 nodad; ip addr add 10.89.0.1/24 dev node1;"
+       "ip -6 addr add fd89::1/64 dev node1 nodad;"
        "ip addr add 192.0.2.1/32 dev lo; ip -6 addr add 2001:db8::1/128 dev lo");
     /* The first as ptp-like plugins have it: a gateway outside any subnet. */
     pod_sh("ip addr add 10.88.0.5/32 dev eth0; ip -6 addr add fd88::5/64 dev eth0 nodad;"
            "ip route add 169.254.7.7 dev eth0 scope link;"
            "ip route add default via 169.254.7.7 src 10.88.0.5 dev eth0;"
            "ip -6 route add default via fd88::1 dev eth0;"
-           "ip addr add 10.89.0.5/24 dev net1");
+           "ip addr add 10.89.0.5/24 dev net1; ip -6 addr add fd89::5/64 dev net1 nodad");
     sh("ip route add 10.88.0.5/32 dev node0 2>/dev/null || true");
 }
 
@@ -359,12 +366,12 @@ static void test_second_interface(int tap)
     (void)printf("# second interface plugged in and configured: %lld ms\n",
                  (long long)(clock_monotonic_ms() - began_ms));
     expect_in_guest("ip addr show net1", "10.89.0.5/24");
-    sh("ping -c 1 -W 20 10.89.0.5 >/dev/null");
-    free(in_guest("ping -c 1 -W 20 10.89.0.1"));
+    sh("ping -c 1 -W 20 10.89.0.5 >/dev/null; ping -c 1 -W 20 fd89::5 >/dev/null");
+    free(in_guest("ping -c 1 -W 20 10.89.0.1 && ping -c 1 -W 20 fd89::1"));
     sh("ping -c 1 -W 20 10.88.0.5 >/dev/null");
     EXPECT(driver_wait("watch", "").exit_code == 0, "the old hosts");
     EXPECT(driver_remove("watch", "", &err) == 0, "%s", err.msg);
-    ok("a second interface by hotplug; running containers see the new hosts");
+    ok("a second interface (a macvlan) by hotplug; running containers see the new hosts");
     /* Again, as a daemon that comes back may: nothing changes, nothing is lost. */
     configure_network(2, slots, "renamed");
     sh("ping -c 1 -W 20 10.89.0.5 >/dev/null; ping -c 1 -W 20 fd88::5 >/dev/null");
