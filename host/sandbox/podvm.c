@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include "common/base/clock.h"
@@ -395,7 +396,7 @@ static int step_adopt(struct bringup *b, struct err *err)
     struct pod *pod = b->pod;
 
     timeline_set_pid(&pod->timeline, pod->vm_pid);
-    spares_set_nice(pod, 0);
+    spares_set_nice(pod, getpriority(PRIO_PROCESS, 0));
     if (make_log_folder(pod, err) != 0 || make_cgroups(pod, err) != 0 ||
         vmcgroup_enter(pod->cgroups, pod->n_cgroups, pod->vm_pid, err) != 0)
         return -1;

@@ -22,7 +22,7 @@ wait_for 60 ahead 1
 is 2 || fail "$(machines) machines for one pod and one spare"
 [ "$(crictl pods -q | wc -l)" = 1 ] || fail "a spare shows as a pod"
 spare=$(pgrep -n qemu-system)
-[ "$(ps -o ni= -p "$spare" | tr -d ' ')" = 19 ] || fail "a spare is not niced"
+[ "$(ps -o ni= -p "$spare" | tr -d ' ')" = 10 ] || fail "a spare is not niced"
 
 cgroup=/casemate-test-$$
 if [ -e /sys/fs/cgroup/cgroup.controllers ]; then hierarchy=/sys/fs/cgroup; else hierarchy=/sys/fs/cgroup/memory; fi
