@@ -152,7 +152,9 @@ $(BUILD)/tests/unit/%: $(BUILD)/obj/tests/unit/%.o $(LIBS)
 	@mkdir -p $(@D); echo "  LD    $(@:$(BUILD)/%=%)"
 	@$(CC) $(CFLAGS) -pie $(LDFLAGS) -o $@ $< -Wl,--start-group $(LIBS) -Wl,--end-group $(HOST_LIBS) -lcmocka -lutil
 
-# host/cri is tested with a model of the test's own, whose functions come before those of the archive.
+# host/cri is tested with a model of the test's own, whose functions come before those of the archive; containers are
+# with a VM that is none.
+$(BUILD)/tests/unit/host/sandbox/test_life: LDFLAGS += -Wl,-z,muldefs
 $(BUILD)/tests/unit/host/cri/%: LDFLAGS += -Wl,-z,muldefs
 
 # Static, because it runs in images that have nothing.

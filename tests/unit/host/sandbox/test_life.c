@@ -1,0 +1,524 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Containers of a pod whose agent is a fake: start, exit, stop, commands, resources, statistics;
+ * what a guest may not say. There is no VM: its two functions that operations call are here, and
+ * the linker takes them first (Makefile, tests/unit/host/sandbox/test_life).
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/base/clock.h"
+#include "common/base/fd.h"
+#include "common/base/log.h"
+#include "common/base/text.h"
+#include "common/loop/loop.h"
+#include "host/sandbox/model.h"
+#include "host/sandbox/stats.h"
+#include "tests/fakes/fake_agent.h"
+
+#define DEADLINE_MS 20000
+#define CTR_ID      "3333333333333333333333333333333333333333333333333333333333333333"
+#define POD_ID      "1111111111111111111111111111111111111111111111111111111111111111"
+
+struct vm {
+    int nothing;
+};
+struct vm *vm_ref(struct vm *vm)
+{
+    return vm;
+}
+void vm_unref(struct vm *vm)
+{
+    (void)vm;
+}
+
+struct fixture {
+    char dir[64];
+    struct loop *loop;
+    pthread_t thread;
+    struct fake_agent *agent;
+    struct store *store;
+    struct sandbox_manager *mgr;
+    struct pod *pod;
+    struct container *c;
+    struct vm vm;
+};
+
+static void *run_loop(void *arg)
+{
+    struct fixture *f = arg;
+    struct err err;
+    (void)loop_run(f->loop, &err);
+    return NULL;
+}
+
+static void make_manager(struct fixture *f)
+{
+    struct sandbox_handler handler = {.name = "", .kernel = "/k", .initrd = "/i", .machine = "q35"};
+    struct sandbox_config config = {
+        .state_dir = f->dir, .run_dir = f->dir, .handlers = &handler, .n_handlers = 1};
+    struct sandbox_deps deps = {.loop = f->loop};
+    cleanup_free char *path = text_printf("%s/db", f->dir);
+    struct err err;
+
+    assert_int_equal(store_open(path, &f->store, &err), 0);
+    deps.store = f->store;
+    if (sandbox_manager_new(&config, &deps, &f->mgr, &err) != 0)
+        fail_msg("%s", err.msg);
+}
+
+static void make_pod(struct fixture *f)
+{
+    Runtime__V1__PodSandboxConfig config = RUNTIME__V1__POD_SANDBOX_CONFIG__INIT;
+    Runtime__V1__PodSandboxMetadata name = RUNTIME__V1__POD_SANDBOX_METADATA__INIT;
+    struct guest_config guest = {.loop = f->loop};
+    struct pod_facts *facts;
+    struct err err;
+
+    name.name = f->dir;
+    config.metadata = &name;
+    config.log_directory = f->dir;
+    facts = pod_facts_new(POD_ID, clock_realtime_ns(), "", &config, &err);
+    assert_non_null(facts);
+    assert_int_equal(pod_new(f->mgr, facts, &f->pod, &err), 0);
+    pod_facts_unref(facts);
+    assert_int_equal(manager_add_pod(f->mgr, f->pod, &err), 0);
+    if (guest_connect(&guest, fake_agent_fd(f->agent), clock_deadline(DEADLINE_MS), &f->pod->guest,
+                      &err) != 0)
+        fail_msg("%s", err.msg);
+    f->pod->vm = &f->vm;
+    pod_set_state(f->pod, POD_READY);
+}
+
+static void make_container(struct fixture *f)
+{
+    Runtime__V1__ContainerConfig config = RUNTIME__V1__CONTAINER_CONFIG__INIT;
+    Runtime__V1__ContainerMetadata name = RUNTIME__V1__CONTAINER_METADATA__INIT;
+    Runtime__V1__ImageSpec image = RUNTIME__V1__IMAGE_SPEC__INIT;
+    Runtime__V1__LinuxContainerConfig linux_ = RUNTIME__V1__LINUX_CONTAINER_CONFIG__INIT;
+    Runtime__V1__LinuxContainerResources resources = RUNTIME__V1__LINUX_CONTAINER_RESOURCES__INIT;
+    Casemate__Agent__V1__Process process = CASEMATE__AGENT__V1__PROCESS__INIT;
+    char text[] = "c", log[] = "c.log";
+    struct container_facts *facts;
+    struct err err;
+
+    name.name = image.image = text;
+    resources.cpu_shares = 1024;
+    resources.cpu_period = 100000;
+    resources.memory_limit_in_bytes = 1000000;
+    resources.memory_swap_limit_in_bytes = 1500000;
+    linux_.resources = &resources;
+    config.metadata = &name;
+    config.image = &image;
+    config.linux = &linux_;
+    config.log_path = log;
+    facts = container_facts_new(CTR_ID, POD_ID, clock_realtime_ns(), &config, &err);
+    assert_non_null(facts);
+    facts->image_id = strdup("i");
+    facts->image_ref = strdup("i");
+    facts->stop_signal = SIGTERM;
+    assert_int_equal(container_facts_set_log_path(facts, f->pod->facts->config, &err), 0);
+    assert_int_equal(facts_copy_process(&process, &facts->process, &err), 0);
+    assert_int_equal(container_new(f->pod, facts, &f->c, &err), 0);
+    container_facts_unref(facts);
+    container_set_state(f->c, CTR_CREATED);
+    TAILQ_INSERT_HEAD(&f->pod->containers, container_ref(f->c), entry);
+    fake_agent_add(f->agent, CTR_ID);
+}
+
+static int setup(void **state)
+{
+    static const struct fake_agent_options ordinary = {.output = "hello\n"};
+    struct fixture *f = calloc(1, sizeof(*f));
+    struct err err;
+
+    assert_non_null(f);
+    *state = f;
+    log_set_level(LOG_ERROR);
+    (void)signal(SIGPIPE, SIG_IGN);
+    (void)snprintf(f->dir, sizeof(f->dir), "/tmp/test-life.XXXXXX");
+    assert_non_null(mkdtemp(f->dir));
+    assert_int_equal(loop_new(&f->loop, &err), 0);
+    f->agent = fake_agent_new(f->loop, &ordinary);
+    assert_int_equal(pthread_create(&f->thread, NULL, run_loop, f), 0);
+    make_manager(f);
+    make_pod(f);
+    make_container(f);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct fixture *f = *state;
+    struct err err;
+
+    f->pod->vm = NULL; /* nothing hears of its end */
+    container_unref(f->c);
+    sandbox_manager_free(f->mgr);
+    pod_unref(f->pod);
+    loop_stop(f->loop);
+    assert_int_equal(pthread_join(f->thread, NULL), 0);
+    fake_agent_free(f->agent);
+    loop_free(f->loop);
+    store_close(f->store);
+    assert_int_equal(fd_remove_tree(AT_FDCWD, f->dir, &err), 0);
+    free(f);
+    return 0;
+}
+
+static void start(struct fixture *f)
+{
+    struct err err;
+
+    if (sandbox_container_start(f->mgr, CTR_ID, clock_deadline(DEADLINE_MS), &err) != 0)
+        fail_msg("%s", err.msg);
+}
+
+static void await_exit(struct fixture *f)
+{
+    pthread_mutex_lock(&f->pod->mutex);
+    while (f->c->state != CTR_EXITED)
+        assert_true(pod_wait(f->pod, clock_deadline(DEADLINE_MS)));
+    pthread_mutex_unlock(&f->pod->mutex);
+}
+
+static void expect_end(struct fixture *f, int code, const char *reason)
+{
+    struct sandbox_container_info info;
+    struct err err;
+
+    assert_int_equal(sandbox_container_status(f->mgr, CTR_ID, &info, &err), 0);
+    assert_int_equal(info.state, RUNTIME__V1__CONTAINER_STATE__CONTAINER_EXITED);
+    assert_int_equal(info.exit_code, code);
+    assert_string_equal(info.reason, reason);
+    sandbox_container_info_fini(&info);
+}
+
+static void set(struct fixture *f, const struct fake_agent_options *options)
+{
+    fake_agent_set(f->agent, options);
+}
+
+/* ---- exits ---- */
+
+static void output_is_logged_before_the_end(void **state)
+{
+    struct fixture *f = *state;
+    cleanup_free char *path = text_printf("%s/c.log", f->dir);
+    cleanup_free char *text = NULL;
+    struct err err;
+
+    set(f, &(struct fake_agent_options){.output = "hello\n", .ends_at_once = true});
+    start(f);
+    await_exit(f);
+    expect_end(f, 0, "Completed");
+    assert_int_equal(fd_read_file(AT_FDCWD, path, 4096, &text, NULL, &err), 0);
+    assert_non_null(strstr(text, " stdout F hello\n"));
+}
+
+static void reasons_are_true(void **state)
+{
+    struct fixture *f = *state;
+
+    set(f,
+        &(struct fake_agent_options){.ends_at_once = true, .exit_code = 137, .oom_killed = true});
+    start(f);
+    await_exit(f);
+    expect_end(f, 137, "OOMKilled");
+}
+
+static void a_survivor_was_not_killed(void **state)
+{
+    struct fixture *f = *state;
+
+    set(f, &(struct fake_agent_options){.ends_at_once = true, .oom_killed = true});
+    start(f);
+    await_exit(f);
+    expect_end(f, 0, "Completed");
+}
+
+static void a_failed_start_is_told_in_words(void **state)
+{
+    struct fixture *f = *state;
+    struct err err;
+
+    set(f, &(struct fake_agent_options){.start_fails = ERR_NOT_FOUND,
+                                        .words = "exec /nope: no such file or directory"});
+    assert_int_equal(sandbox_container_start(f->mgr, CTR_ID, clock_deadline(DEADLINE_MS), &err),
+                     -1);
+    assert_int_equal(err.code, ERR_NOT_FOUND);
+    assert_string_equal(err.msg, "exec /nope: no such file or directory");
+    expect_end(f, 128, "StartError");
+    assert_string_equal(f->c->message, "exec /nope: no such file or directory");
+}
+
+/* ---- stop ---- */
+
+static void grace_comes_before_the_kill(void **state)
+{
+    struct fixture *f = *state;
+    unsigned signals[FAKE_AGENT_SIGNALS];
+    int64_t began_ms;
+    struct err err;
+
+    set(f, &(struct fake_agent_options){.ignores_term = true});
+    start(f);
+    began_ms = clock_monotonic_ms();
+    assert_int_equal(sandbox_container_stop(f->mgr, CTR_ID, 1, clock_deadline(DEADLINE_MS), &err),
+                     0);
+    assert_true(clock_monotonic_ms() - began_ms >= 1000);
+    assert_int_equal(fake_agent_signals(f->agent, signals), 2);
+    assert_int_equal(signals[0], SIGTERM);
+    assert_int_equal(signals[1], SIGKILL);
+    expect_end(f, 137, "Error");
+}
+
+static void no_grace_is_a_kill_at_once(void **state)
+{
+    struct fixture *f = *state;
+    unsigned signals[FAKE_AGENT_SIGNALS];
+    struct err err;
+
+    start(f);
+    assert_int_equal(sandbox_container_stop(f->mgr, CTR_ID, 0, clock_deadline(DEADLINE_MS), &err),
+                     0);
+    assert_int_equal(fake_agent_signals(f->agent, signals), 1);
+    assert_int_equal(signals[0], SIGKILL);
+    /* Again, and for one that nobody knows: fine. */
+    assert_int_equal(sandbox_container_stop(f->mgr, CTR_ID, 0, CLOCK_NO_DEADLINE, &err), 0);
+    assert_int_equal(sandbox_container_stop(f->mgr, POD_ID, 0, CLOCK_NO_DEADLINE, &err), 0);
+}
+
+/* ---- commands ---- */
+
+static int run(struct fixture *f, int64_t timeout_s, struct sandbox_exec_output *output,
+               struct err *err)
+{
+    char word[] = "true", *args[] = {word};
+    struct sandbox_exec spec = {
+        .container_id = CTR_ID,
+        .args = args,
+        .n_args = 1,
+        .timeout_s = timeout_s,
+        .deadline_ms = clock_deadline(DEADLINE_MS),
+    };
+
+    return sandbox_container_exec(f->mgr, &spec, output, err);
+}
+
+static void a_command_gives_output_and_code(void **state)
+{
+    struct fixture *f = *state;
+    struct sandbox_exec_output output;
+    struct err err;
+
+    assert_int_equal(run(f, 0, &output, &err), -1);
+    assert_int_equal(err.code, ERR_BAD_STATE); /* not running */
+    start(f);
+    set(f, &(struct fake_agent_options){.output = "out", .exit_code = 3});
+    if (run(f, 0, &output, &err) != 0)
+        fail_msg("%s", err.msg);
+    assert_int_equal(output.exit_code, 3);
+    assert_int_equal(output.out_len, 3);
+    assert_memory_equal(output.out, "out", 3);
+    assert_int_equal(output.err_len, 0);
+    assert_false(output.truncated);
+    sandbox_exec_output_fini(&output);
+}
+
+static void a_command_out_of_time_is_removed(void **state)
+{
+    struct fixture *f = *state;
+    struct sandbox_exec_output output;
+    struct err err;
+
+    start(f);
+    set(f, &(struct fake_agent_options){.command_hangs = true});
+    assert_int_equal(run(f, 1, &output, &err), -1);
+    assert_int_equal(err.code, ERR_DEADLINE);
+    assert_int_equal(fake_agent_removed(f->agent), 1);
+}
+
+static void a_command_has_one_exit(void **state)
+{
+    struct fixture *f = *state;
+    struct sandbox_exec_output output;
+    struct err err;
+
+    start(f);
+    set(f, &(struct fake_agent_options){.two_exits = true});
+    assert_int_equal(run(f, 0, &output, &err), -1);
+    assert_int_equal(err.code, ERR_PROTOCOL);
+    set(f, &(struct fake_agent_options){.no_exit = true, .output = "x"});
+    assert_int_equal(run(f, 0, &output, &err), -1);
+    assert_int_equal(err.code, ERR_PROTOCOL);
+    set(f, &(struct fake_agent_options){.exit_code = 300});
+    assert_int_equal(run(f, 0, &output, &err), -1);
+    assert_int_equal(err.code, ERR_PROTOCOL);
+}
+
+/* ---- resources ---- */
+
+static int update(struct fixture *f, const Runtime__V1__LinuxContainerResources *resources,
+                  struct err *err)
+{
+    return sandbox_container_update(f->mgr, CTR_ID, resources, clock_deadline(DEADLINE_MS), err);
+}
+
+static void expect_limits(struct fixture *f, int64_t memory, int64_t swap, int64_t shares)
+{
+    struct sandbox_container_info info;
+    struct err err;
+
+    assert_int_equal(sandbox_container_status(f->mgr, CTR_ID, &info, &err), 0);
+    assert_int_equal(info.resources->memory_limit_in_bytes, memory);
+    assert_int_equal(info.resources->memory_swap_limit_in_bytes, swap);
+    assert_int_equal(info.resources->cpu_shares, shares);
+    sandbox_container_info_fini(&info);
+}
+
+static void an_update_changes_what_it_names(void **state)
+{
+    struct fixture *f = *state;
+    Runtime__V1__LinuxContainerResources resources = RUNTIME__V1__LINUX_CONTAINER_RESOURCES__INIT;
+    struct err err;
+
+    expect_limits(f, 1000000, 1500000, 1024);
+    resources.memory_limit_in_bytes = 2000000;
+    resources.cpu_quota = 50000;
+    if (update(f, &resources, &err) != 0)
+        fail_msg("%s", err.msg);
+    /* Swap stays half a million; shares are not written again. */
+    expect_limits(f, 2000000, 2500000, 1024);
+    assert_string_equal(fake_agent_settings(f->agent),
+                        "cpu.max=50000 100000 memory.max=2000000 memory.swap.max=500000");
+}
+
+static void a_refused_update_changes_nothing(void **state)
+{
+    struct fixture *f = *state;
+    Runtime__V1__LinuxContainerResources resources = RUNTIME__V1__LINUX_CONTAINER_RESOURCES__INIT;
+    char cpus[] = "0";
+    struct err err;
+
+    set(f, &(struct fake_agent_options){.update_fails = ERR_BAD_STATE,
+                                        .words = "memory.max 5: 9 bytes are in use"});
+    resources.memory_limit_in_bytes = 5;
+    assert_int_equal(update(f, &resources, &err), -1);
+    assert_int_equal(err.code, ERR_BAD_STATE);
+    assert_string_equal(err.msg, "memory.max 5: 9 bytes are in use");
+    expect_limits(f, 1000000, 1500000, 1024);
+    resources.memory_limit_in_bytes = 0;
+    resources.cpuset_cpus = cpus;
+    assert_int_equal(update(f, &resources, &err), -1);
+    assert_int_equal(err.code, ERR_UNSUPPORTED);
+    assert_non_null(strstr(err.msg, "cpuset_cpus"));
+    resources.cpuset_cpus = (char *)(uintptr_t)protobuf_c_empty_string;
+    resources.oom_score_adj = 5;
+    assert_int_equal(update(f, &resources, &err), -1);
+    assert_int_equal(err.code, ERR_BAD_STATE);
+    expect_limits(f, 1000000, 1500000, 1024);
+}
+
+static void an_update_is_stored(void **state)
+{
+    struct fixture *f = *state;
+    Runtime__V1__LinuxContainerResources resources = RUNTIME__V1__LINUX_CONTAINER_RESOURCES__INIT;
+    Casemate__State__V1__ContainerRecord *record;
+    cleanup_free void *bytes = NULL;
+    uint32_t version;
+    struct err err;
+    size_t n;
+
+    resources.cpu_shares = 77;
+    assert_int_equal(update(f, &resources, &err), 0);
+    assert_int_equal(store_get(f->store, "container", CTR_ID, &version, &bytes, &n, &err), 0);
+    record = casemate__state__v1__container_record__unpack(NULL, n, bytes);
+    assert_non_null(record);
+    assert_true(record->resources.len > 0);
+    casemate__state__v1__container_record__free_unpacked(record, NULL);
+}
+
+/* ---- statistics ---- */
+
+static void statistics_are_of_known_containers(void **state)
+{
+    struct fixture *f = *state;
+    struct sandbox_pod_stats pod;
+    struct sandbox_stats_list list;
+    struct sandbox_container_stats one;
+    struct err err;
+
+    set(f, &(struct fake_agent_options){.foreign = POD_ID, .pressure = 1234});
+    if (sandbox_stats_pod(f->mgr, POD_ID, clock_deadline(DEADLINE_MS), &pod, &err) != 0)
+        fail_msg("%s", err.msg);
+    assert_true(pod.known);
+    assert_int_equal(pod.n_containers, 1);
+    assert_string_equal(pod.containers[0].info.id, CTR_ID);
+    assert_int_equal(pod.containers[0].layer_bytes, 77);
+    assert_int_equal(pod.guest.pod.memory.some.avg10, 1234);
+    assert_false(pod.rate.known);
+    sandbox_pod_stats_fini(&pod);
+    assert_int_equal(
+        sandbox_stats_list(f->mgr, NULL, NULL, clock_deadline(DEADLINE_MS), &list, &err), 0);
+    assert_int_equal(list.n, 1);
+    sandbox_stats_list_fini(&list);
+    assert_int_equal(
+        sandbox_stats_container(f->mgr, CTR_ID, clock_deadline(DEADLINE_MS), &one, &err), 0);
+    assert_true(one.known);
+    assert_int_equal(one.usage.cpu_ns, 1000);
+    sandbox_container_stats_fini(&one);
+}
+
+static void statistics_of_a_liar_are_none(void **state)
+{
+    static const struct fake_agent_options lies[] = {
+        {.pressure = 10001}, {.no_pod = true}, {.foreign = "../../etc"}};
+    struct fixture *f = *state;
+    struct sandbox_stats_list list;
+    struct sandbox_pod_stats pod;
+    struct err err;
+
+    for (size_t i = 0; i < ARRAY_SIZE(lies); i++) {
+        set(f, &lies[i]);
+        assert_int_equal(sandbox_stats_pod(f->mgr, POD_ID, clock_deadline(DEADLINE_MS), &pod, &err),
+                         -1);
+        assert_int_equal(err.code, ERR_PROTOCOL);
+        /* A list goes without it. */
+        assert_int_equal(
+            sandbox_stats_list(f->mgr, NULL, NULL, clock_deadline(DEADLINE_MS), &list, &err), 0);
+        assert_int_equal(list.n, 0);
+        sandbox_stats_list_fini(&list);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(output_is_logged_before_the_end, setup, teardown),
+        cmocka_unit_test_setup_teardown(reasons_are_true, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_survivor_was_not_killed, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_failed_start_is_told_in_words, setup, teardown),
+        cmocka_unit_test_setup_teardown(grace_comes_before_the_kill, setup, teardown),
+        cmocka_unit_test_setup_teardown(no_grace_is_a_kill_at_once, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_command_gives_output_and_code, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_command_out_of_time_is_removed, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_command_has_one_exit, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_update_changes_what_it_names, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_refused_update_changes_nothing, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_update_is_stored, setup, teardown),
+        cmocka_unit_test_setup_teardown(statistics_are_of_known_containers, setup, teardown),
+        cmocka_unit_test_setup_teardown(statistics_of_a_liar_are_none, setup, teardown),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
