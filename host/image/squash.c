@@ -34,7 +34,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { BACKLOG_PER_WORKER = 8, PADDING = 4096 };
+/*
+ * BLOCK_SIZE: a mounted squashfs keeps several blocks' worth of buffers in the guest's kernel, for
+ * each layer, and a page that is missing costs the decompression of a whole block. docs/images.md
+ * has the measurement.
+ */
+enum { BLOCK_SIZE = 32 * 1024, BACKLOG_PER_WORKER = 32, PADDING = 4096 };
 
 #define NO_XATTR 0xFFFFFFFFu
 
@@ -246,7 +251,7 @@ static int make_compressors(struct squash *s, enum image_compression compression
 {
     SQFS_COMPRESSOR id = compression == IMAGE_COMPRESSION_LZ4 ? SQFS_COMP_LZ4 : SQFS_COMP_ZSTD;
     sqfs_compressor_config_t cfg;
-    int rc = sqfs_compressor_config_init(&cfg, id, SQFS_DEFAULT_BLOCK_SIZE, 0);
+    int rc = sqfs_compressor_config_init(&cfg, id, BLOCK_SIZE, 0);
     if (id == SQFS_COMP_ZSTD)
         cfg.level = SQFS_ZSTD_MIN_LEVEL;
     sqfs_compressor_t *real = NULL;
@@ -262,7 +267,7 @@ static int make_compressors(struct squash *s, enum image_compression compression
     if (compression == IMAGE_COMPRESSION_NONE)
         s->block_flags = SQFS_BLK_DONT_COMPRESS;
 
-    rc = sqfs_super_init(&s->super, SQFS_DEFAULT_BLOCK_SIZE, 0, id);
+    rc = sqfs_super_init(&s->super, BLOCK_SIZE, 0, id);
     if (rc == 0)
         rc = sqfs_super_write(&s->super, &s->file->base);
     if (rc != 0)
@@ -291,7 +296,7 @@ static int make_parts(struct squash *s, unsigned workers, struct err *err)
         return err_no_memory(err);
     sqfs_block_processor_desc_t desc = {
         .size = sizeof(desc),
-        .max_block_size = SQFS_DEFAULT_BLOCK_SIZE,
+        .max_block_size = BLOCK_SIZE,
         .num_workers = workers,
         .max_backlog = workers * BACKLOG_PER_WORKER,
         .cmp = s->cmp,
@@ -357,7 +362,7 @@ int squash_file_begin(struct squash *s, struct tree_inode *inode, struct err *er
 
 int squash_file_data(struct squash *s, const void *bytes, uint64_t n, struct err *err)
 {
-    static const uint8_t zeros[SQFS_DEFAULT_BLOCK_SIZE];
+    static const uint8_t zeros[BLOCK_SIZE];
     while (n > 0) {
         uint64_t chunk = bytes == NULL && n > sizeof(zeros) ? sizeof(zeros) : n;
         int rc = sqfs_block_processor_append(s->proc, bytes == NULL ? zeros : bytes, chunk);
