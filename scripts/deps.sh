@@ -11,10 +11,10 @@ usage() {
 
 build=(gcc libc6-dev make pkg-config protobuf-c-compiler libprotobuf-c-dev libnghttp2-dev libjansson-dev
     libcurl4-openssl-dev libarchive-dev libsquashfs-dev libsqlite3-dev libseccomp-dev libcap-dev zlib1g-dev libzstd-dev
-    libssl-dev libwslay-dev libinih-dev uthash-dev libcmocka-dev cpio lz4 zstd xz-utils kmod python3 git ca-certificates dpkg)
+    libssl-dev libwslay-dev libinih-dev uthash-dev libcmocka-dev squashfs-tools cpio lz4 zstd xz-utils kmod python3 git ca-certificates dpkg)
 run=(qemu-system-x86 e2fsprogs busybox-static iproute2 iputils-ping util-linux)
 test=(clang clang-tidy clang-format llvm cppcheck shellcheck protobuf-compiler libprotobuf-dev docker-registry
-    containernetworking-plugins containerd runc iptables jq openssl apache2-utils squashfs-tools skopeo strace procps
+    containernetworking-plugins containerd runc iptables jq openssl apache2-utils skopeo strace procps
     curl acl attr flex bison bc libelf-dev binutils perl)
 
 case ${1:-all} in

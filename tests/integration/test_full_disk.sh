@@ -35,7 +35,7 @@ python3 "$repo/scripts/oci-layout.py" --out "$work/big-layout" --ref full.test/b
 address=$(bash "$repo/tests/images/serve.sh" --data "$work/registry" --port 0 --pidfile "$work/registry.pid")
 registry_pid=$(cat "$work/registry.pid")
 python3 "$repo/tests/images/push.py" "$work/big-layout" "${address#*://}" >/dev/null
-start_daemon '[registry "full.test"]' "mirror = $address"
+start_daemon '[guest]' 'template = no' '[registry "full.test"]' "mirror = $address"
 
 files_of_images >"$work/files-before"
 refused pull full.test/big:1
