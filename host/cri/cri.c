@@ -25,9 +25,9 @@ static const struct cri_method *find_in(const struct cri_method *methods, const 
 
 static const struct cri_method *find_method(const char *name)
 {
-    const struct cri_method *tables[] = {cri_status_methods(), cri_pod_methods(),
+    const struct cri_method *tables[] = {cri_status_methods(),    cri_pod_methods(),
                                          cri_container_methods(), cri_stats_methods(),
-                                         cri_image_methods()};
+                                         cri_metric_methods(),    cri_image_methods()};
     const struct cri_method *m = NULL;
     for (size_t i = 0; i < ARRAY_SIZE(tables) && m == NULL; i++)
         m = find_in(tables[i], name);

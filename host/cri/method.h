@@ -58,6 +58,8 @@ const struct cri_method *cri_pod_methods(void);
 const struct cri_method *cri_container_methods(void);
 /* Likewise: statistics. */
 const struct cri_method *cri_stats_methods(void);
+/* Likewise: metrics. */
+const struct cri_method *cri_metric_methods(void);
 /* Likewise: images. */
 const struct cri_method *cri_image_methods(void);
 

@@ -151,7 +151,10 @@ crictl statsp -o json >"$work/statsp.json" || fail "statsp"
 jq -e --arg p "$pod" '.stats[] | select(.attributes.id == $p) | .linux |
     (.process.processCount.value | tonumber > 2) and (.cpu.usageCoreNanoSeconds.value | tonumber > 0) and
     (.containers | length >= 3)' "$work/statsp.json" >/dev/null || fail "statsp: $(jq -c . "$work/statsp.json")"
-echo "containers: statistics"
+crictl metricsp -o json >"$work/metrics.json" 2>/dev/null || crictl metricsp >"$work/metrics.json" || fail "metricsp"
+grep -q casemate_machine_resident_bytes "$work/metrics.json" || fail "metrics: $(head -c 600 "$work/metrics.json")"
+crictl metricdescs | grep -c container_memory_working_set_bytes >/dev/null || fail "metricdescs"
+echo "containers: statistics and metrics"
 
 # ---- fifty containers in one pod
 for i in $(seq 50); do
