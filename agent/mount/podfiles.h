@@ -27,7 +27,9 @@ struct podfiles {
     {                                                                                              \
         .fds = { -1, -1, -1 }                                                                      \
     }
+/* Takes the copies; podfiles_close gives them back. */
 int podfiles_open(struct podfiles *ret_files, struct err *err);
+/* PODFILES_NONE is fine. */
 void podfiles_close(struct podfiles *files);
 
 /*
