@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # A CNI plugin that does as its configuration's "fake" says, or, for a command of its own, "fakeADD", "fakeDEL" and so on:
-# ok (default), hang, exit1, error, half, garbage, big, version, busy, once (fails the first time). Every call is written
+# ok (default), hang, exit1, error, half, garbage, big, version, busy, once (fails the first time),
+# meta (makes two interfaces and names none), tun (one that is not Ethernet). Every call is written
 # to "log": command, container, interface, and whether there is a namespace and a previous result. Leases are files in
 # "leases": ADD makes one, DEL removes it.
 set -u
@@ -52,6 +53,17 @@ garbage)
 big)
     head -c 10000000 /dev/zero | tr '\0' ' '
     exit 0
+    ;;
+meta)
+    # shellcheck disable=SC2016 # expanded by the inner shell
+    [ "$CNI_COMMAND" != ADD ] || nsenter --net="$CNI_NETNS" sh -ec 'ip link add net1 type veth peer name p1
+        ip link add eth0 type veth peer name p0
+        for i in eth0 p0 net1 p1; do ip link set $i up; done
+        ip addr add 10.99.0.5/24 dev eth0
+        ip addr add 10.98.0.5/24 dev net1'
+    ;;
+tun)
+    [ "$CNI_COMMAND" != ADD ] || nsenter --net="$CNI_NETNS" ip tuntap add dev eth0 mode tun
     ;;
 version) result='{"cniVersion":"9.9.9"}' ;;
 crash) kill -SEGV $$ ;;

@@ -212,6 +212,42 @@ static void test_fault_in_chain(void **state)
                         "ADD pod-a eth0 netns=yes prev=yes\nDEL pod-a eth0 netns=yes prev=no\n");
 }
 
+/* Interfaces that no answer names are found, the pod's own name first. */
+static void test_meta_plugin(void **state)
+{
+    struct net_config config = fixture_config();
+    cleanup_net_result struct net_result result = {0};
+    cleanup_net struct net *net = fixture_net(&config);
+
+    (void)state;
+    put_fake("10.conflist", "net", "1.0.0", "\"fake\":\"meta\"");
+    attach_pod(net, &pod_a, &result);
+    assert_int_equal(result.n_ifaces, 2);
+    assert_string_equal(result.ifaces[0].name, "eth0");
+    assert_string_equal(result.ifaces[1].name, "net1");
+    assert_int_equal(result.ifaces[0].tap_fd, -1);
+    assert_true(result.ifaces[1].tap_fd >= 0);
+    detach_pod(net, "pod-a");
+    assert_int_equal(count_files("%s/netns", run_dir), 0);
+}
+
+static void test_not_ethernet(void **state)
+{
+    struct net_config config = fixture_config();
+    cleanup_net_result struct net_result result = {0};
+    cleanup_net_pod struct net_pod *pod = NULL;
+    cleanup_net struct net *net = fixture_net(&config);
+    struct err err = {0};
+
+    (void)state;
+    put_fake("10.conflist", "net", "1.0.0", "\"fakeADD\":\"tun\"");
+    assert_int_equal(open_pod(net, &pod_a, &pod), 0);
+    assert_int_equal(net_pod_attach(pod, clock_deadline(WAIT_MS), &result, &err), -1);
+    assert_int_equal(err.code, ERR_UNSUPPORTED);
+    assert_non_null(strstr(err.msg, "'eth0' is not an Ethernet interface"));
+    assert_nothing_left();
+}
+
 static bool record_is_gone(void)
 {
     return count_files("%s", state_dir) == 0;
@@ -386,8 +422,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_no_configuration), TEST(test_loopback_only),  TEST(test_up_and_down),
         TEST(test_faults),           TEST(test_fault_in_chain), TEST(test_removal_is_repeated),
-        TEST(test_restart),          TEST(test_status),         TEST(test_check_speaks),
-        TEST(test_pod_cidr),
+        TEST(test_meta_plugin),      TEST(test_not_ethernet),   TEST(test_restart),
+        TEST(test_status),           TEST(test_check_speaks),   TEST(test_pod_cidr),
     };
     if (!fixture_isolate())
         return 0;
