@@ -50,6 +50,7 @@ struct cmdline_spec {
     uint32_t vcpus_max;        /* growth by hotplug; 0: none */
     bool console;              /* guest console into a ring in QEMU */
     const char *cmdline_extra; /* for the guest's kernel */
+    uint32_t tsc_khz;          /* of the guest's time stamp counter; 0: it finds out */
     uint8_t mac[6];            /* that the network interface starts with */
     struct cmdline_fds fds;
 };

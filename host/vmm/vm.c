@@ -39,6 +39,7 @@
 #include "host/vmm/template.h"
 #include "host/vmm/template_file.h"
 #include "host/vmm/transport.h"
+#include "host/vmm/tsc.h"
 
 #define EXIT_WAIT_MS   10000 /* from SIGKILL to the process's end: only the kernel is waited for */
 #define REFUSE_WAIT_MS 1000  /* from QEMU's hang-up to its end, to learn its exit status */
@@ -273,6 +274,7 @@ void vm_describe(const struct vmm_choice *choice, const struct vm_spec *spec,
         .vcpus_max = spec->vcpus_max,
         .console = spec->console == VM_CONSOLE_RING,
         .cmdline_extra = spec->cmdline_extra,
+        .tsc_khz = choice->accel == VMM_ACCEL_TCG ? tsc_khz() : 0,
         .fds =
             {
                 .qmp = FD_QMP,
