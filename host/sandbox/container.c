@@ -68,7 +68,8 @@ static int insert(struct pod *pod, struct container *c, struct err *err)
     }
     if (result == 0) {
         c->busy = true;
-        TAILQ_INSERT_HEAD(&pod->containers, container_ref(c), entry);
+        (void)container_ref(c); /* not in the macro's arguments: it names them more than once */
+        TAILQ_INSERT_HEAD(&pod->containers, c, entry);
     }
     pthread_mutex_unlock(&pod->mutex);
     return result;

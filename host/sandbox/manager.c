@@ -155,8 +155,11 @@ int manager_add_pod(struct sandbox_manager *mgr, struct pod *pod, struct err *er
                     name->name, name->namespace_, name->uid, name->attempt, other->facts->id);
         break;
     }
-    if (result == 0)
-        TAILQ_INSERT_HEAD(&mgr->pods, pod_ref(pod), entry);
+    /* Not in the macro's arguments: it names them more than once. */
+    if (result == 0) {
+        (void)pod_ref(pod);
+        TAILQ_INSERT_HEAD(&mgr->pods, pod, entry);
+    }
     pthread_mutex_unlock(&mgr->mutex);
     return result;
 }

@@ -131,7 +131,8 @@ static void make_container(struct fixture *f)
     assert_int_equal(container_new(f->pod, facts, &f->c, &err), 0);
     container_facts_unref(facts);
     container_set_state(f->c, CTR_CREATED);
-    TAILQ_INSERT_HEAD(&f->pod->containers, container_ref(f->c), entry);
+    (void)container_ref(f->c);
+    TAILQ_INSERT_HEAD(&f->pod->containers, f->c, entry);
     fake_agent_add(f->agent, CTR_ID);
 }
 
