@@ -156,7 +156,7 @@ struct pod {
     bool ending;                   /* pod_end_vm is at work */
     bool spare;                    /* made ahead (spares.h): has no record */
     struct pod_facts *spare_facts; /* those that it had as a spare, for whoever still reads them */
-    unsigned operations; /* calls under way that use vm or guest */
+    unsigned operations;           /* calls under way that use vm or guest */
     char *reason;
     char *message;
     char *vm_record; /* text for the store; NULL: none */
