@@ -20,6 +20,8 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -164,6 +166,10 @@ child_main(const struct spawn_spec *spec, int report_fd, pid_t parent)
     sigset_t none;
     sigemptyset(&none);
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
+
+    /* The last thing before the program, which it must let through. */
+    if (spec->filter != NULL && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, spec->filter) < 0)
+        child_fail(report_fd, "seccomp filter", errno);
 
     /* execve's prototype lacks the const that it honours. */
     union {

@@ -20,6 +20,8 @@ struct spawn_fd {
     int as;
 };
 
+struct sock_fprog;
+
 struct spawn_spec {
     const char *path;        /* absolute; no PATH search */
     const char *const *argv; /* NULL-terminated, argv[0] included */
@@ -39,6 +41,8 @@ struct spawn_spec {
     bool new_session;     /* setsid(2) */
     bool die_with_parent; /* PR_SET_PDEATHSIG SIGKILL: dies with the *thread* that spawned it */
     bool no_new_privs;
+    const struct sock_fprog *filter; /* seccomp(2) filter in force from before the program's first
+                                        instruction; wants no_new_privs; NULL: none */
     uint64_t limit_file_size;        /* RLIMIT_FSIZE in bytes; 0: unlimited as inherited */
     uint64_t limit_memory;           /* RLIMIT_AS in bytes; 0: as inherited */
     uint64_t limit_files;            /* RLIMIT_NOFILE; 0: as inherited */

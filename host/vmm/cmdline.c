@@ -27,6 +27,8 @@
  * boot.
  * - under TCG the guest is told how fast its time stamp counter runs (tsc.h): on a busy host its
  * own calibration was wrong in two boots of eight, by factors of 5 and 37, and so was its clock.
+ * - init_on_free=0: a clone's pages that were given back come again with its template's content
+ * (ramfd.c), not as zeros. Pages are cleared when they are allocated, as everywhere.
  * - one virtio-scsi controller carries all disks (LUNs), because hotplug of a LUN needs no PCI slot
  * and no ACPI.
  * - every machine has one network interface at a fixed place, also without a network: templates and
@@ -163,7 +165,8 @@ static void add_kernel(struct builder *b, const struct cmdline_spec *spec)
     if (spec->tsc_khz > 0)
         (void)snprintf(tsc, sizeof(tsc), " tsc_early_khz=%u", spec->tsc_khz);
     add(b, "-append");
-    add(b, "%squiet panic=-1 tsc=reliable no_timer_check random.trust_cpu=on%s%s%s%s",
+    add(b,
+        "%squiet panic=-1 tsc=reliable no_timer_check init_on_free=0 random.trust_cpu=on%s%s%s%s",
         spec->console ? "console=ttyS0 8250.nr_uarts=1 " : "", tsc,
         spec->accel == VMM_ACCEL_TCG && !spec->tcg_hardening ? " mitigations=off norandmaps" : "",
         spec->cmdline_extra != NULL && spec->cmdline_extra[0] != '\0' ? " " : "",

@@ -80,6 +80,21 @@ struct vm_memory {
     enum cmdline_memory kind;
     int memory_fd; /* TEMPLATE, CLONE */
     int state_fd;  /* CLONE */
+    int ram_fd;    /* CLONE: what QEMU will open memory_fd as (ramfd.h); -1: not known */
+};
+
+/* Where QEMU finds its descriptors. */
+enum vm_fd {
+    FD_STDERR = 2,
+    FD_QMP,
+    FD_AGENT,
+    FD_VHOST,
+    FD_KERNEL,
+    FD_INITRD,
+    FD_MEMORY,
+    FD_TAP,
+    FD_VHOST_NET,
+    FD_END
 };
 
 /* vm_start with everything decided; for the probe and for templates too. memory NULL: its own. */

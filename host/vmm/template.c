@@ -49,6 +49,7 @@ struct template
 {
     atomic_uint refs;
     struct template_files files;
+    int ram_fd; /* as in struct vm_memory */
 };
 
 enum entry_state {
@@ -95,7 +96,7 @@ struct templates {
 /* ---- one template -----------------------------------------------------------------------------
  */
 
-static int template_new(struct template_files *files, struct template **ret_template,
+static int template_new(struct template_files *files, int ram_fd, struct template **ret_template,
                         struct err *err)
 {
     struct template *t = calloc(1, sizeof(*t));
@@ -104,6 +105,7 @@ static int template_new(struct template_files *files, struct template **ret_temp
         return err_no_memory(err);
     atomic_init(&t->refs, 1);
     t->files = *files;
+    t->ram_fd = ram_fd;
     *files = (struct template_files)TEMPLATE_NO_FILES;
     *ret_template = t;
     return 0;
@@ -115,6 +117,11 @@ void template_unref(struct template *t)
         return;
     template_files_close(&t->files);
     free(t);
+}
+
+int template_ram_fd(const struct template *t)
+{
+    return t->ram_fd;
 }
 
 const struct template_files *template_get_files(const struct template *t)
@@ -245,9 +252,10 @@ static int try_and_publish(struct templates *store, struct entry *e, const struc
                            struct template_files *files, const char *what, struct err *err)
 {
     cleanup_template struct template *t = NULL;
+    int ram_fd = -1;
 
-    if (template_try(job, files, clock_deadline(MAKE_MS), err) < 0 ||
-        template_new(files, &t, err) < 0)
+    if (template_try(job, files, clock_deadline(MAKE_MS), &ram_fd, err) < 0 ||
+        template_new(files, ram_fd, &t, err) < 0)
         return -1;
     log_template(e, what, t);
     publish(store, e, steal_ptr(&t));

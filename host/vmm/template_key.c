@@ -43,6 +43,8 @@ static int join_arguments(const struct vmm_choice *choice, const struct vm_spec 
 
     nameless.id = "template";
     vm_describe(choice, &nameless, &description);
+    /* Measured, not chosen: it may be a MHz off the next time, and the template does not mind. */
+    description.tsc_khz = 0;
     description.memory = CMDLINE_MEMORY_TEMPLATE;
     description.fds.memory = 0;
     description.cid = choice->transport == VMM_TRANSPORT_VSOCK ? SHAPE_CID : 0;

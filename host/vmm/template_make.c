@@ -19,6 +19,7 @@
 #include "common/base/log.h"
 #include "common/base/text.h"
 #include "host/vmm/internal.h"
+#include "host/vmm/ramfd.h"
 #include "host/vmm/template_file.h"
 
 #define MEMINFO_MAX 65536
@@ -139,11 +140,12 @@ int template_make(const struct template_job *job, int64_t deadline_ms,
 }
 
 int template_try(const struct template_job *job, const struct template_files *files,
-                 int64_t deadline_ms, struct err *err)
+                 int64_t deadline_ms, int *ret_ram_fd, struct err *err)
 {
     const struct vm_memory memory = {.kind = CMDLINE_MEMORY_CLONE,
                                      .memory_fd = files->fds[TEMPLATE_MEMORY],
-                                     .state_fd = files->fds[TEMPLATE_STATE]};
+                                     .state_fd = files->fds[TEMPLATE_STATE],
+                                     .ram_fd = -1};
     cleanup_fd int disk_fd = -1;
     struct vm_spec spec = *job->spec;
     struct vm_disk disk;
@@ -158,6 +160,8 @@ int template_try(const struct template_job *job, const struct template_files *fi
         return err_prefix(err, "try out a template");
     job->running(job->arg, vm);
     int result = greet(vm, deadline_ms, err);
+    if (result == 0)
+        *ret_ram_fd = ramfd_find(vm->record.pid, memory.memory_fd, FD_MEMORY);
     job->running(job->arg, NULL);
     (void)vm_kill(vm, NULL);
     return result < 0 ? err_prefix(err, "try out a template") : 0;

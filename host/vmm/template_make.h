@@ -29,6 +29,6 @@ struct template_job {
 int template_make(const struct template_job *job, int64_t deadline_ms,
                   struct template_files *ret_files, struct err *err);
 
-/* Whether a clone comes up and its agent answers. */
+/* Whether a clone comes up and its agent answers. *ret_ram_fd: as in struct vm_memory. */
 int template_try(const struct template_job *job, const struct template_files *files,
-                 int64_t deadline_ms, struct err *err);
+                 int64_t deadline_ms, int *ret_ram_fd, struct err *err);

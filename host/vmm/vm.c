@@ -35,6 +35,7 @@
 #include "host/vmm/json.h"
 #include "host/vmm/process.h"
 #include "host/vmm/qmp_client.h"
+#include "host/vmm/ramfd.h"
 #include "host/vmm/sync.h"
 #include "host/vmm/template.h"
 #include "host/vmm/template_file.h"
@@ -47,20 +48,6 @@
 
 /* Of an interface that leads nowhere: locally administered. */
 static const uint8_t nowhere_mac[6] = {0x02, 0, 0, 0, 0, 0x01};
-
-/* Where QEMU finds its descriptors. */
-enum {
-    FD_STDERR = 2,
-    FD_QMP,
-    FD_AGENT,
-    FD_VHOST,
-    FD_KERNEL,
-    FD_INITRD,
-    FD_MEMORY,
-    FD_TAP,
-    FD_VHOST_NET,
-    FD_END
-};
 
 /* ---- the object ----------------------------------------------------------------------------- */
 
@@ -174,6 +161,7 @@ struct attempt {
     const struct vm_spec *spec;
     const struct vmm_choice *choice;
     const struct vm_memory *memory;
+    bool misfit; /* QEMU opened its memory under another number than was expected */
     uint32_t cid;
     uid_t uid;
     int fds[FD_END]; /* index: the number in QEMU; -1: none */
@@ -324,7 +312,11 @@ static int attempt_spawn(struct attempt *a, struct spawn_child *ret_child, struc
     struct spawn_fd fds[FD_END];
     size_t n_fds = 0;
     gid_t kvm_gid = 0;
+    struct sock_filter instructions[RAMFD_FILTER_SIZE];
+    struct sock_fprog filter = {.filter = instructions};
 
+    if (a->memory->kind == CMDLINE_MEMORY_CLONE && a->memory->ram_fd >= 0)
+        filter.len = ramfd_filter(a->memory->ram_fd, instructions);
     for (int i = 0; i < FD_END; i++)
         if (a->fds[i] >= 0)
             fds[n_fds++] = (struct spawn_fd){.fd = a->fds[i], .as = i};
@@ -343,6 +335,7 @@ static int attempt_spawn(struct attempt *a, struct spawn_child *ret_child, struc
             geteuid() == 0 ? CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNS : 0,
         .new_session = true,
         .no_new_privs = true,
+        .filter = filter.len > 0 ? &filter : NULL,
         .cgroup_procs = a->spec->cgroup_procs,
     };
     return spawn_start(&spec, ret_child, err);
@@ -410,16 +403,26 @@ static int adopt_child(struct vmm *vmm, struct attempt *a, struct spawn_child *c
 }
 
 /* Waits for QEMU's own word that the vCPUs run. */
-static int bring_up(struct vm *vm, const struct vm_disk *first_disk, const struct vm_memory *memory,
-                    int64_t deadline_ms, struct err *err)
+static int bring_up(struct vm *vm, struct attempt *a, int64_t deadline_ms, struct err *err)
 {
+    const struct vm_disk *first_disk = a->spec->first_disk;
+    const struct vm_memory *memory = a->memory;
+    const bool clone = memory->kind == CMDLINE_MEMORY_CLONE;
     cleanup_json json_t *status = NULL;
 
-    if (vm_open(vm, err) < 0 ||
-        (first_disk != NULL && disk_add_first(vm, first_disk, deadline_ms, err) < 0) ||
-        (memory->kind == CMDLINE_MEMORY_CLONE &&
-         (snapshot_load(vm, memory->state_fd, deadline_ms, err) < 0 ||
-          snapshot_resume(vm, deadline_ms, err) < 0)) ||
+    if (vm_open(vm, err) < 0)
+        return -1;
+    if (clone && memory->ram_fd >= 0) {
+        /* It is there for certain once QMP answers, and before there is a disk. */
+        if (qmp_client_call(vm->qmp, "query-status", NULL, -1, deadline_ms, NULL, err) < 0)
+            return -1;
+        a->misfit = !ramfd_is(vm->record.pid, memory->ram_fd, memory->memory_fd);
+        if (a->misfit)
+            return err_set(err, ERR_BAD_STATE, "QEMU opened its memory as another descriptor");
+    }
+    if ((first_disk != NULL && disk_add_first(vm, first_disk, deadline_ms, err) < 0) ||
+        (clone && (snapshot_load(vm, memory->state_fd, deadline_ms, err) < 0 ||
+                   snapshot_resume(vm, deadline_ms, err) < 0)) ||
         qmp_client_call(vm->qmp, "query-status", NULL, -1, deadline_ms, &status, err) < 0)
         return -1;
     const char *text = json_string_value(json_object_get(status, "status"));
@@ -489,7 +492,7 @@ static int start_once(struct vmm *vmm, struct attempt *a, int64_t deadline_ms, s
     /* QEMU has its copies. With ours closed, a QEMU that ends takes the listening ends with it. */
     for (int i = FD_QMP; i < FD_END; i++)
         close_fd(&a->fds[i]);
-    if (bring_up(vm, a->spec->first_disk, a->memory, deadline_ms, err) < 0) {
+    if (bring_up(vm, a, deadline_ms, err) < 0) {
         give_up(vm, err);
         vm_unref(vm);
         return -1;
@@ -516,18 +519,24 @@ int vm_start_with(struct vmm *vmm, const struct vmm_choice *choice, const struct
                   const struct vm_memory *memory, int64_t deadline_ms, struct vm **ret_vm,
                   struct err *err)
 {
-    static const struct vm_memory own = {.memory_fd = -1, .state_fd = -1};
+    struct vm_memory from = {.memory_fd = -1, .state_fd = -1, .ram_fd = -1};
     struct err why;
+
+    if (memory != NULL)
+        from = *memory;
 
     if (check_spec(spec, err) < 0)
         return -1;
     for (int try = 1;; try++) {
-        cleanup_attempt struct attempt a = {
-            .spec = spec, .choice = choice, .memory = memory != NULL ? memory : &own};
+        cleanup_attempt struct attempt a = {.spec = spec, .choice = choice, .memory = &from};
         for (size_t i = 0; i < ARRAY_SIZE(a.fds); i++)
             a.fds[i] = -1;
         if (start_once(vmm, &a, deadline_ms, ret_vm, &why) == 0)
             return 0;
+        if (a.misfit) {
+            from.ram_fd = -1;
+            continue;
+        }
         /* The context id was somebody else's: QEMU ends with EADDRINUSE in words. */
         if (try == CID_TRIES || a.cid == 0 || strstr(why.msg, "Address already in use") == NULL)
             break;
@@ -556,6 +565,7 @@ static int start_clone(struct vmm *vmm, const struct vmm_choice *choice, const s
     const struct template_files *files = template_get_files(template);
     memory.memory_fd = files->fds[TEMPLATE_MEMORY];
     memory.state_fd = files->fds[TEMPLATE_STATE];
+    memory.ram_fd = template_ram_fd(template);
     if (spec->first_disk != NULL &&
         template_file_copy(files->fds[TEMPLATE_DISK], spec->first_disk->fd, err) < 0)
         return err_prefix(err, "machine '%s': its first disk", spec->id);
