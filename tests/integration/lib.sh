@@ -75,9 +75,10 @@ finish() {
     exit "$status"
 }
 
-# wait_for SECONDS COMMAND...: until the command succeeds.
+# wait_for SECONDS COMMAND...: until the command succeeds. What an idle machine does in a second a busy one may need a
+# minute for, and whoever waits for an event loses nothing by patience: two minutes at least.
 wait_for() {
-    local end=$((SECONDS + $1))
+    local end=$((SECONDS + ($1 < 120 ? 120 : $1)))
     shift
     until "$@" >/dev/null 2>&1; do
         [ "$SECONDS" -lt "$end" ] || fail "waited in vain for: $*"

@@ -53,7 +53,7 @@ for name in "${cases[@]}"; do
     jq '.linux.security_context = {capabilities: {add_capabilities: ["SYS_ADMIN"]}}' "$config" >"$config.new"
     c=$(crictl create "$pod" "$config.new" "$work/pod-corpus.json") || fail "$name: create"
     crictl start "$c" >/dev/null || fail "$name: start"
-    wait_for 60 exited "$c"
+    wait_for 300 exited "$c"
     cut -d ' ' -f 4- "$work/logs/corpus/$name.log" >"$work/ours.txt"
     if ! diff "$work/theirs/$name.txt" "$work/ours.txt" >"$work/diff"; then
         echo "$name: GNU tar (<) and the container (>):"
