@@ -2,7 +2,7 @@
 /*
  * Two readings of counter and clock, some time apart. A reading is the counter between two looks at
  * the clock; of several the one with the least between them counts, so that being interrupted does
- * no harm. The error is some 10 ppm, the rounding at most 500 ppm of a GHz; the guest's kernel
+ * no harm. The error is some 10 ppm, the rounding at most 0.05 %; the guest's kernel
  * makes it exact within a second of its own (it accepts corrections of up to 1 %).
  */
 #include "host/vmm/tsc.h"
