@@ -60,15 +60,9 @@ void net_release(struct net *net, struct net_hold *hold);
 
 /* Lets the room repeat the removal of the pod's network: at once (pause 0) or after a pause. */
 void net_repeat(struct net *net, const char *pod_id, int64_t pause_ms);
-/* The thread that does so. */
-void *net_repeat_main(void *arg);
 
 /* Path of the pod's namespace: heap text, NULL when out of memory. */
 char *net_netns_path(const struct net *net, const char *pod_id);
 
 /* net_detach for one who holds the id; nothing is repeated by itself. */
 int net_detach_held(struct net *net, const char *pod_id, int64_t deadline_ms, struct err *err);
-
-/* The pod's addresses, DNS and sysctls as its record has them, added to *result. */
-int net_result_of_record(const struct netrecord *record, struct net_result *result,
-                         struct err *err);

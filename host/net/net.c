@@ -106,6 +106,8 @@ static int resume_removals(struct net *net, struct err *err)
     return 0;
 }
 
+static void *repeat_main(void *arg);
+
 static int start(struct net *net, struct err *err)
 {
     pthread_condattr_t attr;
@@ -118,7 +120,7 @@ static int start(struct net *net, struct err *err)
     pthread_condattr_destroy(&attr);
     if (resume_removals(net, err) != 0)
         return -1;
-    error = pthread_create(&net->thread, NULL, net_repeat_main, net);
+    error = pthread_create(&net->thread, NULL, repeat_main, net);
     if (error != 0)
         return err_set_errno(err, error, "start a thread");
     net->thread_started = true;
@@ -282,7 +284,7 @@ static struct net_retry *take_due(struct net *net)
     return found;
 }
 
-void *net_repeat_main(void *arg)
+static void *repeat_main(void *arg)
 {
     struct net *net = arg;
     struct net_retry *retry;

@@ -234,7 +234,9 @@ static int add_ips(const struct cniresult *from, struct net_result *result, stru
     return 0;
 }
 
-int net_result_of_record(const struct netrecord *record, struct net_result *result, struct err *err)
+/* The addresses, DNS and sysctls that a record has. */
+static int add_from_record(const struct netrecord *record, struct net_result *result,
+                           struct err *err)
 {
     for (size_t i = 0; i < record->n; i++) {
         const struct netrecord_network *network = &record->networks[i];
@@ -388,7 +390,7 @@ static int attach_held(struct net_pod *pod, int64_t deadline_ms, struct net_resu
         return -1;
     chains_ns = clock_monotonic_ns() - chains_ns;
     if (choose_interfaces(pod, result, err) != 0 || join_taps(pod, result, err) != 0 ||
-        net_result_of_record(&pod->record, result, err) != 0)
+        add_from_record(&pod->record, result, err) != 0)
         return -1;
     result->plugins_us = chains_ns / 1000;
     result->own_us = (clock_monotonic_ns() - began_ns - chains_ns + pod->opened_ns) / 1000;
@@ -444,7 +446,7 @@ int net_reopen(struct net *net, const char *pod_id, struct net_result *ret_resul
         return err_set(err, ERR_NOT_FOUND, "'%.140s' is not a pod's id", pod_id);
     if (netrecord_load(net->state_fd, pod_id, &record, err) != 0)
         return -1;
-    r = net_result_of_record(&record, &result, err);
+    r = add_from_record(&record, &result, err);
     netrecord_fini(&record);
     if (r != 0) {
         net_result_fini(&result);
