@@ -534,8 +534,9 @@ int config_load(const char *path, bool must_exist, struct config *ret_config, st
 
 void config_fini(struct config *c)
 {
-    char *all[] = {c->socket,    c->state_dir, c->run_dir,  c->kernel,   c->initrd,       c->qemu,
-                   c->converter, c->auth_file, c->conf_dir, c->bin_dirs, c->conf_template};
+    char *all[] = {c->warm_image, c->socket,   c->state_dir, c->run_dir,
+                   c->kernel,     c->initrd,   c->qemu,      c->converter,
+                   c->auth_file,  c->conf_dir, c->bin_dirs,  c->conf_template};
     for (size_t i = 0; i < ARRAY_SIZE(all); i++)
         free(all[i]);
     for (size_t i = 0; i < c->n_registries; i++) {
