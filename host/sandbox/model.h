@@ -164,6 +164,7 @@ struct pod {
     char guest_kernel[GUEST_TEXT_SIZE];
     int64_t boot_ms;
     bool cloned;
+    atomic_bool has_grown; /* its machine was told to be larger than at boot */
     pid_t vm_pid;
     char **cgroups;
     size_t n_cgroups;

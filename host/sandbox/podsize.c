@@ -37,13 +37,41 @@ static uint32_t base_mib(const struct sandbox_handler *handler)
     return (uint32_t)((handler->memory_bytes + MIB - 1) / MIB);
 }
 
-static uint32_t wanted_mib(const struct pod *pod)
+/* What a container may use, as it is after updates; 0: no limit. */
+static uint64_t limit_of(const struct container *c)
+{
+    const Runtime__V1__LinuxContainerConfig *linux_ = c->facts->config->linux;
+    int64_t bytes = c->limits != NULL ? c->limits->message->memory_limit_in_bytes
+                    : linux_ != NULL && linux_->resources != NULL
+                        ? linux_->resources->memory_limit_in_bytes
+                        : 0;
+
+    return bytes > 0 ? (uint64_t)bytes : 0;
+}
+
+/* What the pod says for all its containers together, or what they say themselves if that is more,
+ * as it can be after an update. */
+static uint64_t limit_of_all(struct pod *pod)
 {
     const Runtime__V1__LinuxPodSandboxConfig *linux_ = pod->facts->config->linux;
-    uint64_t most = host_mib(), mib = base_mib(pod_handler(pod));
+    const struct container *c;
+    uint64_t pods = 0, sum = 0;
 
     if (linux_ != NULL && linux_->resources != NULL && linux_->resources->memory_limit_in_bytes > 0)
-        mib += ((uint64_t)linux_->resources->memory_limit_in_bytes + MIB - 1) / MIB;
+        pods = (uint64_t)linux_->resources->memory_limit_in_bytes;
+    pthread_mutex_lock(&pod->mutex);
+    TAILQ_FOREACH (c, &pod->containers, entry)
+        if (c->state != CTR_EXITED && c->state != CTR_REMOVING)
+            sum += limit_of(c);
+    pthread_mutex_unlock(&pod->mutex);
+    return sum > pods ? sum : pods;
+}
+
+static uint32_t wanted_mib(struct pod *pod)
+{
+    uint64_t most = host_mib(), mib = base_mib(pod_handler(pod));
+
+    mib += (limit_of_all(pod) + MIB - 1) / MIB;
     if (mib > most)
         mib = most;
     return mib < base_mib(pod_handler(pod)) ? base_mib(pod_handler(pod)) : (uint32_t)mib;
@@ -79,7 +107,7 @@ void podsize_template(const struct sandbox_handler *handler, struct vm_spec *spe
     spec->vcpus_max = host_cpus();
 }
 
-void podsize_boot(const struct pod *pod, struct vm_spec *spec)
+void podsize_boot(struct pod *pod, struct vm_spec *spec)
 {
     podsize_template(pod_handler(pod), spec);
     if (pod_handler(pod)->clone)
@@ -95,8 +123,9 @@ int podsize_apply(struct pod *pod, int64_t deadline_ms, struct err *err)
 
     if (!pod_handler(pod)->clone)
         return 0;
-    if (mib == base_mib(pod_handler(pod)))
+    if (mib == base_mib(pod_handler(pod)) && !pod->has_grown)
         mib = 0;
+    pod->has_grown = pod->has_grown || mib > 0;
     if (vcpus == pod_handler(pod)->vcpus)
         vcpus = 0;
     return mib == 0 && vcpus == 0 ? 0 : vm_resize(pod->vm, mib, vcpus, deadline_ms, err);

@@ -17,7 +17,8 @@ struct vm_spec;
 void podsize_template(const struct sandbox_handler *handler, struct vm_spec *spec);
 
 /* Fills in the size fields of spec for the pod's machine. */
-void podsize_boot(const struct pod *pod, struct vm_spec *spec);
+void podsize_boot(struct pod *pod, struct vm_spec *spec);
 
-/* Grows the pod's running machine to what the pod asks for. Does not wait for the guest. */
+/* Grows the pod's running machine to what the pod and its containers ask for now, or lets it
+ * shrink. Does not wait for the guest. */
 int podsize_apply(struct pod *pod, int64_t deadline_ms, struct err *err);

@@ -12,6 +12,7 @@
 #include "host/sandbox/crispec.h"
 #include "host/sandbox/crivalid.h"
 #include "host/sandbox/model.h"
+#include "host/sandbox/podsize.h"
 
 typedef Runtime__V1__LinuxContainerResources resources;
 typedef Runtime__V1__LinuxContainerResources__UnifiedEntry unified_entry;
@@ -188,7 +189,10 @@ static int update_container(const struct pod_use *use, struct container *c, cons
     }
     end(c, limits);
     container_limits_unref(old);
-    return result == 0 ? container_save(c, err) : -1;
+    if (result != 0 || container_save(c, err) != 0)
+        return -1;
+    /* The machine must have what the limits allow. */
+    return podsize_apply(c->pod, deadline_ms, err);
 }
 
 int sandbox_container_update(struct sandbox_manager *mgr, const char *id,

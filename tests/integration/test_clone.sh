@@ -101,6 +101,9 @@ gives_back "$pod" "$c" 200
 # Of the memory that the machine was born with, too.
 read -r pod c < <(run_sleeper small)
 gives_back "$pod" "$c" 60
+# A container that is given more while it runs has a machine that has more.
+crictl update --memory 536870912 "$c" >/dev/null
+wait_for 60 has_grown
 crictl rmp -fa >/dev/null 2>&1
 
 # ---- the daemon is killed in the middle of many starts: a successor leaves nothing of them
