@@ -7,7 +7,6 @@
  */
 #include "agent/net/ifind.h"
 
-#include <errno.h>
 #include <linux/rtnetlink.h>
 #include <stdbool.h>
 #include <stdio.h>

@@ -188,6 +188,14 @@ int net_pod_open(struct net *net, const struct net_pod_spec *spec, struct net_po
  */
 int net_pod_tap(const struct net_pod *pod);
 /*
+ * Before the second step, for a VM that is there already and has a tap of its own: closes the tap
+ * that was made, and has move(arg, ...) put that one into the namespace (which stays the handle's)
+ * under its name. When move fails, so does this, and the tap is made again.
+ */
+int net_pod_take_tap(struct net_pod *pod,
+                     int (*move)(void *arg, int netns_fd, const char *name, struct err *err),
+                     void *arg, struct err *err);
+/*
  * Second step: runs the chains (ADD) and wires the taps to what they made. Once. When a plugin
  * refuses, hangs or talks nonsense the error has its own words, and what was done is taken back
  * (DEL); what cannot be is repeated in the background.

@@ -140,6 +140,20 @@ int net_pod_open(struct net *net, const struct net_pod_spec *spec, struct net_po
     return 0;
 }
 
+int net_pod_take_tap(struct net_pod *pod,
+                     int (*move)(void *arg, int netns_fd, const char *name, struct err *err),
+                     void *arg, struct err *err)
+{
+    struct err why;
+
+    close_fd(&pod->tap_fd);
+    if (move(arg, pod->netns_fd, NET_TAP_PREFIX "0", &why) == 0)
+        return 0;
+    if (tap_open(pod->netns_fd, NET_TAP_PREFIX "0", &pod->tap_fd, err) == 0 && err != NULL)
+        *err = why;
+    return -1;
+}
+
 int net_pod_tap(const struct net_pod *pod)
 {
     return pod->tap_fd;

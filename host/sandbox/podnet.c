@@ -26,7 +26,8 @@
 struct podnet {
     struct pod *pod;
     struct net_pod *net_pod; /* NULL: there is no network on this node */
-    struct vm_nic nic;       /* tap_fd -1: loopback alone */
+    struct vm_nic nic;       /* tap_fd -1: loopback alone, or the machine has it already */
+    bool moved;              /* the machine was made ahead, and its own tap is the pod's */
     int64_t deadline_ms;
     pthread_t thread;
     bool running; /* the thread is to be joined */
@@ -117,11 +118,38 @@ static int open_network(struct podnet *p, struct err *err)
 
 /* ---- in the background ---- */
 
+static int move_tap(void *arg, int netns_fd, const char *name, struct err *err)
+{
+    const struct podnet *p = arg;
+
+    return vm_join_namespace(p->pod->vm, netns_fd, name, err);
+}
+
+/*
+ * A machine that was made ahead has a first interface whose tap leads nowhere: it is moved to the
+ * pod. Where that cannot be, and where the host moves packets itself (vhost-net), another one is
+ * plugged in at the end.
+ */
+static void use_own_tap(struct podnet *p)
+{
+    struct log_ctx ctx = {.sandbox = p->pod->facts->id};
+    struct err err;
+
+    if (p->pod->spare_facts == NULL || p->nic.vhost_fd >= 0)
+        return;
+    p->moved = net_pod_take_tap(p->net_pod, move_tap, p, &err) == 0;
+    p->nic.tap_fd = net_pod_tap(p->net_pod);
+    if (!p->moved)
+        log_event(LOG_WARN, &ctx, &err,
+                  "the machine's tap cannot be used, plugging another one in");
+}
+
 static void *attach_main(void *arg)
 {
     struct podnet *p = arg;
 
     unsigned step = timeline_begin(&p->pod->timeline, "network (CNI)");
+    use_own_tap(p);
     p->result = net_pod_attach(p->net_pod, p->deadline_ms, &p->found, &p->err);
     timeline_end(&p->pod->timeline, step);
     return NULL;
@@ -205,11 +233,11 @@ void podnet_free(struct podnet *podnet)
 static int plug_in(struct podnet *p, uint32_t slots[NET_MAX_IFACES], int64_t deadline_ms,
                    struct err *err)
 {
-    /* The first one of a machine that was made ahead leads nowhere for good, and stays unused. */
-    bool was_spare = p->pod->spare_facts != NULL;
+    /* The first one of a machine that was made ahead leads nowhere, unless its tap was moved. */
+    bool plug_first = p->pod->spare_facts != NULL && !p->moved;
 
     slots[0] = VM_NIC_FIRST_SLOT;
-    for (size_t i = was_spare ? 0 : 1; i < p->found.n_ifaces; i++) {
+    for (size_t i = plug_first ? 0 : 1; i < p->found.n_ifaces; i++) {
         struct net_iface *iface = &p->found.ifaces[i];
         struct vm_nic nic = {.tap_fd = i == 0 ? p->nic.tap_fd : iface->tap_fd,
                              .vhost_fd = open("/dev/vhost-net", O_RDWR | O_CLOEXEC)};

@@ -10,5 +10,15 @@
 
 struct vmm;
 
-/* A tap with IFF_TAP | IFF_NO_PI | IFF_VNET_HDR, down. Needs CAP_NET_ADMIN, CAP_SYS_ADMIN. */
-int deadend_open(struct vmm *vmm, int *ret_fd, struct err *err);
+#define DEADEND_NAME_SIZE 16 /* bytes, NUL included */
+
+/*
+ * A tap with IFF_TAP | IFF_NO_PI | IFF_VNET_HDR, down, and its name there. Needs CAP_NET_ADMIN,
+ * CAP_SYS_ADMIN.
+ */
+int deadend_open(struct vmm *vmm, int *ret_fd, char ret_name[DEADEND_NAME_SIZE], struct err *err);
+
+/* Moves the tap called name to another namespace, where its name is new_name: now it may lead
+ * somewhere. */
+int deadend_move(struct vmm *vmm, const char *name, int netns_fd, const char *new_name,
+                 struct err *err);

@@ -16,6 +16,7 @@
 #include "common/base/cleanup.h"
 #include "common/base/err.h"
 #include "host/vmm/cmdline.h"
+#include "host/vmm/deadend.h"
 #include "host/vmm/vmm.h"
 
 struct loop;
@@ -160,6 +161,7 @@ struct vm {
     bool exit_told;
     struct disk *disks[VM_DISK_LUNS]; /* NULL: free */
     bool nics_used[CMDLINE_NICS];
+    char deadend[DEADEND_NAME_SIZE]; /* the tap of a first interface that leads nowhere; "" */
 };
 
 /* ---- vm_exit.c */

@@ -133,6 +133,22 @@ int vm_add_nic(struct vm *vm, const struct vm_nic *nic, int64_t deadline_ms, uin
     return err_prefix(err, "machine '%s': network interface", vm->record.id);
 }
 
+int vm_join_namespace(struct vm *vm, int netns_fd, const char *name, struct err *err)
+{
+    char tap[DEADEND_NAME_SIZE];
+
+    pthread_mutex_lock(&vm->lock);
+    memcpy(tap, vm->deadend, sizeof(tap));
+    vm->deadend[0] = '\0';
+    pthread_mutex_unlock(&vm->lock);
+    if (tap[0] == '\0')
+        return err_set(err, ERR_BAD_STATE, "machine '%s' has no tap that could be moved",
+                       vm->record.id);
+    if (deadend_move(vm->vmm, tap, netns_fd, name, err) < 0)
+        return err_prefix(err, "machine '%s'", vm->record.id);
+    return 0;
+}
+
 int nic_rebuild(struct vm *vm, int64_t deadline_ms, struct err *err)
 {
     cleanup_json json_t *devices = NULL;

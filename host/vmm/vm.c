@@ -166,6 +166,7 @@ struct attempt {
     uid_t uid;
     int fds[FD_END]; /* index: the number in QEMU; -1: none */
     struct cmdline cmdline;
+    char deadend[DEADEND_NAME_SIZE]; /* the tap's name; "": it is the caller's */
 };
 
 static void attempt_fini(struct attempt *a)
@@ -218,7 +219,7 @@ static int open_network(struct vmm *vmm, struct attempt *a, struct err *err)
             return -1;
         return 0;
     }
-    if (deadend_open(vmm, &a->fds[FD_TAP], &why) < 0)
+    if (deadend_open(vmm, &a->fds[FD_TAP], a->deadend, &why) < 0)
         log_event(LOG_DEBUG, &(struct log_ctx){.sandbox = a->spec->id}, &why,
                   "no tap that leads nowhere: the interface has no peer and no offloads");
     return 0;
@@ -398,6 +399,7 @@ static int adopt_child(struct vmm *vmm, struct attempt *a, struct spawn_child *c
         spawn_kill(child);
         return -1;
     }
+    memcpy((*ret_vm)->deadend, a->deadend, sizeof(a->deadend));
     close_fd(&child->pidfd);
     return 0;
 }

@@ -271,7 +271,14 @@ int vm_remove_disk(struct vm *vm, uint32_t lun, int64_t deadline_ms, struct err 
 /* What is attached, in order of LUN (also after vm_attach): a heap array, freed by the caller. */
 int vm_list_disks(struct vm *vm, struct vm_disk_info **ret_disks, size_t *ret_n, struct err *err);
 
-/* ---- further network interfaces ------------------------------------------------------------- */
+/* ---- network interfaces --------------------------------------------------------------------- */
+
+/*
+ * Gives a machine that was started without a network one: the tap behind its first interface is
+ * moved to a network namespace, under this name, down. Once, and by the daemon that started the
+ * machine: BAD_STATE otherwise.
+ */
+int vm_join_namespace(struct vm *vm, int netns_fd, const char *name, struct err *err);
 
 /*
  * Plugs in one more interface, of at most three, for as long as the machine lives. *ret_slot is
