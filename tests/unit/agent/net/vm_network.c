@@ -135,10 +135,9 @@ static void add_disk(int index, bool read_only)
     EXPECT(lun == (uint32_t)index, "LUN %u", lun);
 }
 
-static void start_vm(struct vmm *vmm, int tap)
+/* Without a network: that is given to it afterwards, as to a machine that was made ahead. */
+static void start_vm(struct vmm *vmm)
 {
-    /* The device's own MAC address is nobody's, as in a clone. */
-    const struct vm_nic nic = {.tap_fd = tap, .vhost_fd = -1, .mac = {2, 0, 0, 0, 0, 1}};
     char kernel[300], initrd[300], socket[300];
     struct vm_spec spec = {
         .id = "net",
@@ -148,7 +147,6 @@ static void start_vm(struct vmm *vmm, int tap)
         .memory_mib = 256,
         .vcpus = 1,
         .console = VM_CONSOLE_RING,
-        .nic = &nic,
     };
     struct err err;
 
@@ -406,7 +404,7 @@ int main(int argc, char **argv)
     struct vmm *vmm = NULL;
     pthread_t thread;
     struct err err;
-    int tap0 = -1, tap1 = -1;
+    int tap1 = -1;
 
     EXPECT(argc == 3, "usage: vm_network GUEST DIR");
     guest = argv[1];
@@ -416,11 +414,12 @@ int main(int argc, char **argv)
     const struct vmm_config config = {
         .accel = VMM_ACCEL_TCG, .transport = VMM_TRANSPORT_SERIAL, .run_dir = dir};
     EXPECT(vmm_new(&config, loop, &vmm, &err) == 0, "%s", err.msg);
-    EXPECT(tap_open(ns_fd, "tap0", &tap0, &err) == 0, "%s", err.msg);
     EXPECT(tap_open(ns_fd, "tap1", &tap1, &err) == 0, "%s", err.msg);
-    start_vm(vmm, tap0);
+    start_vm(vmm);
+    EXPECT(vm_join_namespace(vm, ns_fd, "tap0", &err) == 0, "%s", err.msg);
+    EXPECT(vm_join_namespace(vm, ns_fd, "tap9", &err) < 0 && err.code == ERR_BAD_STATE, "%s",
+           err.msg);
     EXPECT(tc_join(ns_fd, "eth0", "tap0", &err) == 0, "%s", err.msg);
-    EXPECT(close(tap0) == 0, "close");
 
     test_first_interface();
     test_files();
