@@ -248,7 +248,7 @@ static int copy(int from, int to, uint64_t bytes, char ret_sha256[65], struct er
 int template_file_trim(int fd, struct err *err)
 {
     cleanup_free uint8_t *chunk = malloc(CHUNK_BYTES);
-    uint64_t bytes;
+    uint64_t bytes = 0;
 
     if (chunk == NULL)
         return err_no_memory(err);
@@ -378,7 +378,7 @@ int template_file_read(const char *dir, const char *key, struct template_files *
 
 int template_file_copy(int from, int to, struct err *err)
 {
-    uint64_t bytes;
+    uint64_t bytes = 0;
     char ignored[65];
 
     if (size_of(from, &bytes, err) < 0)
@@ -390,7 +390,7 @@ int template_file_copy(int from, int to, struct err *err)
 
 int template_file_sum(int fd, char ret_sha256[65], struct err *err)
 {
-    uint64_t bytes;
+    uint64_t bytes = 0;
 
     return size_of(fd, &bytes, err) < 0 ? -1 : copy(fd, -1, bytes, ret_sha256, err);
 }

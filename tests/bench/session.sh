@@ -26,7 +26,7 @@ trap 'interrupted=1; [ -z "$child" ] || kill -TERM "$child" 2>/dev/null' TERM IN
 
 # The mounts: /run is private (sockets, network namespaces, shims), and so is what CNI keeps.
 mount -t tmpfs -o mode=0755 tmpfs /run || exit 1
-mkdir -p "$work/$runtime" "$work/cni-cache" /run/netns || exit 1
+mkdir -p "$work/$runtime" "$work/cni-cache" /run/netns /var/lib/cni || exit 1
 mount --bind "$work/cni-cache" /var/lib/cni || exit 1
 ip link set lo up || exit 1
 
