@@ -51,9 +51,9 @@ if [ "$(id -u)" -ne 0 ]; then
 fi
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -q
-if printf '%s\n' "${missing[@]}" | grep -qx golang-go && ! apt-cache policy golang-go | grep -qE 'Candidate: 2:1\.(2[1-9]|[3-9])'; then
+if [[ " ${missing[*]} " == *" golang-go "* ]] && [[ ! $(apt-cache policy golang-go) =~ Candidate:\ 2:1\.(2[1-9]|[3-9]) ]]; then
     # Debian 12's own Go is too old to fetch toolchains; its backports have one that can.
-    if apt-cache policy golang-1.23-go | grep -q 'Candidate: [0-9]'; then
+    if [[ $(apt-cache policy golang-1.23-go) =~ Candidate:\ [0-9] ]]; then
         missing=("${missing[@]/golang-go/golang-1.23-go}")
     else
         echo "deps.sh: no Go >= 1.21 among the configured suites; enable bookworm-backports for the test clients" >&2

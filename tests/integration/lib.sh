@@ -22,6 +22,13 @@ fail() {
     exit 1
 }
 
+# grep -q for the end of a pipe: it reads everything, so that the writer never meets a closed pipe (pipefail).
+has() {
+    local text
+    text=$(cat)
+    grep -q "$@" <<<"$text"
+}
+
 need() {
     local tool
     for tool in "$@"; do

@@ -104,7 +104,7 @@ if out=$(crictl start "$nope" 2>&1); then fail "a container without its program 
 grep -q 'exec /bin/nope: no such file or directory' <<<"$out" || fail "not in words: $out"
 expect 'a failed start' "$(crictl inspect "$nope" | jq -r '.status | "\(.state) \(.reason) \(.exitCode)"')" \
     'CONTAINER_EXITED StartError 128'
-status "$nope" message | grep -q 'exec /bin/nope: no such file or directory' || fail "the message: $(status "$nope" message)"
+status "$nope" message | has 'exec /bin/nope: no such file or directory' || fail "the message: $(status "$nope" message)"
 denied=$(make denied . /etc/passwd)
 if out=$(crictl start "$denied" 2>&1); then fail "a file without x was run"; fi
 grep -q 'exec /etc/passwd: permission denied' <<<"$out" || fail "not in words: $out"

@@ -10,7 +10,7 @@ start_daemon '[guest]'
 touch "$work/crictl.yaml"
 busybox_image test.local/busybox:latest
 
-crictl version | grep -q 'RuntimeName:  casemate' || fail "version"
+crictl version | has 'RuntimeName:  casemate' || fail "version"
 crictl info | jq -e '.status.conditions | map(.status) | all' >/dev/null || fail "info: conditions"
 
 pod=$(crictl runp "$(pod_json one)")
@@ -29,16 +29,16 @@ wait_for 20 has_lines 2
 guest=$(crictl logs "$c" 2>/dev/null)
 [ "$guest" != "$(uname -r)" ] || fail "the container runs on the host's kernel"
 grep -q "^${guest}\$" < <(jq -r .kernel "$repo/build/guest/guest.json" 2>/dev/null || echo "$guest") || true
-crictl logs "$c" 2>&1 >/dev/null | grep -qx to-stderr || fail "stderr in the log"
+crictl logs "$c" 2>&1 >/dev/null | has -x to-stderr || fail "stderr in the log"
 
 [ "$(crictl exec "$c" echo hello)" = hello ] || true # exec streams: a later issue
 [ "$(crictl exec --sync "$c" echo -n hello)" = hello ] || fail "exec --sync"
 if crictl exec --sync "$c" sh -c 'exit 3' 2>"$work/err"; then fail "exit code of exec"; fi
 grep -q 'exit code 3\|exited with 3\|code 3' "$work/err" || fail "exec's exit code is not named: $(cat "$work/err")"
 
-crictl ps -q | grep -qx "$c" || fail "ps"
-crictl pods -q | grep -qx "$pod" || fail "pods"
-crictl ps --id "${c:0:13}" -q | grep -qx "$c" || fail "a short id"
+crictl ps -q | has -x "$c" || fail "ps"
+crictl pods -q | has -x "$pod" || fail "pods"
+crictl ps --id "${c:0:13}" -q | has -x "$c" || fail "a short id"
 crictl stop "$c" >/dev/null
 crictl inspect "$c" | jq -e '.status.state == "CONTAINER_EXITED" and .status.exitCode == 137 or .status.exitCode == 143' \
     >/dev/null || fail "state after stop: $(crictl inspect "$c" | jq -c .status)"
@@ -52,7 +52,7 @@ crictl rmp "$pod" >/dev/null
 if out=$(crictl inspect 0123456789abc 2>&1); then fail "an unknown container was found"; fi
 grep -q NotFound <<<"$out" || fail "not NotFound: $out"
 
-crictl images | grep -q test.local/busybox || fail "images"
+crictl images | has test.local/busybox || fail "images"
 crictl rmi test.local/busybox:latest >/dev/null
 [ -z "$(crictl images -q)" ] || fail "an image is left"
 [ -z "$(pgrep -a qemu-system || true)" ] || fail "a VM is left"

@@ -104,7 +104,7 @@ begin stdin '.stdin = true' /bin/cat
 crictl inspect "$c" | jq -e '.status.state == "CONTAINER_RUNNING"' >/dev/null || fail "stdin: cat has ended"
 crictl stop -t 0 "$c" >/dev/null
 begin signal '.' /bin/sh -c 'trap "exit 7" USR1; echo ready; while :; do sleep 0.1; done'
-has_ready() { crictl logs "$c" 2>&1 | grep -q ready; }
+has_ready() { crictl logs "$c" 2>&1 | has ready; }
 wait_for 30 has_ready
 crictl stop -t 60 "$c" >/dev/null
 [ "$(crictl inspect "$c" | jq .status.exitCode)" = 7 ] || fail "the image's stop signal was not sent"

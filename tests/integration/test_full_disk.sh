@@ -45,7 +45,7 @@ echo "ok: pull: $(grep -o 'desc = .*' <<<"$out" | tail -n 1)"
 files_of_images | diff "$work/files-before" - || fail "a failed pull leaves files"
 room 100m
 crictl pull full.test/big:1 >/dev/null || fail "the pull with room enough"
-crictl images -q | grep -q . || fail "the image is not listed"
+crictl images -q | has . || fail "the image is not listed"
 crictl rmi full.test/big:1 >/dev/null
 files_of_images | diff "$work/files-before" - || fail "a removed image leaves files"
 

@@ -58,7 +58,7 @@ echo "ok: a pull of $(($(stat -c %s "$state"/images/layers/* | paste -sd+) >> 20
 # ---- collecting, as the kubelet does -------------------------------------------------------------
 
 crictl images -o json | jq -e '[.images[] | {id, pinned}] | map(select(.pinned)) | length == 1' >/dev/null || fail "pinned"
-crictl images -o json | jq -r '.images[] | select(.pinned) | .id' | grep -qx "$base" || fail "another one is pinned"
+crictl images -o json | jq -r '.images[] | select(.pinned) | .id' | has -x "$base" || fail "another one is pinned"
 full=$(used)
 for id in $(crictl images -o json | jq -r '.images[] | select(.pinned | not) | .id'); do
     crictl rmi "$id" >/dev/null

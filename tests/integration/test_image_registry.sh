@@ -117,7 +117,7 @@ image pull arch:1 >/dev/null
 image pull foreign:1 2>"$work/error" && fail "an image for arm64 was pulled"
 grep -q '^UNSUPPORTED: .*linux/' "$work/error" || fail "$(cat "$work/error")"
 image pull "$REGISTRY/library/gz:1" >/dev/null
-image get "$REGISTRY/library/gz:1" | grep -qx "tag $REGISTRY/library/gz:1" || fail "name with a port"
+image get "$REGISTRY/library/gz:1" | has -x "tag $REGISTRY/library/gz:1" || fail "name with a port"
 image pull nosuch:1 2>"$work/error" && fail "pulled what is not there"
 grep -q '^NOT_FOUND\|^UNAVAILABLE' "$work/error" || fail "$(cat "$work/error")"
 image pull many:1 >/dev/null
@@ -204,7 +204,7 @@ tar -C "$layout" -cf "$work/layout.tar" .
 if command -v skopeo >/dev/null; then
     skopeo --insecure-policy copy -q "oci:$layout:docker.io/library/gz:1" "docker-archive:$work/docker.tar:some/name:3"
     image import "$work/docker.tar" >/dev/null
-    image get some/name:3 | grep -qx 'tag docker.io/some/name:3' || fail "docker archive"
+    image get some/name:3 | has -x 'tag docker.io/some/name:3' || fail "docker archive"
     [ "$(files layers)" -eq 2 ] || fail "the archive's layers are others"
 else
     echo "SKIP: docker archive: skopeo is not installed"

@@ -31,7 +31,7 @@ jq --arg c "$cgroup" '.hostname = "second" | .linux.cgroup_parent = $c' "$json" 
 two=$(crictl runp "$json.2")
 grep -q "pod two is ready (made ahead)" "$work/casemated.log" || fail "the spare was not taken"
 [ "$(ps -o ni= -p "$spare" | tr -d ' ')" = 0 ] || fail "the pod's machine is still niced"
-find "$hierarchy$cgroup" -name cgroup.procs -exec cat {} + | grep -qx "$spare" || fail "the machine is not in the pod's cgroup"
+find "$hierarchy$cgroup" -name cgroup.procs -exec cat {} + | has -x "$spare" || fail "the machine is not in the pod's cgroup"
 c=$(crictl create "$two" "$(container_json c1 c1.log sh -c 'hostname; date +%s; ls; sleep 1000')" "$json.2")
 crictl start "$c" >/dev/null
 has_lines() { [ "$(crictl logs "$c" 2>/dev/null | wc -l)" -ge 4 ]; }
@@ -39,7 +39,7 @@ wait_for 30 has_lines
 [ "$(crictl logs "$c" | sed -n 1p)" = second ] || fail "hostname: $(crictl logs "$c" | sed -n 1p)"
 skew=$(($(crictl logs "$c" | sed -n 2p) - $(date +%s)))
 [ "${skew#-}" -le 30 ] || fail "the clock is off by $skew s"
-if crictl logs "$c" | grep -q warm; then fail "traces of warming up: $(crictl logs "$c")"; fi
+if crictl logs "$c" | has warm; then fail "traces of warming up: $(crictl logs "$c")"; fi
 [ "$(crictl exec --sync "$c" sh -c 'ps | grep -c "[w]arm" || true')" = 0 ] || fail "a process of warming up is left"
 
 # Dead when it is wanted: another machine is started in its place.
