@@ -300,12 +300,13 @@ static int add_device(struct vm *vm, const struct vm_disk *disk, uint32_t lun, i
 
     disk_name(lun, name);
     /* Errors are the guest's to see: QEMU's default would stop the whole machine on a full host
-     * disk. */
+     * disk. device_id: QEMU 10 refuses to make one of a serial of more than 20 characters. */
     return qmp_client_call(vm->qmp, "device_add",
-                           json_pack("{s:s, s:s, s:s, s:i, s:i, s:I, s:s, s:s, s:s, s:s}", "driver",
-                                     "scsi-hd", "id", name, "bus", "scsi0.0", "channel", 0,
-                                     "scsi-id", 0, "lun", (json_int_t)lun, "drive", name, "serial",
-                                     disk->serial, "werror", "report", "rerror", "report"),
+                           json_pack("{s:s, s:s, s:s, s:i, s:i, s:I, s:s, s:s, s:s, s:s, s:s}",
+                                     "driver", "scsi-hd", "id", name, "bus", "scsi0.0", "channel",
+                                     0, "scsi-id", 0, "lun", (json_int_t)lun, "drive", name,
+                                     "serial", disk->serial, "device_id", name, "werror", "report",
+                                     "rerror", "report"),
                            -1, deadline_ms, NULL, err);
 }
 
