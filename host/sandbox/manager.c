@@ -537,6 +537,9 @@ void sandbox_manager_free(struct sandbox_manager *mgr)
     TAILQ_FOREACH (pod, &mgr->spares, entry)
         quiet_pod(pod);
     workers_free(steal_ptr(&mgr->workers));
+    /* One may have been finished meanwhile; its end must not be work for workers that are gone. */
+    TAILQ_FOREACH (pod, &mgr->spares, entry)
+        quiet_pod(pod);
     spares_end(mgr);
     while ((pod = TAILQ_FIRST(&mgr->pods)) != NULL)
         release_pod(mgr, pod);
