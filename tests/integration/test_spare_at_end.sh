@@ -6,7 +6,7 @@
 isolate "$0" "$@"
 need_tools
 
-SPARES=1 start_daemon
+start_daemon '[pod]' 'spares = 1'
 touch "$work/crictl.yaml"
 for i in 1 2 3; do
     [ "$i" = 1 ] || launch_daemon
