@@ -181,6 +181,9 @@ static const char *cmd_device_add(struct fake_qmp *f, json_t *args)
     }
     if (json_object_get(f->nodes, text_of(args, "drive")) == NULL)
         return "Property 'scsi-hd.drive' can't find value";
+    if (strlen(text_of(args, "serial")) > 20 && json_object_get(args, "device_id") == NULL)
+        return "The serial number can't be longer than 20 characters when it is also used as the "
+               "default for device_id"; /* QEMU 10 */
     json_object_set(f->devices, text_of(args, "id"), args);
     return NULL;
 }
