@@ -282,21 +282,27 @@ static int order_routes(struct net_iface *iface, struct err *err)
 
 static int read_all(int fd, struct netscan *scan, struct err *err)
 {
-    /* Bigger than each of the headers that a dump's request may have; all zero: everything. */
-    static const struct ifinfomsg everything;
+    /* Each with the header of its family, no byte more; all zero: everything. */
+    static const union {
+        struct ifinfomsg link;
+        struct ifaddrmsg addr;
+        struct rtmsg route;
+        struct ndmsg neighbour;
+    } everything;
     static const struct {
         uint16_t type;
+        size_t header_size;
         netlink_message_fn fn;
     } dumps[] = {
-        {RTM_GETLINK, take_link},
-        {RTM_GETADDR, take_addr},
-        {RTM_GETROUTE, take_route},
-        {RTM_GETNEIGH, take_neighbour},
+        {RTM_GETLINK, sizeof(everything.link), take_link},
+        {RTM_GETADDR, sizeof(everything.addr), take_addr},
+        {RTM_GETROUTE, sizeof(everything.route), take_route},
+        {RTM_GETNEIGH, sizeof(everything.neighbour), take_neighbour},
     };
     struct netlink_message m;
 
     for (size_t i = 0; i < ARRAY_SIZE(dumps); i++) {
-        netlink_begin(&m, dumps[i].type, NLM_F_DUMP, &everything, sizeof(everything));
+        netlink_begin(&m, dumps[i].type, NLM_F_DUMP, &everything, dumps[i].header_size);
         if (netlink_ask(fd, &m, dumps[i].fn, scan, err) != 0)
             return -1;
     }
