@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -211,6 +212,12 @@ static void test_confinement(void **state)
     stop(&r);
 }
 
+/* By the call itself: a sanitizer's exit makes others, which the filter forbids. */
+static void end(int status)
+{
+    (void)syscall(SYS_exit_group, status);
+}
+
 /* What its code could be made to do, it may not. Each call in a process of its own. */
 static int try_socket(void)
 {
@@ -236,7 +243,7 @@ static int try_open(void)
 {
     int fd = open("/etc/passwd", O_RDONLY);
     if (fd < 0 && errno == EACCES)
-        _exit(3); /* libraries look for files: an error, not death */
+        end(3); /* libraries look for files: an error, not death */
     return fd;
 }
 
@@ -249,7 +256,7 @@ static int status_of(int (*attempt)(void))
         if (confine_syscalls(&err) < 0)
             _exit(9);
         (void)attempt();
-        _exit(0);
+        end(0);
     }
     assert_int_equal(waitpid(pid, &status, 0), pid);
     return status;
