@@ -75,6 +75,19 @@ static int method_remove_pod_sandbox(struct cri_ctx *ctx, ProtobufCMessage **ret
     return 0;
 }
 
+static int method_update_pod(struct cri_ctx *ctx, ProtobufCMessage **ret_reply, struct err *err)
+{
+    const Runtime__V1__UpdatePodSandboxResourcesRequest *q =
+        (const Runtime__V1__UpdatePodSandboxResourcesRequest *)ctx->request;
+    Runtime__V1__UpdatePodSandboxResourcesResponse *m;
+    if (sandbox_update(ctx->cri->config.sandboxes, q->pod_sandbox_id, q->overhead, q->resources,
+                       ctx->deadline_ms, err) < 0 ||
+        cri_make(ctx, &m, runtime__v1__update_pod_sandbox_resources_response__init) < 0)
+        return -1;
+    *ret_reply = &m->base;
+    return 0;
+}
+
 /* The steps of the pod's start; microseconds. */
 static json_t *make_timeline(const struct cri_ctx *ctx, const struct sandbox_info *info)
 {
@@ -97,9 +110,14 @@ static json_t *make_timeline(const struct cri_ctx *ctx, const struct sandbox_inf
 static int add_info(const struct cri_ctx *ctx, const struct sandbox_info *info,
                     Runtime__V1__PodSandboxStatusResponse *m, struct err *err)
 {
-    json_t *j = json_pack("{s:i, s:s, s:s, s:s, s:I, s:b, s:o}", "pid", (int)info->vm_pid, "reason",
-                          info->reason, "message", info->message, "guestKernel", info->guest_kernel,
-                          "bootMilliseconds", (json_int_t)info->boot_ms, "cloned", info->cloned,
+    const Runtime__V1__LinuxContainerResources *limits = info->resources;
+    json_t *j = json_pack("{s:i, s:s, s:s, s:s, s:I, s:b, s:I, s:I, s:I, s:o}", "pid",
+                          (int)info->vm_pid, "reason", info->reason, "message", info->message,
+                          "guestKernel", info->guest_kernel, "bootMilliseconds",
+                          (json_int_t)info->boot_ms, "cloned", info->cloned, "memoryLimit",
+                          (json_int_t)(limits == NULL ? 0 : limits->memory_limit_in_bytes),
+                          "cpuQuota", (json_int_t)(limits == NULL ? 0 : limits->cpu_quota),
+                          "cpuPeriod", (json_int_t)(limits == NULL ? 0 : limits->cpu_period),
                           "timeline", make_timeline(ctx, info));
     char *text = j == NULL ? NULL : json_dumps(j, JSON_COMPACT);
     json_decref(j);
@@ -235,6 +253,7 @@ const struct cri_method *cri_pod_methods(void)
         {"RunPodSandbox", method_run_pod_sandbox, true},
         {"StopPodSandbox", method_stop_pod_sandbox, true},
         {"RemovePodSandbox", method_remove_pod_sandbox, true},
+        {"UpdatePodSandboxResources", method_update_pod, true},
         {"PodSandboxStatus", method_pod_sandbox_status, false},
         {"ListPodSandbox", method_list_pod_sandbox, false},
         {0},

@@ -20,6 +20,7 @@
 #include "host/sandbox/crispec.h"
 #include "host/sandbox/crivalid.h"
 #include "host/sandbox/model.h"
+#include "host/sandbox/podsize.h"
 
 #define START_FAILED_EXIT 128
 #define KILL_MS           15000 /* SIGKILL until the agent says that it has ended */
@@ -186,7 +187,9 @@ static int build(const struct pod_use *use, struct container *c, struct image *i
         return err_no_memory(err);
     if (image_use(mgr->deps.images, image->id, c->facts->id, err) != 0)
         return -1;
-    if (acquire_layers(use, image, deadline_ms, luns, &acquired, err) != 0)
+    /* The machine must have what the limits allow, whether or not the pod has said it. */
+    if (podsize_apply(use->pod, use->vm, manager_call_deadline(mgr, deadline_ms), err) != 0 ||
+        acquire_layers(use, image, deadline_ms, luns, &acquired, err) != 0)
         goto release;
     if (create_in_guest(use, c, image, luns, deadline_ms, err) != 0)
         goto remove;

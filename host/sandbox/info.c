@@ -88,6 +88,7 @@ static int fill_pod(struct pod *pod, struct sandbox_info *ret_info, struct err *
         return -1;
     }
     owner->pod = pod_facts_ref(pod->facts);
+    owner->limits = container_limits_ref(pod->limits);
     memcpy(owner->kernel, pod->guest_kernel, sizeof(owner->kernel));
     *ret_info = (struct sandbox_info){
         .id = pod->facts->id,
@@ -95,6 +96,7 @@ static int fill_pod(struct pod *pod, struct sandbox_info *ret_info, struct err *
         .created_ns = pod->facts->created_ns,
         .runtime_handler = pod->facts->runtime_handler,
         .config = pod->facts->config,
+        .resources = pod_resources(pod),
         .reason = owner->reason,
         .message = owner->message,
         .ips = owner->ips,

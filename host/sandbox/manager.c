@@ -53,6 +53,7 @@ int pod_new(struct sandbox_manager *mgr, struct pod_facts *facts, struct pod **r
     memcpy(pod->short_id, facts->id, POD_SHORT_ID_LEN);
     timeline_init(&pod->timeline);
     pthread_mutex_init(&pod->save_mutex, NULL);
+    pthread_mutex_init(&pod->size_mutex, NULL);
     pthread_mutex_init(&pod->mutex, NULL);
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
@@ -82,12 +83,14 @@ void pod_unref(struct pod *pod)
     for (size_t i = 0; i < pod->n_cgroups; i++)
         free(pod->cgroups[i]);
     free(pod->cgroups);
+    container_limits_unref(pod->limits);
     free(pod->reason);
     free(pod->message);
     free(pod->vm_record);
     free(pod->ips);
     pthread_cond_destroy(&pod->cond);
     pthread_mutex_destroy(&pod->mutex);
+    pthread_mutex_destroy(&pod->size_mutex);
     pthread_mutex_destroy(&pod->save_mutex);
     timeline_fini(&pod->timeline);
     pod_facts_unref(pod->spare_facts);

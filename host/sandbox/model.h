@@ -93,7 +93,7 @@ int facts_copy_process(const Casemate__Agent__V1__Process *process,
 struct container_facts *container_facts_ref(struct container_facts *facts);
 void container_facts_unref(struct container_facts *facts);
 
-/* The resources of a container as they are now, shared with snapshots; they never change. */
+/* The resources of a container or pod as they are now, shared with snapshots; they never change. */
 struct container_limits {
     atomic_uint refs;
     Runtime__V1__LinuxContainerResources *message;
@@ -104,6 +104,10 @@ struct container_limits *container_limits_new(const Runtime__V1__LinuxContainerR
 struct container_limits *container_limits_ref(struct container_limits *limits);
 /* NULL is fine. */
 void container_limits_unref(struct container_limits *limits);
+/* What is there (NULL: nothing) after an update of it: what that leaves zero or empty stays. */
+int resources_merge(const Runtime__V1__LinuxContainerResources *before,
+                    const Runtime__V1__LinuxContainerResources *update,
+                    struct container_limits **ret_limits, struct err *err);
 
 /* A disk of the pod's VM that containers share. */
 struct pod_disk {
@@ -150,6 +154,9 @@ struct pod {
     char short_id[POD_SHORT_ID_LEN + 1];
     struct timeline timeline;   /* of its start; its own lock */
     pthread_mutex_t save_mutex; /* held while a record is stored: the newest state is stored last */
+    pthread_mutex_t size_mutex; /* held while the machine is resized, comes before mutex */
+    uint32_t told_mib;          /* what the machine was told to have; 0: unknown. Of size_mutex */
+    uint32_t told_vcpus;        /* likewise */
     pthread_mutex_t mutex;      /* guards all that follows */
     pthread_cond_t cond;        /* any change of state, busy, exit, disks */
     enum pod_state state;
@@ -164,7 +171,6 @@ struct pod {
     char guest_kernel[GUEST_TEXT_SIZE];
     int64_t boot_ms;
     bool cloned;
-    atomic_bool has_grown; /* its machine was told to be larger than at boot */
     pid_t vm_pid;
     char **cgroups;
     size_t n_cgroups;
@@ -175,6 +181,7 @@ struct pod {
     size_t n_ips;
     bool gone; /* forgotten: whoever waits for its removal is done */
     struct cpu_sample cpu;
+    struct container_limits *limits; /* after an update; NULL: the configuration's */
     LIST_HEAD(, pod_disk) disks;
     struct container_list containers; /* newest first; each a reference */
     TAILQ_ENTRY(pod) entry;
@@ -299,6 +306,12 @@ char *pod_run_path(const struct pod *pod);
 char *pod_state_path(const struct pod *pod);
 /* What the guest is called. */
 void pod_hostname(const struct pod *pod, char ret_name[65]);
+
+/* ---- update.c ---- */
+
+/* What the pod asks for all its containers together, after updates; NULL: nothing. Mutex held, or
+ * size_mutex. */
+const Runtime__V1__LinuxContainerResources *pod_resources(const struct pod *pod);
 
 /* ---- sandbox.c: the pod's life ---- */
 

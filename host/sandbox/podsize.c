@@ -5,6 +5,10 @@
  * pod's CPU quota can keep busy. It boots with the configured size and grows, since all clones of a
  * template are born equal; only where machines boot anyway they boot as large as they should be.
  * The host's own size bounds both: a limit is not a promise.
+ *
+ * What the machine was told is kept, so that a container whose limits change nothing costs no
+ * question to QEMU; a daemon that came back does not know it and tells it again. Less memory means
+ * that the guest gives back what it can, down to what it booted with, never less.
  */
 #include "host/sandbox/podsize.h"
 
@@ -37,65 +41,83 @@ static uint32_t base_mib(const struct sandbox_handler *handler)
     return (uint32_t)((handler->memory_bytes + MIB - 1) / MIB);
 }
 
-/* What a container may use, as it is after updates; 0: no limit. */
-static uint64_t limit_of(const struct container *c)
+typedef Runtime__V1__LinuxContainerResources resources;
+
+/* What a container may use, as it is after updates; NULL: it has no limits. Mutex held. */
+static const resources *limits_of(const struct container *c)
 {
     const Runtime__V1__LinuxContainerConfig *linux_ = c->facts->config->linux;
-    int64_t bytes = c->limits != NULL ? c->limits->message->memory_limit_in_bytes
-                    : linux_ != NULL && linux_->resources != NULL
-                        ? linux_->resources->memory_limit_in_bytes
-                        : 0;
 
-    return bytes > 0 ? (uint64_t)bytes : 0;
+    if (c->limits != NULL)
+        return c->limits->message;
+    return linux_ == NULL ? NULL : linux_->resources;
 }
 
-/* What the pod says for all its containers together, or what they say themselves if that is more,
- * as it can be after an update. */
-static uint64_t limit_of_all(struct pod *pod)
+static uint64_t memory_of(const resources *r)
 {
-    const Runtime__V1__LinuxPodSandboxConfig *linux_ = pod->facts->config->linux;
+    return r == NULL || r->memory_limit_in_bytes <= 0 ? 0 : (uint64_t)r->memory_limit_in_bytes;
+}
+
+/* Thousandths of a CPU; 0: no limit. */
+static uint64_t cpu_of(const resources *r)
+{
+    uint64_t period;
+
+    if (r == NULL || r->cpu_quota <= 0)
+        return 0;
+    period = r->cpu_period > 0 ? (uint64_t)r->cpu_period : QUOTA_PERIOD;
+    /* Bounded so that the sum over containers cannot overflow. */
+    if ((uint64_t)r->cpu_quota / period >= MAX_VCPUS)
+        return MAX_VCPUS * 1000;
+    return ((uint64_t)r->cpu_quota * 1000 + period - 1) / period;
+}
+
+struct limits {
+    uint64_t memory; /* bytes */
+    uint64_t cpu;    /* thousandths */
+};
+
+/* What the pod says for all its containers together, or what they say themselves if that is more:
+ * as after an update, or when the client says nothing for the pod. */
+static struct limits limits_of_all(struct pod *pod)
+{
+    const resources *whole;
     const struct container *c;
-    uint64_t pods = 0, sum = 0;
+    struct limits pods, sum = {0};
 
-    if (linux_ != NULL && linux_->resources != NULL && linux_->resources->memory_limit_in_bytes > 0)
-        pods = (uint64_t)linux_->resources->memory_limit_in_bytes;
     pthread_mutex_lock(&pod->mutex);
-    TAILQ_FOREACH (c, &pod->containers, entry)
-        if (c->state != CTR_EXITED && c->state != CTR_REMOVING)
-            sum += limit_of(c);
+    whole = pod_resources(pod);
+    pods = (struct limits){.memory = memory_of(whole), .cpu = cpu_of(whole)};
+    TAILQ_FOREACH (c, &pod->containers, entry) {
+        uint64_t memory = memory_of(limits_of(c));
+        if (c->state == CTR_EXITED || c->state == CTR_REMOVING)
+            continue;
+        sum.memory = memory > UINT64_MAX - sum.memory ? UINT64_MAX : sum.memory + memory;
+        sum.cpu += cpu_of(limits_of(c));
+    }
     pthread_mutex_unlock(&pod->mutex);
-    return sum > pods ? sum : pods;
+    return (struct limits){.memory = sum.memory > pods.memory ? sum.memory : pods.memory,
+                           .cpu = sum.cpu > pods.cpu ? sum.cpu : pods.cpu};
 }
 
-static uint32_t wanted_mib(struct pod *pod)
+static uint32_t wanted_mib(const struct pod *pod, const struct limits *limits)
 {
-    uint64_t most = host_mib(), mib = base_mib(pod_handler(pod));
+    uint64_t most = host_mib(), base = base_mib(pod_handler(pod));
+    uint64_t mib = base + limits->memory / MIB + (limits->memory % MIB != 0 ? 1 : 0);
 
-    mib += (limit_of_all(pod) + MIB - 1) / MIB;
     if (mib > most)
         mib = most;
-    return mib < base_mib(pod_handler(pod)) ? base_mib(pod_handler(pod)) : (uint32_t)mib;
+    return (uint32_t)(mib < base ? base : mib);
 }
 
-static uint32_t wanted_vcpus(const struct pod *pod)
+static uint32_t wanted_vcpus(const struct pod *pod, const struct limits *limits)
 {
-    const Runtime__V1__LinuxPodSandboxConfig *linux_ = pod->facts->config->linux;
-    int64_t most = host_cpus(), n = pod_handler(pod)->vcpus;
+    uint64_t most = host_cpus(), base = pod_handler(pod)->vcpus;
+    uint64_t n = limits->cpu / 1000 + (limits->cpu % 1000 != 0 ? 1 : 0);
 
-    if (linux_ != NULL && linux_->resources != NULL && linux_->resources->cpu_quota > 0) {
-        int64_t period = linux_->resources->cpu_period;
-        int64_t wanted;
-        if (period <= 0)
-            period = QUOTA_PERIOD;
-        wanted = linux_->resources->cpu_quota / period;
-        if (linux_->resources->cpu_quota % period != 0)
-            wanted++;
-        if (wanted > most)
-            wanted = most;
-        if (wanted > n)
-            n = wanted;
-    }
-    return (uint32_t)n;
+    if (n > most)
+        n = most;
+    return (uint32_t)(n < base ? base : n);
 }
 
 void podsize_template(const struct sandbox_handler *handler, struct vm_spec *spec)
@@ -109,24 +131,77 @@ void podsize_template(const struct sandbox_handler *handler, struct vm_spec *spe
 
 void podsize_boot(struct pod *pod, struct vm_spec *spec)
 {
+    struct limits limits = limits_of_all(pod);
+
     podsize_template(pod_handler(pod), spec);
-    if (pod_handler(pod)->clone)
-        return;
-    spec->clone = false;
-    spec->memory_mib = wanted_mib(pod);
-    spec->vcpus = wanted_vcpus(pod);
+    if (!pod_handler(pod)->clone) {
+        spec->clone = false;
+        spec->memory_mib = wanted_mib(pod, &limits);
+        spec->vcpus = wanted_vcpus(pod, &limits);
+    }
+    pthread_mutex_lock(&pod->size_mutex);
+    pod->told_mib = spec->memory_mib;
+    pod->told_vcpus = spec->vcpus;
+    pthread_mutex_unlock(&pod->size_mutex);
 }
 
-int podsize_apply(struct pod *pod, int64_t deadline_ms, struct err *err)
+/* size_mutex held. vCPUs are never taken away. */
+static int apply(struct pod *pod, struct vm *vm, int64_t deadline_ms, struct err *err)
 {
-    uint32_t mib = wanted_mib(pod), vcpus = wanted_vcpus(pod);
+    struct limits limits = limits_of_all(pod);
+    uint32_t mib = wanted_mib(pod, &limits), vcpus = wanted_vcpus(pod, &limits);
+    bool other_memory = mib != pod->told_mib, more_cpus = vcpus > pod->told_vcpus;
 
-    if (!pod_handler(pod)->clone)
+    if (!other_memory && !more_cpus)
         return 0;
-    if (mib == base_mib(pod_handler(pod)) && !pod->has_grown)
-        mib = 0;
-    pod->has_grown = pod->has_grown || mib > 0;
-    if (vcpus == pod_handler(pod)->vcpus)
-        vcpus = 0;
-    return mib == 0 && vcpus == 0 ? 0 : vm_resize(pod->vm, mib, vcpus, deadline_ms, err);
+    if (vm_resize(vm, other_memory ? mib : 0, more_cpus ? vcpus : 0, deadline_ms, err) != 0) {
+        pod->told_mib = pod->told_vcpus = 0;
+        return -1;
+    }
+    pod->told_mib = mib;
+    if (more_cpus)
+        pod->told_vcpus = vcpus;
+    return 0;
+}
+
+int podsize_apply(struct pod *pod, struct vm *vm, int64_t deadline_ms, struct err *err)
+{
+    int result;
+
+    pthread_mutex_lock(&pod->size_mutex);
+    result = apply(pod, vm, deadline_ms, err);
+    pthread_mutex_unlock(&pod->size_mutex);
+    return result;
+}
+
+/* Puts other limits in place; gives back what was there. */
+static struct container_limits *exchange(struct pod *pod, struct container_limits *limits)
+{
+    struct container_limits *old;
+
+    pthread_mutex_lock(&pod->mutex);
+    old = pod->limits;
+    pod->limits = limits;
+    pthread_mutex_unlock(&pod->mutex);
+    return old;
+}
+
+int podsize_update(struct pod *pod, struct vm *vm, const resources *update, int64_t deadline_ms,
+                   struct err *err)
+{
+    struct container_limits *limits = NULL;
+    int result;
+
+    pthread_mutex_lock(&pod->size_mutex);
+    /* Only here are the limits changed, so that what was read stays. */
+    result = resources_merge(pod_resources(pod), update, &limits, err);
+    if (result == 0) {
+        limits = exchange(pod, limits);
+        result = apply(pod, vm, deadline_ms, err);
+        if (result != 0)
+            limits = exchange(pod, limits);
+        container_limits_unref(limits);
+    }
+    pthread_mutex_unlock(&pod->size_mutex);
+    return result;
 }

@@ -8,9 +8,11 @@
 #include <stdint.h>
 
 #include "common/base/err.h"
+#include "proto/cri/cri.pb-c.h"
 
 struct pod;
 struct sandbox_handler;
+struct vm;
 struct vm_spec;
 
 /* Fills in the size fields of spec for what the machines of the handler are cloned from. */
@@ -21,4 +23,10 @@ void podsize_boot(struct pod *pod, struct vm_spec *spec);
 
 /* Grows the pod's running machine to what the pod and its containers ask for now, or lets it
  * shrink. Does not wait for the guest. */
-int podsize_apply(struct pod *pod, int64_t deadline_ms, struct err *err);
+int podsize_apply(struct pod *pod, struct vm *vm, int64_t deadline_ms, struct err *err);
+
+/* Changes the pod's own resources (what is zero stays as it is) and the machine with them. When the
+ * machine cannot follow, nothing has changed. Does not store the record. */
+int podsize_update(struct pod *pod, struct vm *vm,
+                   const Runtime__V1__LinuxContainerResources *update, int64_t deadline_ms,
+                   struct err *err);

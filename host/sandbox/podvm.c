@@ -378,7 +378,7 @@ static int step_machine(struct bringup *b, struct err *err)
 
 static int step_size(struct bringup *b, struct err *err)
 {
-    return podsize_apply(b->pod, b->deadline_ms, err);
+    return podsize_apply(b->pod, b->pod->vm, b->deadline_ms, err);
 }
 
 static int step_agent(struct bringup *b, struct err *err)
@@ -400,7 +400,7 @@ static int step_adopt(struct bringup *b, struct err *err)
     if (make_log_folder(pod, err) != 0 || make_cgroups(pod, err) != 0 ||
         vmcgroup_enter(pod->cgroups, pod->n_cgroups, pod->vm_pid, err) != 0)
         return -1;
-    return podsize_apply(pod, b->deadline_ms, err);
+    return podsize_apply(pod, pod->vm, b->deadline_ms, err);
 }
 
 /* A machine that was made ahead becomes the pod's: it has its disk, its agent answers. */

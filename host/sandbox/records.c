@@ -120,13 +120,18 @@ static int pack_pod(struct pod *pod, struct bytes *ret_bytes, struct err *err)
 {
     Casemate__State__V1__SandboxRecord record;
     struct timeline_record timeline;
-    struct bytes config = {0};
-    int result;
+    struct bytes config = {0}, resources = {0};
+    struct container_limits *limits;
+    int result = -1;
 
+    pthread_mutex_lock(&pod->mutex);
+    limits = container_limits_ref(pod->limits);
+    pthread_mutex_unlock(&pod->mutex);
     casemate__state__v1__sandbox_record__init(&record);
     take_timeline(pod, &timeline, &record);
-    if (pack(&pod->facts->config->base, &config, err) != 0)
-        return -1;
+    if (pack(&pod->facts->config->base, &config, err) != 0 ||
+        (limits != NULL && pack(&limits->message->base, &resources, err) != 0))
+        goto out;
     pthread_mutex_lock(&pod->mutex);
     record.id = pod->facts->id;
     record.phase = pod_phase(pod->state);
@@ -142,9 +147,14 @@ static int pack_pod(struct pod *pod, struct bytes *ret_bytes, struct err *err)
     record.boot_ms = pod->boot_ms;
     record.cgroups = pod->cgroups;
     record.n_cgroups = pod->n_cgroups;
+    record.resources.data = resources.data;
+    record.resources.len = resources.n;
     result = pack(&record.base, ret_bytes, err);
     pthread_mutex_unlock(&pod->mutex);
+out:
     free(config.data);
+    free(resources.data);
+    container_limits_unref(limits);
     return result;
 }
 
@@ -316,6 +326,23 @@ static bool container_state_of(Casemate__State__V1__ContainerPhase phase,
     }
 }
 
+/* What cannot be read is as before the update, the configuration's: NULL. */
+static struct container_limits *load_limits(const ProtobufCBinaryData *bytes)
+{
+    Runtime__V1__LinuxContainerResources *resources;
+    struct container_limits *limits;
+    struct err ignored;
+
+    if (bytes->len == 0)
+        return NULL;
+    resources = runtime__v1__linux_container_resources__unpack(NULL, bytes->len, bytes->data);
+    if (resources == NULL)
+        return NULL;
+    limits = container_limits_new(resources, &ignored);
+    runtime__v1__linux_container_resources__free_unpacked(resources, NULL);
+    return limits;
+}
+
 static int build_pod(struct sandbox_manager *mgr, const Casemate__State__V1__SandboxRecord *record,
                      const Runtime__V1__PodSandboxConfig *config, struct err *err)
 {
@@ -338,6 +365,7 @@ static int build_pod(struct sandbox_manager *mgr, const Casemate__State__V1__San
         (void)memccpy(pod->boot_id, record->boot_id, '\0', sizeof(pod->boot_id) - 1);
         (void)memccpy(pod->guest_kernel, record->guest_kernel, '\0', sizeof(pod->guest_kernel) - 1);
         pod->boot_ms = record->boot_ms;
+        pod->limits = load_limits(&record->resources);
         give_timeline(pod, record);
         pod->cgroups = take_strings(record->cgroups, record->n_cgroups);
         pod->n_cgroups = pod->cgroups == NULL ? 0 : record->n_cgroups;
@@ -407,22 +435,6 @@ static int complete_facts(struct container_facts *facts, const struct pod *pod,
     return container_facts_set_log_path(facts, pod->facts->config, err);
 }
 
-/* What cannot be read is as before the update: the configuration's. */
-static void load_limits(struct container *c, const Casemate__State__V1__ContainerRecord *record)
-{
-    Runtime__V1__LinuxContainerResources *resources;
-    struct err ignored;
-
-    if (record->resources.len == 0)
-        return;
-    resources = runtime__v1__linux_container_resources__unpack(NULL, record->resources.len,
-                                                               record->resources.data);
-    if (resources == NULL)
-        return;
-    c->limits = container_limits_new(resources, &ignored);
-    runtime__v1__linux_container_resources__free_unpacked(resources, NULL);
-}
-
 static int build_container(struct sandbox_manager *mgr,
                            const Casemate__State__V1__ContainerRecord *record,
                            const Runtime__V1__ContainerConfig *config, struct err *err)
@@ -447,7 +459,7 @@ static int build_container(struct sandbox_manager *mgr,
         c->exit_code = record->exit_code;
         set_text(&c->reason, record->reason);
         set_text(&c->message, record->message);
-        load_limits(c, record);
+        c->limits = load_limits(&record->resources);
         TAILQ_INSERT_TAIL(&pod->containers, c, entry);
     }
     container_facts_unref(facts);

@@ -112,12 +112,25 @@ int sandbox_stop(struct sandbox_manager *mgr, const char *id, int64_t deadline_m
 int sandbox_remove(struct sandbox_manager *mgr, const char *id, int64_t deadline_ms,
                    struct err *err);
 
+/*
+ * Changes what a READY pod asks for all its containers together (NULL: nothing; what is zero or
+ * empty stays as it is): its machine grows, or gives back what its guest can free, never below the
+ * size that it booted with; vCPUs are only added. The host's size bounds both. overhead is checked
+ * and not used: what a machine has for itself is configured. EXHAUSTED when the machine cannot grow
+ * that far; then nothing has changed.
+ */
+int sandbox_update(struct sandbox_manager *mgr, const char *id,
+                   const Runtime__V1__LinuxContainerResources *overhead,
+                   const Runtime__V1__LinuxContainerResources *resources, int64_t deadline_ms,
+                   struct err *err);
+
 struct sandbox_info {
     const char *id;
     bool ready; /* SANDBOX_READY; else SANDBOX_NOTREADY */
     int64_t created_ns;
     const char *runtime_handler;
-    const Runtime__V1__PodSandboxConfig *config; /* as the client sent it */
+    const Runtime__V1__PodSandboxConfig *config;           /* as the client sent it */
+    const Runtime__V1__LinuxContainerResources *resources; /* as updated; NULL: none */
     const char *reason;  /* why it is not ready: "Stopped", "VMExited", "StartFailed"…; else "" */
     const char *message; /* for people */
     const char *const *ips; /* the pod's addresses, primary one first */

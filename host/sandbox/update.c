@@ -4,6 +4,9 @@
  * whole that comes out is checked like a new container's, but only what the update names is written
  * to the cgroup. The guest writes first: what the kernel refuses was never true. A record that
  * cannot be stored then costs a successor the knowledge of the update, and the client hears of it.
+ *
+ * A pod's resources are the sum that its machine must have room for. The limits of the host's
+ * cgroups above the machine are the client's own business, which it sets before it asks here.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -59,12 +62,14 @@ static int merge_unified(const resources *before, const resources *update, resou
     return 0;
 }
 
-/* The whole after the update, a copy. */
-static int merge(const resources *before, const resources *update,
-                 struct container_limits **ret_limits, struct err *err)
+int resources_merge(const resources *before, const resources *update,
+                    struct container_limits **ret_limits, struct err *err)
 {
+    resources none = RUNTIME__V1__LINUX_CONTAINER_RESOURCES__INIT;
     resources merged = *update;
 
+    if (before == NULL)
+        before = &none;
     keep(&merged.cpu_period, before->cpu_period);
     keep(&merged.cpu_quota, before->cpu_quota);
     keep(&merged.cpu_shares, before->cpu_shares);
@@ -178,7 +183,7 @@ static int update_container(const struct pod_use *use, struct container *c, cons
         return -1;
     if (old != NULL)
         before = old->message;
-    result = merge(before, update, &limits, err);
+    result = resources_merge(before, update, &limits, err);
     if (result == 0)
         result = check(c, before, limits->message, err);
     if (result == 0)
@@ -192,7 +197,7 @@ static int update_container(const struct pod_use *use, struct container *c, cons
     if (result != 0 || container_save(c, err) != 0)
         return -1;
     /* The machine must have what the limits allow. */
-    return podsize_apply(c->pod, deadline_ms, err);
+    return podsize_apply(c->pod, use->vm, deadline_ms, err);
 }
 
 int sandbox_container_update(struct sandbox_manager *mgr, const char *id,
@@ -206,6 +211,45 @@ int sandbox_container_update(struct sandbox_manager *mgr, const char *id,
     if (manager_find_container(mgr, id, &c, err) != 0 || pod_use_begin(c->pod, &use, err) != 0)
         return -1;
     result = update_container(&use, c, update, deadline_ms, err);
+    pod_use_end(&use);
+    return result;
+}
+
+/* ---- pods ---- */
+
+const resources *pod_resources(const struct pod *pod)
+{
+    const Runtime__V1__LinuxPodSandboxConfig *linux_ = pod->facts->config->linux;
+
+    if (pod->limits != NULL)
+        return pod->limits->message;
+    return linux_ == NULL ? NULL : linux_->resources;
+}
+
+static int check_pod(const resources *update, const char *what, struct err *err)
+{
+    if (update == NULL)
+        return 0;
+    if (update->memory_limit_in_bytes < 0)
+        return err_set(err, ERR_INVALID, "%s.memory_limit_in_bytes: negative", what);
+    if (update->cpu_period < 0 || update->cpu_shares < 0)
+        return err_set(err, ERR_INVALID, "%s: negative cpu_period or cpu_shares", what);
+    return 0;
+}
+
+int sandbox_update(struct sandbox_manager *mgr, const char *id, const resources *overhead,
+                   const resources *update, int64_t deadline_ms, struct err *err)
+{
+    cleanup_pod struct pod *pod = NULL;
+    struct pod_use use = {0};
+    int result = 0;
+
+    if (check_pod(overhead, "overhead", err) != 0 || check_pod(update, "resources", err) != 0 ||
+        manager_find_pod(mgr, id, &pod, err) != 0 || pod_use_begin(pod, &use, err) != 0)
+        return -1;
+    if (update != NULL)
+        result =
+            podsize_update(pod, use.vm, update, deadline_ms, err) == 0 ? pod_save(pod, err) : -1;
     pod_use_end(&use);
     return result;
 }

@@ -94,6 +94,10 @@ static int resize_memory(struct vm *vm, uint32_t memory_mib, int64_t deadline_ms
     wanted = wanted > base ? wanted - base : 0;
     if (g.there)
         wanted = (wanted + g.block - 1) / g.block * g.block;
+    /* The device was made of whole steps: up to the spec's size less than one of them is missing.
+     */
+    if (g.there && wanted > g.most && wanted - g.most <= CMDLINE_GROWTH_MIB * MIB)
+        wanted = g.most;
     if (wanted > g.most)
         return err_set(err, ERR_EXHAUSTED, "%u MiB of memory: this machine can grow to %llu MiB",
                        memory_mib, (unsigned long long)((base + g.most) / MIB));

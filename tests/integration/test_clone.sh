@@ -5,7 +5,7 @@
 # shellcheck source=tests/integration/lib.sh
 . "$(dirname "$0")/lib.sh"
 isolate "$0" "$@"
-need jq python3 busybox openssl
+need jq python3 busybox openssl curl
 need_tools
 start_daemon '[guest]' '[handler "cold"]' 'template = no'
 touch "$work/crictl.yaml"
@@ -25,6 +25,24 @@ run_sleeper() { # NAME: pod and container ids
     c=$(crictl create "$pod" "$(container_json "$1" "$1.log" /bin/sleep 1000)" "$work/pod-$1.json")
     crictl start "$c" >/dev/null
     echo "$pod $c"
+}
+
+# shellcheck disable=SC2016
+has_grown() { [ "$(crictl exec -s "$c" awk '/MemTotal/ {print $2}' /proc/meminfo)" -gt 655360 ]; }
+# crictl has no word for UpdatePodSandboxResources.
+update_pod_memory() { # POD BYTES
+    python3 -c '
+import struct, sys
+def varint(n):
+    return bytes([n]) if n < 128 else bytes([n & 127 | 128]) + varint(n >> 7)
+def field(number, data):
+    return varint(number << 3 | 2) + varint(len(data)) + data
+q = field(1, sys.argv[1].encode()) + field(3, varint(4 << 3) + varint(int(sys.argv[2])))
+sys.stdout.buffer.write(struct.pack(">BI", 0, len(q)) + q)' "$1" "$2" >"$work/request"
+    curl -sS --http2-prior-knowledge --unix-socket "$socket" -H 'content-type: application/grpc' -H 'te: trailers' \
+        -D "$work/headers" -o /dev/null --data-binary "@$work/request" \
+        http://localhost/runtime.v1.RuntimeService/UpdatePodSandboxResources
+    grep -qi '^grpc-status: 0' "$work/headers" || fail "UpdatePodSandboxResources: $(cat "$work/headers")"
 }
 
 # ---- uniqueness: everything that is drawn at random, names the machine or its boot, or tells the time
@@ -58,6 +76,11 @@ for c in "$a" "$b"; do
         fail "the monotonic clock stands still"
 done
 
+# ---- a pod that the kubelet gives more has a machine that has more, and a later daemon knows it
+c=$a
+update_pod_memory "$pod_a" 536870912
+wait_for 60 has_grown
+
 # ---- the template survives the daemon, clones too
 wait_for 60 test -e "$state"/templates/*/template.json
 before=$(stat -c %i "$state"/templates/*/memory)
@@ -65,6 +88,7 @@ kill_daemon
 launch_daemon
 wait_for 60 grep -q 'template .* read in' "$work/casemated.log"
 [ "$(crictl exec -s "$a" /bin/echo alive)" = alive ] || fail "a clone did not survive the daemon"
+[ "$(info "$pod_a" .memoryLimit)" = 536870912 ] || fail "a pod's new limit is forgotten: $(crictl inspectp "$pod_a" | jq -c .info)"
 [ "$(stat -c %i "$state"/templates/*/memory)" = "$before" ] || fail "the template was made again"
 crictl rmp -fa >/dev/null 2>&1
 
@@ -82,8 +106,6 @@ pod=$(crictl runp "$work/pod-big2.json" 2>/dev/null)
 [ "$(info "$pod" .cloned)" = true ] || fail "a pod with a memory limit is no clone"
 c=$(crictl create "$pod" "$(container_json big big.log /bin/sleep 1000)" "$work/pod-big2.json")
 crictl start "$c" >/dev/null
-# shellcheck disable=SC2016
-has_grown() { [ "$(crictl exec -s "$c" awk '/MemTotal/ {print $2}' /proc/meminfo)" -gt 655360 ]; }
 wait_for 60 has_grown
 # A container uses so many MB and lets go of them: the host has them back, the template's own pages excepted.
 gives_back() { # POD CONTAINER MB
@@ -104,6 +126,14 @@ gives_back "$pod" "$c" 60
 # A container that is given more while it runs has a machine that has more.
 crictl update --memory 536870912 "$c" >/dev/null
 wait_for 60 has_grown
+# So has one whose limit is known from the start, in a pod that says nothing; machines that booted grow too.
+jq '.linux.resources = {memory_limit_in_bytes: 536870912}' "$(container_json limit limit.log /bin/sleep 1000)" >"$work/limit.json"
+for handler in '' cold; do
+    pod=$(crictl runp --runtime "$handler" "$(pod_json "limit$handler")" 2>/dev/null)
+    c=$(crictl create "$pod" "$work/limit.json" "$work/pod-limit$handler.json")
+    crictl start "$c" >/dev/null
+    wait_for 60 has_grown
+done
 crictl rmp -fa >/dev/null 2>&1
 
 # ---- the daemon is killed in the middle of many starts: a successor leaves nothing of them

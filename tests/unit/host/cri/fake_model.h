@@ -44,6 +44,7 @@ static struct {
     char text[128]; /* a second text: handler, reference, path */
     int64_t deadline_ms;
     int64_t seconds;
+    int64_t bytes;
     struct image_auth auth;
     bool has_auth;
 
@@ -108,6 +109,18 @@ int sandbox_remove(struct sandbox_manager *mgr, const char *id, int64_t deadline
     (void)mgr;
     model_deadline(deadline_ms);
     return model_called("sandbox_remove", id, err);
+}
+
+int sandbox_update(struct sandbox_manager *mgr, const char *id,
+                   const Runtime__V1__LinuxContainerResources *overhead,
+                   const Runtime__V1__LinuxContainerResources *resources, int64_t deadline_ms,
+                   struct err *err)
+{
+    (void)mgr;
+    (void)overhead;
+    model_deadline(deadline_ms);
+    model.bytes = resources == NULL ? -1 : resources->memory_limit_in_bytes;
+    return model_called("sandbox_update", id, err);
 }
 
 int sandbox_timeline(struct sandbox_manager *mgr, const char *id,

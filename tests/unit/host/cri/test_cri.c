@@ -203,6 +203,7 @@ static void test_every_method_fails(void **state)
     FAILS(RUNTIME, RunPodSandbox, RUN_POD_SANDBOX, q.config = &pod);
     FAILS(RUNTIME, StopPodSandbox, STOP_POD_SANDBOX, );
     FAILS(RUNTIME, RemovePodSandbox, REMOVE_POD_SANDBOX, );
+    FAILS(RUNTIME, UpdatePodSandboxResources, UPDATE_POD_SANDBOX_RESOURCES, );
     FAILS(RUNTIME, PodSandboxStatus, POD_SANDBOX_STATUS, );
     FAILS(RUNTIME, ListPodSandbox, LIST_POD_SANDBOX, );
     FAILS(RUNTIME, CreateContainer, CREATE_CONTAINER, q.config = &container);
@@ -405,6 +406,24 @@ static void test_stop_and_remove_pod(void **state)
     assert_ok(call(RUNTIME, "RemovePodSandbox", &rm));
     assert_string_equal(model.name, "sandbox_remove");
     assert_string_equal(model.id, POD_ID);
+}
+
+static void test_update_pod(void **state)
+{
+    Runtime__V1__UpdatePodSandboxResourcesRequest q =
+        RUNTIME__V1__UPDATE_POD_SANDBOX_RESOURCES_REQUEST__INIT;
+    Runtime__V1__LinuxContainerResources resources = RUNTIME__V1__LINUX_CONTAINER_RESOURCES__INIT;
+
+    (void)state;
+    q.pod_sandbox_id = text(POD_ID);
+    assert_ok(call(RUNTIME, "UpdatePodSandboxResources", &q));
+    assert_int_equal(model.bytes, -1);
+    resources.memory_limit_in_bytes = 1 << 30;
+    q.resources = &resources;
+    assert_ok(call(RUNTIME, "UpdatePodSandboxResources", &q));
+    assert_string_equal(model.name, "sandbox_update");
+    assert_string_equal(model.id, POD_ID);
+    assert_int_equal(model.bytes, 1 << 30);
 }
 
 static void test_pod_status(void **state)
@@ -945,6 +964,7 @@ int main(void)
         TEST(test_unknown_methods),
         TEST(test_run_pod),
         TEST(test_stop_and_remove_pod),
+        TEST(test_update_pod),
         TEST(test_pod_status),
         TEST(test_pod_namespaces),
         TEST(test_list_pods),

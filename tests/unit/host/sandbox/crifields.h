@@ -120,8 +120,15 @@ static const struct crifield crifields[] = {
     {"pod.linux.sysctls", HOST,
      "set in the VM before any container, safe and unsafe alike: the kernel is the pod's own", NULL,
      ""},
-    {"pod.linux.overhead", HOST, "size of the VM's cgroup", NULL, ""},
-    {"pod.linux.resources", HOST, "size of the VM", NULL, ""},
+    {"pod.linux.overhead", MOOT,
+     "what a machine has for itself is configured (memory_mib); the limits of cgroup_parent are "
+     "the "
+     "kubelet's",
+     NULL, ""},
+    {"pod.linux.resources", HOST,
+     "memory limit and CPU quota size the VM, or the sum of its containers' if that is more; "
+     "UpdatePodSandboxResources changes them",
+     NULL, ""},
     {"pod.windows", REFUSED, "this is a Linux runtime", NULL, ""},
 
     /* ---- a container ---- */

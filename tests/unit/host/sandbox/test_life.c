@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Containers of a pod whose agent is a fake: start, exit, stop, commands, resources, statistics;
- * what a guest may not say. There is no VM: its two functions that operations call are here, and
- * the linker takes them first (Makefile, tests/unit/host/sandbox/test_life).
+ * what a guest may not say. There is no VM: its functions that operations call are here, and the
+ * linker takes them first (Makefile, tests/unit/host/sandbox/test_life).
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -22,6 +22,8 @@
 #include "common/base/text.h"
 #include "common/loop/loop.h"
 #include "host/sandbox/model.h"
+#include "host/sandbox/podsize.h"
+#include "host/sandbox/records.h"
 #include "host/sandbox/stats.h"
 #include "tests/fakes/fake_agent.h"
 
@@ -30,7 +32,9 @@
 #define POD_ID      "1111111111111111111111111111111111111111111111111111111111111111"
 
 struct vm {
-    int nothing;
+    unsigned resized; /* how often */
+    uint32_t mib, vcpus;
+    uint32_t most_mib;
 };
 struct vm *vm_ref(struct vm *vm)
 {
@@ -39,6 +43,18 @@ struct vm *vm_ref(struct vm *vm)
 void vm_unref(struct vm *vm)
 {
     (void)vm;
+}
+
+int vm_resize(struct vm *vm, uint32_t memory_mib, uint32_t vcpus, int64_t deadline_ms,
+              struct err *err)
+{
+    (void)deadline_ms;
+    if (memory_mib > vm->most_mib)
+        return err_set(err, ERR_EXHAUSTED, "too large");
+    vm->resized++;
+    vm->mib = memory_mib != 0 ? memory_mib : vm->mib;
+    vm->vcpus = vcpus != 0 ? vcpus : vm->vcpus;
+    return 0;
 }
 
 struct fixture {
@@ -63,7 +79,13 @@ static void *run_loop(void *arg)
 
 static void make_manager(struct fixture *f)
 {
-    struct sandbox_handler handler = {.name = "", .kernel = "/k", .initrd = "/i", .machine = "q35"};
+    struct sandbox_handler handler = {.name = "",
+                                      .kernel = "/k",
+                                      .initrd = "/i",
+                                      .machine = "q35",
+                                      .memory_bytes = 64 << 20,
+                                      .vcpus = 1,
+                                      .clone = true};
     struct sandbox_config config = {
         .state_dir = f->dir, .run_dir = f->dir, .handlers = &handler, .n_handlers = 1};
     struct sandbox_deps deps = {.loop = f->loop};
@@ -95,6 +117,7 @@ static void make_pod(struct fixture *f)
     if (guest_connect(&guest, fake_agent_fd(f->agent), clock_deadline(DEADLINE_MS), &f->pod->guest,
                       &err) != 0)
         fail_msg("%s", err.msg);
+    f->vm.most_mib = 1024;
     f->pod->vm = &f->vm;
     pod_set_state(f->pod, POD_READY);
 }
@@ -449,6 +472,89 @@ static void an_update_is_stored(void **state)
     casemate__state__v1__container_record__free_unpacked(record, NULL);
 }
 
+static int update_pod(struct fixture *f, const Runtime__V1__LinuxContainerResources *resources,
+                      struct err *err)
+{
+    return sandbox_update(f->mgr, POD_ID, NULL, resources, clock_deadline(DEADLINE_MS), err);
+}
+
+static void the_machine_follows_the_pod(void **state)
+{
+    struct fixture *f = *state;
+    Runtime__V1__LinuxContainerResources resources = RUNTIME__V1__LINUX_CONTAINER_RESOURCES__INIT;
+    struct sandbox_info info;
+    struct err err;
+
+    /* What the pod's machine was told is not known: it is told. */
+    resources.memory_limit_in_bytes = 200 << 20;
+    if (update_pod(f, &resources, &err) != 0)
+        fail_msg("%s", err.msg);
+    assert_int_equal(f->vm.mib, 264);
+    assert_int_equal(f->vm.vcpus, 1);
+    assert_int_equal(f->vm.resized, 1);
+    /* Nothing new costs nothing; what is zero stays. */
+    resources.memory_limit_in_bytes = 0;
+    assert_int_equal(update_pod(f, &resources, &err), 0);
+    assert_int_equal(update_pod(f, NULL, &err), 0);
+    assert_int_equal(f->vm.resized, 1);
+    /* More than the machine can have: as if nobody had asked. */
+    resources.memory_limit_in_bytes = 2000 << 20;
+    assert_int_equal(update_pod(f, &resources, &err), -1);
+    assert_int_equal(err.code, ERR_EXHAUSTED);
+    assert_int_equal(sandbox_status(f->mgr, POD_ID, &info, &err), 0);
+    assert_int_equal(info.resources->memory_limit_in_bytes, 200 << 20);
+    sandbox_info_fini(&info);
+    /* Less: down to what the containers have, not below what the machine booted with. */
+    resources.memory_limit_in_bytes = 1;
+    assert_int_equal(update_pod(f, &resources, &err), 0);
+    assert_int_equal(f->vm.mib, 65);
+    resources.memory_limit_in_bytes = -1;
+    assert_int_equal(update_pod(f, &resources, &err), -1);
+    assert_int_equal(err.code, ERR_INVALID);
+}
+
+static void the_machine_follows_its_containers(void **state)
+{
+    struct fixture *f = *state;
+    Runtime__V1__LinuxContainerResources resources = RUNTIME__V1__LINUX_CONTAINER_RESOURCES__INIT;
+    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+    struct err err;
+
+    /* The fixture's container has a megabyte, the pod says nothing. */
+    assert_int_equal(podsize_apply(f->pod, &f->vm, clock_deadline(DEADLINE_MS), &err), 0);
+    assert_int_equal(f->vm.mib, 65);
+    resources.memory_limit_in_bytes = 300 << 20;
+    resources.cpu_quota = 150000;
+    assert_int_equal(update(f, &resources, &err), 0);
+    assert_int_equal(f->vm.mib, 364);
+    assert_int_equal(f->vm.vcpus, cpus < 2 ? 1 : 2);
+    /* The pod's own say is less: the sum counts. */
+    resources.memory_limit_in_bytes = 100 << 20;
+    assert_int_equal(update_pod(f, &resources, &err), 0);
+    assert_int_equal(f->vm.mib, 364);
+}
+
+static void a_pods_update_outlives_the_daemon(void **state)
+{
+    struct fixture *f = *state;
+    Runtime__V1__LinuxContainerResources resources = RUNTIME__V1__LINUX_CONTAINER_RESOURCES__INIT;
+    struct sandbox_manager *mgr = f->mgr;
+    struct sandbox_info info;
+    struct err err;
+
+    resources.memory_limit_in_bytes = 200 << 20;
+    assert_int_equal(update_pod(f, &resources, &err), 0);
+    store_close(f->store);
+    make_manager(f);
+    mgr->deps.store = f->store;
+    assert_int_equal(records_load(f->mgr, &err), 0);
+    assert_int_equal(sandbox_status(f->mgr, POD_ID, &info, &err), 0);
+    assert_int_equal(info.resources->memory_limit_in_bytes, 200 << 20);
+    sandbox_info_fini(&info);
+    sandbox_manager_free(f->mgr);
+    f->mgr = mgr;
+}
+
 /* ---- statistics ---- */
 
 static void statistics_are_of_known_containers(void **state)
@@ -517,6 +623,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(an_update_changes_what_it_names, setup, teardown),
         cmocka_unit_test_setup_teardown(a_refused_update_changes_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(an_update_is_stored, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_machine_follows_the_pod, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_machine_follows_its_containers, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_pods_update_outlives_the_daemon, setup, teardown),
         cmocka_unit_test_setup_teardown(statistics_are_of_known_containers, setup, teardown),
         cmocka_unit_test_setup_teardown(statistics_of_a_liar_are_none, setup, teardown),
     };
