@@ -41,6 +41,8 @@ int cli_rmp_main(int argc, char **argv);
 int cli_logs_main(int argc, char **argv);
 /* `casemate timeline`: what a pod's start consisted of. */
 int cli_timeline_main(int argc, char **argv);
+/* `casemate metrics`: how long starts take, for Prometheus. */
+int cli_metrics_main(int argc, char **argv);
 int cli_version_main(int argc, char **argv);
 
 /* ---- the command line ---- */

@@ -20,6 +20,7 @@ static const struct command commands[] = {
     {"ps", "list pods and containers", cli_ps_main},
     {"logs", "print what a container has written", cli_logs_main},
     {"timeline", "what a pod's start consisted of, as a picture", cli_timeline_main},
+    {"metrics", "how long starts take, as text for Prometheus", cli_metrics_main},
     {"rmp", "stop and remove pods", cli_rmp_main},
     {"images", "list images", cli_images_main},
     {"pull", "fetch an image from its registry", cli_pull_main},

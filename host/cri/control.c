@@ -9,6 +9,7 @@
 #include "common/base/log.h"
 #include "host/cri/method.h"
 #include "host/image/image.h"
+#include "host/sandbox/sandbox.h"
 
 enum { PROGRESS_MS = 100 };
 
@@ -141,5 +142,31 @@ void control_info(struct rpc_call *call, void *arg)
     m.transport = d.transport;
     m.guest_kernel_path = d.guest_kernel_path;
     m.problem = d.runtime_ready ? none : d.runtime_message;
+    rpc_call_reply(call, &m.base);
+}
+
+void control_metrics(struct rpc_call *call, void *arg)
+{
+    const struct cri *cri = arg;
+    struct phase_histogram phases[PHASES];
+    Casemate__Control__V1__Histogram messages[PHASES], *list[PHASES];
+    Casemate__Control__V1__MetricsReply m = CASEMATE__CONTROL__V1__METRICS_REPLY__INIT;
+    sandbox_phases(cri->config.sandboxes, phases);
+    for (size_t i = 0; i < PHASES; i++) {
+        union {
+            const char *in;
+            char *out;
+        } name = {.in = phases[i].name};
+        casemate__control__v1__histogram__init(&messages[i]);
+        messages[i].name = name.out;
+        messages[i].bounds_us = phases[i].bounds_us;
+        messages[i].n_bounds_us = ARRAY_SIZE(phases[i].bounds_us);
+        messages[i].counts = phases[i].counts;
+        messages[i].n_counts = ARRAY_SIZE(phases[i].counts);
+        messages[i].sum_us = phases[i].sum_us;
+        list[i] = &messages[i];
+    }
+    m.start_phases = list;
+    m.n_start_phases = PHASES;
     rpc_call_reply(call, &m.base);
 }

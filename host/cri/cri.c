@@ -153,6 +153,7 @@ static const struct rpc_method control_methods[] = {
     {.name = "ExportImage", .handler = control_export_image},
     {.name = "PullImage", .handler = control_pull_image},
     {.name = "Info", .handler = control_info},
+    {.name = "Metrics", .handler = control_metrics},
 };
 
 static int add_service(struct cri *cri, const char *name, const ProtobufCServiceDescriptor *d,

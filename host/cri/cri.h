@@ -32,6 +32,14 @@ struct cri_daemon_status {
     char guest_kernel_path[1024];
 };
 
+/* A runtime handler, as Status shows it. */
+struct cri_handler {
+    const char *name;
+    const char *machine;
+    const char *accelerator; /* NULL: the node's */
+    bool clones;             /* its machines are clones of a template */
+};
+
 struct cri_config {
     struct sandbox_manager *sandboxes; /* all three outlive the cri */
     struct image_service *images;
@@ -40,7 +48,7 @@ struct cri_config {
     /* The node's pod CIDRs, comma separated, from UpdateRuntimeConfig. */
     int (*set_pod_cidr)(void *arg, const char *cidrs, struct err *err);
     void *set_pod_cidr_arg;
-    const char *const *handlers; /* names of runtime handlers besides "" */
+    const struct cri_handler *handlers; /* the one called "" first */
     size_t n_handlers;
 };
 

@@ -71,6 +71,8 @@ void control_export_image(struct rpc_call *call, void *arg);
 void control_pull_image(struct rpc_call *call, void *arg);
 /* Likewise: Info. */
 void control_info(struct rpc_call *call, void *arg);
+/* Likewise: Metrics. */
+void control_metrics(struct rpc_call *call, void *arg);
 
 /* Zeroed and initialised message in the call's memory: cri_make(ctx, &m, init), m of type T *.
  * Fails with EXHAUSTED. */

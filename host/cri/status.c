@@ -40,13 +40,31 @@ static int make_condition(const struct cri_ctx *ctx, const char *type, bool stat
     return 0;
 }
 
+/* The handlers of the configuration; NULL when out of memory. */
+static json_t *make_handlers(const struct cri_config *c, const struct cri_daemon_status *d)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; list != NULL && i < c->n_handlers; i++) {
+        const struct cri_handler *h = &c->handlers[i];
+        if (json_array_append_new(
+                list, json_pack("{s:s, s:s, s:b, s:s}", "name", h->name, "machine", h->machine,
+                                "template", h->clones, "accelerator",
+                                h->accelerator == NULL ? d->accelerator : h->accelerator)) < 0) {
+            json_decref(list);
+            list = NULL;
+        }
+    }
+    return list;
+}
+
 static int add_info(const struct cri_ctx *ctx, const struct cri_daemon_status *d,
                     Runtime__V1__StatusResponse *m, struct err *err)
 {
-    json_t *j = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "version", CASEMATE_VERSION,
-                          "accelerator", d->accelerator, "acceleratorReason", d->accelerator_reason,
-                          "qemu", d->qemu_version, "transport", d->transport, "guestKernel",
-                          d->guest_kernel_path, "network", d->network);
+    json_t *j =
+        json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:o}", "version", CASEMATE_VERSION,
+                  "accelerator", d->accelerator, "acceleratorReason", d->accelerator_reason, "qemu",
+                  d->qemu_version, "transport", d->transport, "guestKernel", d->guest_kernel_path,
+                  "network", d->network, "handlers", make_handlers(&ctx->cri->config, d));
     char *text = j == NULL ? NULL : json_dumps(j, JSON_COMPACT);
     json_decref(j);
     if (text == NULL)
@@ -59,17 +77,16 @@ static int add_info(const struct cri_ctx *ctx, const struct cri_daemon_status *d
     return r;
 }
 
-/* The default handler and those of the configuration; none of them has a feature of this list yet.
- */
+/* None of them has a feature of this list yet. */
 static int add_handlers(const struct cri_ctx *ctx, Runtime__V1__StatusResponse *m, struct err *err)
 {
     const struct cri_config *c = &ctx->cri->config;
-    if (cri_array(ctx, c->n_handlers + 1, &m->runtime_handlers, err) < 0)
+    if (cri_array(ctx, c->n_handlers, &m->runtime_handlers, err) < 0)
         return -1;
-    for (size_t i = 0; i <= c->n_handlers; i++) {
+    for (size_t i = 0; i < c->n_handlers; i++) {
         Runtime__V1__RuntimeHandler *h;
         if (cri_make(ctx, &h, runtime__v1__runtime_handler__init) < 0 ||
-            cri_text(ctx, i == 0 ? "" : c->handlers[i - 1], &h->name, err) < 0 ||
+            cri_text(ctx, c->handlers[i].name, &h->name, err) < 0 ||
             cri_make(ctx, &h->features, runtime__v1__runtime_handler_features__init) < 0)
             return -1;
         m->runtime_handlers[m->n_runtime_handlers++] = h;

@@ -56,8 +56,8 @@ struct daemon {
     struct image_service *images;
     struct sandbox_manager *sandboxes;
     struct cri *cri;
-    struct rpc_server *server; /* loop thread only */
-    const char **handlers;     /* names for cri, which does not copy them */
+    struct rpc_server *server;    /* loop thread only */
+    struct cri_handler *handlers; /* for cri, which does not copy them */
 
     pthread_mutex_t lock; /* guards drained, and done of struct on_loop */
     pthread_cond_t changed;
@@ -407,12 +407,17 @@ static int come_up(struct daemon *d, struct err *err)
     struct err collect = {0};
     if (image_service_collect(d->images, &collect) < 0)
         log_event(LOG_WARN, NULL, &collect, "image garbage could not be collected, ignoring");
-    /* The first one is called "", which CRI has by itself. */
     d->handlers = calloc(c->n_handlers, sizeof(*d->handlers));
     if (d->handlers == NULL)
         return err_no_memory(err);
-    for (size_t i = 1; i < c->n_handlers; i++)
-        d->handlers[i - 1] = c->handlers[i].name;
+    for (size_t i = 0; i < c->n_handlers; i++) {
+        const struct config_handler *h = &c->handlers[i];
+        d->handlers[i] = (struct cri_handler){
+            .name = h->name,
+            .machine = h->machine,
+            .accelerator = h->accel == VMM_ACCEL_AUTO ? NULL : vmm_accel_name(h->accel),
+            .clones = h->clone};
+    }
     struct cri_config cc = {.sandboxes = d->sandboxes,
                             .images = d->images,
                             .get_status = get_status,
@@ -420,7 +425,7 @@ static int come_up(struct daemon *d, struct err *err)
                             .set_pod_cidr = set_pod_cidr,
                             .set_pod_cidr_arg = d,
                             .handlers = d->handlers,
-                            .n_handlers = c->n_handlers - 1};
+                            .n_handlers = c->n_handlers};
     if (cri_new(&cc, &d->cri, err) < 0)
         return -1;
     return call_on_loop(d, start_server, err);

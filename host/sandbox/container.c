@@ -114,6 +114,7 @@ static int resolve_target(struct pod *pod, const Runtime__V1__ContainerConfig *c
 static int acquire_layers(const struct pod_use *use, const struct image *image, int64_t deadline_ms,
                           uint32_t *ret_luns, size_t *ret_acquired, struct err *err)
 {
+    int64_t began_ns = clock_monotonic_ns();
     struct pod *pod = use->pod;
 
     for (size_t i = 0; i < image->n_layers; i++) {
@@ -122,6 +123,7 @@ static int acquire_layers(const struct pod_use *use, const struct image *image, 
             return -1;
         ++*ret_acquired;
     }
+    phases_add(&pod->mgr->phases, PHASE_DEVICES, clock_monotonic_ns() - began_ns);
     return 0;
 }
 
@@ -285,9 +287,12 @@ int sandbox_container_create(struct sandbox_manager *mgr, const char *pod_id,
         return err_prefix(err, "image");
     if (pod_use_begin(pod, &use, err) != 0)
         return -1;
+    int64_t began_ns = clock_monotonic_ns();
     unsigned step = begin_step(pod, "create", config);
     result = create(&use, config, image, deadline_ms, ret_id, err);
     timeline_end(&pod->timeline, step);
+    if (result == 0)
+        phases_add(&mgr->phases, PHASE_CREATE, clock_monotonic_ns() - began_ns);
     pod_use_end(&use);
     return result;
 }
@@ -357,11 +362,14 @@ int sandbox_container_start(struct sandbox_manager *mgr, const char *id, int64_t
         return -1;
     result = begin_start(c, err);
     if (result == 0) {
+        int64_t began_ns = clock_monotonic_ns();
         unsigned step = begin_step(c->pod, "start", c->facts->config);
         result = start(&use, c, deadline_ms, err);
         if (result != 0)
             container_mark_exited(c, START_FAILED_EXIT, clock_realtime_ns(), "StartError",
                                   err->msg);
+        else
+            phases_add(&mgr->phases, PHASE_START, clock_monotonic_ns() - began_ns);
         timeline_end(&c->pod->timeline, step);
         end_job(c);
     }

@@ -145,6 +145,11 @@ int sandbox_timeline(struct sandbox_manager *mgr, const char *id,
     return 0;
 }
 
+void sandbox_phases(struct sandbox_manager *mgr, struct phase_histogram ret_histograms[PHASES])
+{
+    phases_copy(&mgr->phases, ret_histograms);
+}
+
 static bool pod_passes(const struct pod *pod, const Runtime__V1__PodSandboxFilter *filter)
 {
     const Runtime__V1__PodSandboxConfig *config = pod->facts->config;

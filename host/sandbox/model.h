@@ -16,6 +16,7 @@
 #include "host/image/image.h"
 #include "host/net/net.h"
 #include "host/sandbox/logpump.h"
+#include "host/sandbox/phases.h"
 #include "host/sandbox/sandbox.h"
 #include "host/sandbox/timeline.h"
 #include "host/store/store.h"
@@ -193,6 +194,7 @@ struct sandbox_manager {
     struct sandbox_handler *handlers; /* config's; constant */
     struct sandbox_deps deps;
     struct workers *workers;
+    struct phases phases;   /* its own lock */
     pthread_mutex_t mutex;  /* guards the list and makes names unique */
     struct pod_list pods;   /* newest first; each a reference */
     struct pod_list spares; /* likewise; not in the list above */

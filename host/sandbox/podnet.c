@@ -148,10 +148,13 @@ static void *attach_main(void *arg)
 {
     struct podnet *p = arg;
 
+    int64_t began_ns = clock_monotonic_ns();
     unsigned step = timeline_begin(&p->pod->timeline, "network (CNI)");
     use_own_tap(p);
     p->result = net_pod_attach(p->net_pod, p->deadline_ms, &p->found, &p->err);
     timeline_end(&p->pod->timeline, step);
+    if (p->result == 0)
+        phases_add(&p->pod->mgr->phases, PHASE_NETWORK, clock_monotonic_ns() - began_ns);
     return NULL;
 }
 

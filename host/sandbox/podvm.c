@@ -346,6 +346,18 @@ static int step(struct bringup *b, const char *name, int (*fn)(struct bringup *b
     return result;
 }
 
+/* Likewise, and counted. */
+static int phase_step(struct bringup *b, enum phase phase, const char *name,
+                      int (*fn)(struct bringup *b, struct err *err), struct err *err)
+{
+    int64_t began_ns = clock_monotonic_ns();
+    int result = step(b, name, fn, err);
+
+    if (result == 0 && !b->pod->spare)
+        phases_add(&b->pod->mgr->phases, phase, clock_monotonic_ns() - began_ns);
+    return result;
+}
+
 static int step_network(struct bringup *b, struct err *err)
 {
     return b->pod->spare ? 0 : podnet_begin(b->pod, b->deadline_ms, &b->net, err);
@@ -411,8 +423,8 @@ static int adopt(struct pod *pod, int64_t deadline_ms, struct err *err)
     int result = -1;
 
     if (step(&b, "network begun", step_network, err) == 0) {
-        if (step(&b, "machine adopted", step_adopt, err) != 0 ||
-            step(&b, "configuration", step_configure, err) != 0 ||
+        if (phase_step(&b, PHASE_MACHINE, "machine adopted", step_adopt, err) != 0 ||
+            phase_step(&b, PHASE_CONFIGURATION, "configuration", step_configure, err) != 0 ||
             step(&b, "network awaited", step_network_end, err) != 0)
             result = explain(pod, err);
         else
@@ -433,13 +445,14 @@ static int boot(struct pod *pod, int64_t deadline_ms, struct err *err)
         step(&b, "folders", step_folders, err) == 0 &&
         step(&b, "scratch disk", step_scratch, err) == 0) {
         began_ms = clock_monotonic_ms();
-        result = step(&b, "machine", step_machine, err);
-        if (result == 0 &&
-            (step(&b, "size", step_size, err) != 0 || step(&b, "agent", step_agent, err) != 0))
+        result = phase_step(&b, PHASE_MACHINE, "machine", step_machine, err);
+        if (result == 0 && (step(&b, "size", step_size, err) != 0 ||
+                            phase_step(&b, PHASE_AGENT, "agent", step_agent, err) != 0))
             result = explain(pod, err);
         pod->boot_ms = clock_monotonic_ms() - began_ms;
-        if (result == 0 && (step(&b, "configuration", step_configure, err) != 0 ||
-                            step(&b, "network awaited", step_network_end, err) != 0))
+        if (result == 0 &&
+            (phase_step(&b, PHASE_CONFIGURATION, "configuration", step_configure, err) != 0 ||
+             step(&b, "network awaited", step_network_end, err) != 0))
             result = explain(pod, err);
     }
     close_fd(&b.scratch_fd);

@@ -154,6 +154,7 @@ int sandbox_run(struct sandbox_manager *mgr, const Runtime__V1__PodSandboxConfig
                 struct err *err)
 {
     const char *handler = text_or_empty(runtime_handler);
+    int64_t began_ns = clock_monotonic_ns();
     bool spare;
     int result;
 
@@ -167,6 +168,8 @@ int sandbox_run(struct sandbox_manager *mgr, const Runtime__V1__PodSandboxConfig
         spare = false;
         result = run_once(mgr, config, handler, deadline_ms, &spare, ret_id, err);
     }
+    if (result == 0)
+        phases_add(&mgr->phases, PHASE_POD, clock_monotonic_ns() - began_ns);
     spares_refill(mgr);
     return result;
 }

@@ -22,6 +22,7 @@
 
 #include "common/base/cleanup.h"
 #include "common/base/err.h"
+#include "host/sandbox/phases.h"
 #include "host/sandbox/timeline.h"
 #include "host/vmm/record.h"
 #include "proto/cri/cri.pb-c.h"
@@ -153,6 +154,9 @@ int sandbox_status(struct sandbox_manager *mgr, const char *id, struct sandbox_i
 int sandbox_timeline(struct sandbox_manager *mgr, const char *id,
                      struct timeline_step ret_steps[TIMELINE_STEPS], unsigned *ret_n,
                      struct err *err);
+
+/* How long starts have taken since the manager was made. */
+void sandbox_phases(struct sandbox_manager *mgr, struct phase_histogram ret_histograms[PHASES]);
 
 struct sandbox_list {
     struct sandbox_info *items; /* newest first */

@@ -98,6 +98,15 @@ pod=$(crictl runp --runtime cold "$(pod_json cold)" 2>/dev/null)
 if crictl runp --runtime nonesuch "$(pod_json nonesuch)" 2>/dev/null; then fail "an unknown handler was taken"; fi
 crictl info | jq -e '[.runtimeHandlers[] | .name // ""] | index("cold") and index("casemate") and index("")' >/dev/null ||
     fail "Status does not list the handlers: $(crictl info | jq -c .runtimeHandlers)"
+crictl info | jq -e '.casemate | if type == "string" then fromjson else . end | .handlers[] |
+    select(.name == "cold" and .machine == "q35" and .template == false and .accelerator == "tcg")' >/dev/null ||
+    fail "Status does not say what the handlers are: $(crictl info | jq -c .casemate)"
+# One start since this daemon began: each phase of it was counted.
+"$bin/casemate" metrics >"$work/metrics"
+for phase in pod machine agent configuration; do
+    grep -qx "casemate_start_phase_duration_seconds_count{phase=\"$phase\"} 1" "$work/metrics" ||
+        fail "no start was counted: $(cat "$work/metrics")"
+done
 crictl rmp -fa >/dev/null 2>&1
 
 # ---- memory: a pod gets what its resources say, and what it frees goes back to the host

@@ -64,7 +64,10 @@ static void must(int r)
 
 static int set_up(void **state)
 {
-    static const char *const handlers[] = {"casemate", "small"};
+    static const struct cri_handler handlers[] = {
+        {.name = "", .machine = "q35", .clones = true},
+        {.name = "casemate", .machine = "q35", .clones = true},
+        {.name = "small", .machine = "other", .accelerator = "kvm"}};
     int fds[2];
 
     (void)state;
@@ -80,7 +83,7 @@ static int set_up(void **state)
                                       .set_pod_cidr = set_pod_cidr,
                                       .set_pod_cidr_arg = &fx,
                                       .handlers = handlers,
-                                      .n_handlers = 2};
+                                      .n_handlers = 3};
     must(cri_new(&config, &fx.cri, &fx.err));
     struct rpc_server_config server = {.loop = fx.loop, .on_done = on_done};
     server.services = cri_services(fx.cri, &server.n_services);
@@ -711,6 +714,10 @@ static void test_status(void **state)
     assert_string_equal(condition(m, "NetworkReady")->message, "no plugin");
     assert_true(m->n_info >= 1);
     assert_non_null(strstr(m->info[0]->value, "\"tcg\""));
+    assert_non_null(strstr(m->info[0]->value, "{\"name\":\"casemate\",\"machine\":\"q35\","
+                                              "\"template\":true,\"accelerator\":\"tcg\"}"));
+    assert_non_null(strstr(m->info[0]->value, "{\"name\":\"small\",\"machine\":\"other\","
+                                              "\"template\":false,\"accelerator\":\"kvm\"}"));
 }
 
 static void test_runtime_config(void **state)
@@ -950,6 +957,21 @@ static void test_control_info(void **state)
     assert_string_equal(m->problem, "a remark");
 }
 
+static void test_control_metrics(void **state)
+{
+    Casemate__Control__V1__MetricsRequest q = CASEMATE__CONTROL__V1__METRICS_REQUEST__INIT;
+
+    (void)state;
+    const Casemate__Control__V1__MetricsReply *m = call(CONTROL, "Metrics", &q);
+    assert_ok(m);
+    assert_int_equal(m->n_start_phases, PHASES);
+    assert_string_equal(m->start_phases[PHASE_POD]->name, "pod");
+    assert_int_equal(m->start_phases[PHASE_POD]->n_counts, PHASE_BUCKETS + 1);
+    assert_int_equal(m->start_phases[PHASE_POD]->counts[PHASE_BUCKETS], 5);
+    assert_int_equal(m->start_phases[PHASE_START]->bounds_us[0], 1000);
+    assert_int_equal(m->start_phases[PHASE_START]->sum_us, 0);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -982,6 +1004,7 @@ int main(void)
         TEST(test_remove_image_and_usage),
         TEST(test_control_images),
         TEST(test_control_info),
+        TEST(test_control_metrics),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

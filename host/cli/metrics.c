@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* `casemate metrics`: how long starts take, for Prometheus. */
+#include <stdio.h>
+
+#include "host/cli/cli.h"
+#include "host/cli/conn.h"
+#include "host/cli/exposition.h"
+
+enum { CALL_TIMEOUT_MS = 30000 };
+
+static const char usage[] =
+    "usage: casemate metrics [OPTION]...\n"
+    "Prints in the text format of Prometheus how long the phases of starts took since the daemon\n"
+    "began: the pod as a whole, its network, machine, agent and configuration, and creating a\n"
+    "container, its devices and its start. For the textfile collector of node_exporter, say.\n"
+    "\n"
+    "      --socket PATH  the daemon's socket\n"
+    "  -h, --help         print this and exit\n"
+    "\n"
+    "Exit status: 0, 1 when the daemon does not answer, 2 for a wrong command line.\n";
+
+int cli_metrics_main(int argc, char **argv)
+{
+    const char *socket = NULL;
+    const struct cli_option options[] = {{"socket", '\0', CLI_TEXT, &socket, 0}};
+    const struct cli_spec spec = {
+        .usage = usage, .options = options, .n_options = ARRAY_SIZE(options)};
+    int first = 0;
+    int code = cli_begin(&spec, argc, argv, CLI_USAGE, &first);
+    if (code >= 0)
+        return code;
+    struct err err = {0};
+    cleanup_cli_conn struct cli_conn *conn = NULL;
+    struct rpc_reply reply = {0};
+    Casemate__Control__V1__MetricsRequest q = CASEMATE__CONTROL__V1__METRICS_REQUEST__INIT;
+    int r = cli_conn_open(cli_socket_path(socket), &conn, &err);
+    if (r == 0)
+        r = cli_conn_call(conn, CLI_CONTROL, "Metrics", &q.base, CALL_TIMEOUT_MS, &reply, &err);
+    if (r == 0)
+        r = cli_exposition_print((const Casemate__Control__V1__MetricsReply *)reply.message, stdout,
+                                 &err);
+    rpc_reply_fini(&reply);
+    return r < 0 ? cli_fail(&err) : cli_finish_output();
+}
