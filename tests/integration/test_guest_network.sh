@@ -13,11 +13,7 @@ PATH=$PATH:/usr/sbin:/sbin
 make -s -C "$repo" build/tests/unit/agent/net/vm_network build/tests/bench/nettool
 isolate "$0" "$@"
 
-# /tmp of this mount namespace alone, and nettool in the path.
-rmdir "$work"
-mount -t tmpfs tmpfs /tmp
-work=$(mktemp -d /tmp/casemate-test.XXXXXX)
-export PATH=$repo/build/tests/bench:$PATH TMPDIR=/tmp
+export PATH=$repo/build/tests/bench:$PATH TMPDIR=$work
 
 root=$work/root
 mkdir -p "$root"/{bin,tmp,etc}
