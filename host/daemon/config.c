@@ -146,6 +146,8 @@ static const struct key keys[] = {
     KEY("guest", initrd, read_path),
     KEY("guest", memory_mib, read_unsigned),
     KEY("guest", vcpus, read_unsigned),
+    KEY("guest", memory_max_mib, read_unsigned),
+    KEY("guest", vcpus_max, read_unsigned),
     {"guest", "template", offsetof(struct config, clone), read_bool},
     KEY("vmm", qemu, read_path),
     KEY("vmm", accel, read_accel),
@@ -258,6 +260,8 @@ static const struct key handler_keys[] = {
     {"handler", "machine", offsetof(struct config_handler, machine), read_machine},
     {"handler", "memory_mib", offsetof(struct config_handler, memory_mib), read_unsigned},
     {"handler", "vcpus", offsetof(struct config_handler, vcpus), read_unsigned},
+    {"handler", "memory_max_mib", offsetof(struct config_handler, memory_max_mib), read_unsigned},
+    {"handler", "vcpus_max", offsetof(struct config_handler, vcpus_max), read_unsigned},
     {"handler", "accel", offsetof(struct config_handler, accel), read_accel},
     {"handler", "template", offsetof(struct config_handler, clone), read_bool},
 };
@@ -328,12 +332,19 @@ static int complete_handlers(struct config *c, struct err *err)
             return -1;
         h->memory_mib = h->memory_mib != 0 ? h->memory_mib : c->memory_mib;
         h->vcpus = h->vcpus != 0 ? h->vcpus : c->vcpus;
+        h->memory_max_mib = h->memory_max_mib != 0 ? h->memory_max_mib : c->memory_max_mib;
+        h->vcpus_max = h->vcpus_max != 0 ? h->vcpus_max : c->vcpus_max;
         h->clone = h->has_clone ? h->clone : c->clone;
         if (h->memory_mib < 64)
             return err_set(err, ERR_INVALID, "[handler \"%s\"] memory_mib must be at least 64",
                            h->name);
         if (h->vcpus > 64)
             return err_set(err, ERR_INVALID, "[handler \"%s\"] vcpus must be 1 to 64", h->name);
+        if (h->memory_max_mib != 0 && h->memory_max_mib < h->memory_mib)
+            return err_set(err, ERR_INVALID, "[handler \"%s\"] memory_max_mib is below memory_mib",
+                           h->name);
+        if (h->vcpus_max != 0 && h->vcpus_max < h->vcpus)
+            return err_set(err, ERR_INVALID, "[handler \"%s\"] vcpus_max is below vcpus", h->name);
     }
     return 0;
 }

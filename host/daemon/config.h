@@ -41,7 +41,9 @@ struct config_handler {
     char *machine;
     unsigned memory_mib;
     unsigned vcpus;
-    enum vmm_accel accel; /* AUTO: the node's */
+    unsigned memory_max_mib; /* 0: the host's */
+    unsigned vcpus_max;      /* likewise */
+    enum vmm_accel accel;    /* AUTO: the node's */
     bool clone;
     bool has_clone; /* the section says so */
 };
@@ -57,6 +59,8 @@ struct config {
     char *kernel;
     char *initrd;
     unsigned memory_mib;
+    unsigned memory_max_mib; /* 0: the host's */
+    unsigned vcpus_max;      /* likewise */
     unsigned vcpus;
     bool clone; /* "template": machines are clones of one that has booted */
     /* [vmm] */

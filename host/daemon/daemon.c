@@ -319,6 +319,8 @@ static int make_sandboxes(struct daemon *d, struct err *err)
                                                .accel = h->accel,
                                                .memory_bytes = (uint64_t)h->memory_mib << 20,
                                                .vcpus = h->vcpus,
+                                               .memory_max_mib = h->memory_max_mib,
+                                               .vcpus_max = h->vcpus_max,
                                                .clone = h->clone};
     }
     struct sandbox_config sc = {.state_dir = state,

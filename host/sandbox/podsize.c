@@ -4,7 +4,7 @@
  * a limit, and on top of that what the pod's containers may use together; and as many vCPUs as the
  * pod's CPU quota can keep busy. It boots with the configured size and grows, since all clones of a
  * template are born equal; only where machines boot anyway they boot as large as they should be.
- * The host's own size bounds both: a limit is not a promise.
+ * The handler's bounds and the host's own size bound both: a limit is not a promise.
  *
  * What the machine was told is kept, so that a container whose limits change nothing costs no
  * question to QEMU; a daemon that came back does not know it and tells it again. Less memory means
@@ -100,9 +100,25 @@ static struct limits limits_of_all(struct pod *pod)
                            .cpu = sum.cpu > pods.cpu ? sum.cpu : pods.cpu};
 }
 
+/* What a machine of the handler may grow to. */
+static uint32_t most_mib(const struct sandbox_handler *handler)
+{
+    uint32_t host = host_mib();
+
+    return handler->memory_max_mib != 0 && handler->memory_max_mib < host ? handler->memory_max_mib
+                                                                          : host;
+}
+
+static uint32_t most_cpus(const struct sandbox_handler *handler)
+{
+    uint32_t host = host_cpus();
+
+    return handler->vcpus_max != 0 && handler->vcpus_max < host ? handler->vcpus_max : host;
+}
+
 static uint32_t wanted_mib(const struct pod *pod, const struct limits *limits)
 {
-    uint64_t most = host_mib(), base = base_mib(pod_handler(pod));
+    uint64_t most = most_mib(pod_handler(pod)), base = base_mib(pod_handler(pod));
     uint64_t mib = base + limits->memory / MIB + (limits->memory % MIB != 0 ? 1 : 0);
 
     if (mib > most)
@@ -112,7 +128,7 @@ static uint32_t wanted_mib(const struct pod *pod, const struct limits *limits)
 
 static uint32_t wanted_vcpus(const struct pod *pod, const struct limits *limits)
 {
-    uint64_t most = host_cpus(), base = pod_handler(pod)->vcpus;
+    uint64_t most = most_cpus(pod_handler(pod)), base = pod_handler(pod)->vcpus;
     uint64_t n = limits->cpu / 1000 + (limits->cpu % 1000 != 0 ? 1 : 0);
 
     if (n > most)
@@ -124,9 +140,9 @@ void podsize_template(const struct sandbox_handler *handler, struct vm_spec *spe
 {
     spec->clone = true;
     spec->memory_mib = base_mib(handler);
-    spec->memory_max_mib = host_mib();
+    spec->memory_max_mib = most_mib(handler);
     spec->vcpus = handler->vcpus;
-    spec->vcpus_max = host_cpus();
+    spec->vcpus_max = most_cpus(handler);
 }
 
 void podsize_boot(struct pod *pod, struct vm_spec *spec)

@@ -44,11 +44,13 @@ struct sandbox_handler {
     const char *name;
     const char *kernel; /* the guest's; an absolute path */
     const char *initrd;
-    const char *machine;   /* as in struct vm_spec */
-    enum vmm_accel accel;  /* AUTO: the node's */
-    uint64_t memory_bytes; /* of a VM for a pod that asks for nothing */
-    unsigned vcpus;        /* likewise */
-    bool clone;            /* VMs are clones of a template, where the vmm keeps templates */
+    const char *machine;     /* as in struct vm_spec */
+    enum vmm_accel accel;    /* AUTO: the node's */
+    uint64_t memory_bytes;   /* of a VM for a pod that asks for nothing */
+    unsigned vcpus;          /* likewise */
+    unsigned memory_max_mib; /* of a VM whatever its pod asks for; 0: the host's */
+    unsigned vcpus_max;      /* likewise */
+    bool clone;              /* VMs are clones of a template, where the vmm keeps templates */
 };
 
 struct sandbox_config {
@@ -116,9 +118,9 @@ int sandbox_remove(struct sandbox_manager *mgr, const char *id, int64_t deadline
 /*
  * Changes what a READY pod asks for all its containers together (NULL: nothing; what is zero or
  * empty stays as it is): its machine grows, or gives back what its guest can free, never below the
- * size that it booted with; vCPUs are only added. The host's size bounds both. overhead is checked
- * and not used: what a machine has for itself is configured. EXHAUSTED when the machine cannot grow
- * that far; then nothing has changed.
+ * size that it booted with; vCPUs are only added. The handler's bounds and the host's size bound
+ * both. overhead is checked and not used: what a machine has for itself is configured. EXHAUSTED
+ * when the machine cannot grow that far; then nothing has changed.
  */
 int sandbox_update(struct sandbox_manager *mgr, const char *id,
                    const Runtime__V1__LinuxContainerResources *overhead,

@@ -7,7 +7,7 @@
 isolate "$0" "$@"
 need jq python3 busybox openssl curl
 need_tools
-start_daemon '[guest]' '[handler "cold"]' 'template = no'
+start_daemon '[guest]' '[handler "cold"]' 'template = no' '[handler "bounded"]' 'template = no' 'memory_max_mib = 384'
 touch "$work/crictl.yaml"
 
 # busybox for a shell, openssl and its libraries for keys.
@@ -143,6 +143,14 @@ for handler in '' cold; do
     crictl start "$c" >/dev/null
     wait_for 60 has_grown
 done
+# Not more than the configuration says.
+jq '.metadata.name = "bounded"' "$work/pod-big2.json" >"$work/pod-bounded.json"
+pod=$(crictl runp --runtime bounded "$work/pod-bounded.json" 2>/dev/null)
+c=$(crictl create "$pod" "$(container_json bounded bounded.log /bin/sleep 1000)" "$work/pod-bounded.json")
+crictl start "$c" >/dev/null
+# shellcheck disable=SC2016
+there=$(crictl exec -s "$c" awk '/MemTotal/ {print int($2 / 1024)}' /proc/meminfo)
+if [ "$there" -gt 384 ] || [ "$there" -lt 257 ]; then fail "a machine bounded by 384 MiB has $there"; fi
 crictl rmp -fa >/dev/null 2>&1
 
 # ---- the daemon is killed in the middle of many starts: a successor leaves nothing of them

@@ -106,7 +106,8 @@ static void handlers_inherit_what_they_leave_out(void **state)
     (void)state;
     struct err err = {0};
     cleanup_config struct config c = {0};
-    put("c.conf", "[handler \"large\"]\nmemory_mib = 1024\ntemplate = no\naccel = tcg\n"
+    put("c.conf", "[guest]\nmemory_max_mib = 4096\n[handler \"large\"]\nmemory_mib = 1024\n"
+                  "vcpus_max = 3\ntemplate = no\naccel = tcg\n"
                   "[guest]\nkernel = /k\nvcpus = 3\n[handler \"casemate\"]\ninitrd = /i\n");
     if (config_load(path, true, &c, &err) < 0)
         fail_msg("%s", err.msg);
@@ -123,6 +124,9 @@ static void handlers_inherit_what_they_leave_out(void **state)
     assert_string_equal(large->kernel, "/k");
     assert_string_equal(large->machine, "q35");
     assert_int_equal(large->memory_mib, 1024);
+    assert_int_equal(large->memory_max_mib, 4096);
+    assert_int_equal(large->vcpus_max, 3);
+    assert_int_equal(c.handlers[0].vcpus_max, 0);
     assert_int_equal(large->vcpus, 3);
     assert_int_equal(large->accel, VMM_ACCEL_TCG);
     assert_false(large->clone);
@@ -159,6 +163,8 @@ static void wrong_values_are_named(void **state)
         {"[handler \"A_b\"]\nvcpus = 1\n", "is not of the form [handler \"NAME\"]"},
         {"[handler \"a\"]\nuid_base = 1\n", "unknown key 'uid_base' in [handler \"a\"]"},
         {"[handler \"a\"]\nmachine = microvm\n", "'microvm' is not provided"},
+        {"[guest]\nmemory_max_mib = 255\n", "memory_max_mib is below memory_mib"},
+        {"[handler \"a\"]\nvcpus = 2\nvcpus_max = 1\n", "[handler \"a\"] vcpus_max is below vcpus"},
         {"[handler \"a\"]\nmemory_mib = 3\n", "[handler \"a\"] memory_mib must be at least 64"},
         {"[handler \"a\"]\nvcpus = 65\n", "[handler \"a\"] vcpus must be 1 to 64"},
         {"[casemated\nsocket = /x\n", "c.conf:1: "},

@@ -513,6 +513,22 @@ static void the_machine_follows_the_pod(void **state)
     assert_int_equal(err.code, ERR_INVALID);
 }
 
+static void the_configuration_bounds_the_machine(void **state)
+{
+    struct fixture *f = *state;
+    Runtime__V1__LinuxContainerResources resources = RUNTIME__V1__LINUX_CONTAINER_RESOURCES__INIT;
+    struct err err;
+
+    f->mgr->handlers[0].memory_max_mib = 300;
+    f->mgr->handlers[0].vcpus_max = 1;
+    resources.memory_limit_in_bytes = INT64_MAX;
+    resources.cpu_quota = INT64_MAX;
+    if (update_pod(f, &resources, &err) != 0)
+        fail_msg("%s", err.msg);
+    assert_int_equal(f->vm.mib, 300);
+    assert_int_equal(f->vm.vcpus, 1);
+}
+
 static void the_machine_follows_its_containers(void **state)
 {
     struct fixture *f = *state;
@@ -624,6 +640,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_refused_update_changes_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(an_update_is_stored, setup, teardown),
         cmocka_unit_test_setup_teardown(the_machine_follows_the_pod, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_configuration_bounds_the_machine, setup, teardown),
         cmocka_unit_test_setup_teardown(the_machine_follows_its_containers, setup, teardown),
         cmocka_unit_test_setup_teardown(a_pods_update_outlives_the_daemon, setup, teardown),
         cmocka_unit_test_setup_teardown(statistics_are_of_known_containers, setup, teardown),
