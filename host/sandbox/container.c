@@ -190,7 +190,7 @@ static int build(const struct pod_use *use, struct container *c, struct image *i
     if (image_use(mgr->deps.images, image->id, c->facts->id, err) != 0)
         return -1;
     /* The machine must have what the limits allow, whether or not the pod has said it. */
-    if (podsize_apply(use->pod, use->vm, manager_call_deadline(mgr, deadline_ms), err) != 0 ||
+    if (podsize_make_room(use->pod, use->vm, manager_call_deadline(mgr, deadline_ms), err) != 0 ||
         acquire_layers(use, image, deadline_ms, luns, &acquired, err) != 0)
         goto release;
     if (create_in_guest(use, c, image, luns, deadline_ms, err) != 0)

@@ -14,6 +14,7 @@
 
 #include <unistd.h>
 
+#include "common/base/log.h"
 #include "host/sandbox/model.h"
 
 #define MAX_VCPUS    64
@@ -188,6 +189,18 @@ int podsize_apply(struct pod *pod, struct vm *vm, int64_t deadline_ms, struct er
     result = apply(pod, vm, deadline_ms, err);
     pthread_mutex_unlock(&pod->size_mutex);
     return result;
+}
+
+int podsize_make_room(struct pod *pod, struct vm *vm, int64_t deadline_ms, struct err *err)
+{
+    struct log_ctx ctx = {.sandbox = pod->facts->id};
+
+    if (podsize_apply(pod, vm, deadline_ms, err) == 0)
+        return 0;
+    if (err->code != ERR_EXHAUSTED)
+        return -1;
+    log_event(LOG_WARN, &ctx, err, "the machine has less than its containers' limits");
+    return 0;
 }
 
 /* Puts other limits in place; gives back what was there. */

@@ -25,6 +25,10 @@ void podsize_boot(struct pod *pod, struct vm_spec *spec);
  * shrink. Does not wait for the guest. */
 int podsize_apply(struct pod *pod, struct vm *vm, int64_t deadline_ms, struct err *err);
 
+/* Likewise, for a container that is about to be created: a machine that cannot grow that far, as
+ * after a change of the configuration, is no reason to refuse it; that is logged. */
+int podsize_make_room(struct pod *pod, struct vm *vm, int64_t deadline_ms, struct err *err);
+
 /* Changes the pod's own resources (what is zero stays as it is) and the machine with them. When the
  * machine cannot follow, nothing has changed. Does not store the record. */
 int podsize_update(struct pod *pod, struct vm *vm,

@@ -35,6 +35,7 @@ struct vm {
     unsigned resized; /* how often */
     uint32_t mib, vcpus;
     uint32_t most_mib;
+    bool gone;
 };
 struct vm *vm_ref(struct vm *vm)
 {
@@ -49,6 +50,8 @@ int vm_resize(struct vm *vm, uint32_t memory_mib, uint32_t vcpus, int64_t deadli
               struct err *err)
 {
     (void)deadline_ms;
+    if (vm->gone)
+        return err_set(err, ERR_UNAVAILABLE, "gone");
     if (memory_mib > vm->most_mib)
         return err_set(err, ERR_EXHAUSTED, "too large");
     vm->resized++;
@@ -539,6 +542,15 @@ static void the_machine_follows_its_containers(void **state)
     /* The fixture's container has a megabyte, the pod says nothing. */
     assert_int_equal(podsize_apply(f->pod, &f->vm, clock_deadline(DEADLINE_MS), &err), 0);
     assert_int_equal(f->vm.mib, 65);
+    /* A machine that cannot grow is no reason not to create a container; one that is gone is. */
+    f->pod->told_mib = 0;
+    f->vm.most_mib = 60;
+    assert_int_equal(podsize_make_room(f->pod, &f->vm, clock_deadline(DEADLINE_MS), &err), 0);
+    f->vm.gone = true;
+    assert_int_equal(podsize_make_room(f->pod, &f->vm, clock_deadline(DEADLINE_MS), &err), -1);
+    assert_int_equal(err.code, ERR_UNAVAILABLE);
+    f->vm.gone = false;
+    f->vm.most_mib = 1024;
     resources.memory_limit_in_bytes = 300 << 20;
     resources.cpu_quota = 150000;
     assert_int_equal(update(f, &resources, &err), 0);
