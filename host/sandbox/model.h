@@ -132,6 +132,7 @@ struct container {
     atomic_uint refs;
     struct pod *pod;               /* a reference */
     struct container_facts *facts; /* set at birth, completed before CREATED */
+    bool forgotten;                /* its record is deleted for good. Of the pod's save_mutex */
     /* below: guarded by the pod's mutex */
     enum container_state state;
     bool busy; /* the job slot: create, start or remove is under way */
@@ -155,6 +156,7 @@ struct pod {
     char short_id[POD_SHORT_ID_LEN + 1];
     struct timeline timeline;   /* of its start; its own lock */
     pthread_mutex_t save_mutex; /* held while a record is stored: the newest state is stored last */
+    bool forgotten;             /* its records are deleted for good. Of save_mutex */
     pthread_mutex_t size_mutex; /* held while the machine is resized, comes before mutex */
     uint32_t told_mib;          /* what the machine was told to have; 0: unknown. Of size_mutex */
     uint32_t told_vcpus;        /* likewise */
@@ -281,7 +283,9 @@ int64_t manager_call_deadline(const struct sandbox_manager *mgr, int64_t deadlin
 
 int pod_save(struct pod *pod, struct err *err);
 int container_save(struct container *c, struct err *err);
-int pod_delete_record(struct pod *pod, struct err *err);
+/* Its containers' too, all or nothing. Afterwards saving any of them does nothing. */
+int pod_delete_records(struct pod *pod, struct err *err);
+/* Afterwards saving it does nothing. */
 int container_delete_record(struct container *c, struct err *err);
 
 /* What the pod's runtime_handler stands for; the default one's when it is not configured any more.

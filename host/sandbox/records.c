@@ -177,6 +177,10 @@ int pod_save(struct pod *pod, struct err *err)
         return 0;
 
     pthread_mutex_lock(&pod->save_mutex);
+    if (pod->forgotten) {
+        pthread_mutex_unlock(&pod->save_mutex);
+        return 0;
+    }
     result = pack_pod(pod, &bytes, err);
     if (result == 0)
         result = store_put(pod->mgr->deps.store, KIND_POD, pod->facts->id, RECORD_VERSION,
@@ -243,6 +247,10 @@ int container_save(struct container *c, struct err *err)
     int result;
 
     pthread_mutex_lock(&c->pod->save_mutex);
+    if (c->forgotten || c->pod->forgotten) {
+        pthread_mutex_unlock(&c->pod->save_mutex);
+        return 0;
+    }
     result = pack_container(c, &bytes, err);
     if (result == 0)
         result = store_put(c->pod->mgr->deps.store, KIND_CONTAINER, c->facts->id, RECORD_VERSION,
@@ -252,14 +260,56 @@ int container_save(struct container *c, struct err *err)
     return result == 0 ? 0 : err_prefix(err, "container record");
 }
 
-int pod_delete_record(struct pod *pod, struct err *err)
+/*
+ * Whoever saw the end of a pod or a container first may still be about to store it when another
+ * already forgets it: what is forgotten is not stored again. Marked before the deletion and outside
+ * of its transaction, which a save that waits for the store would otherwise wait for in turn.
+ */
+static void mark_forgotten(pthread_mutex_t *save_mutex, bool *mark, bool forgotten)
 {
-    return store_delete(pod->mgr->deps.store, KIND_POD, pod->facts->id, err);
+    pthread_mutex_lock(save_mutex);
+    *mark = forgotten;
+    pthread_mutex_unlock(save_mutex);
+}
+
+static int delete_pod_records(struct pod *pod, struct err *err)
+{
+    struct store *store = pod->mgr->deps.store;
+    struct container *c;
+    int result = 0;
+
+    if (store_begin(store, err) != 0)
+        return -1;
+    /* REMOVING and no operation under way: the list does not change any more. */
+    TAILQ_FOREACH (c, &pod->containers, entry) {
+        if (result == 0)
+            result = store_delete(store, KIND_CONTAINER, c->facts->id, err);
+    }
+    if (result == 0)
+        result = store_delete(store, KIND_POD, pod->facts->id, err);
+    if (result != 0) {
+        store_rollback(store);
+        return -1;
+    }
+    return store_commit(store, err);
+}
+
+int pod_delete_records(struct pod *pod, struct err *err)
+{
+    mark_forgotten(&pod->save_mutex, &pod->forgotten, true);
+    if (delete_pod_records(pod, err) == 0)
+        return 0;
+    mark_forgotten(&pod->save_mutex, &pod->forgotten, false);
+    return -1;
 }
 
 int container_delete_record(struct container *c, struct err *err)
 {
-    return store_delete(c->pod->mgr->deps.store, KIND_CONTAINER, c->facts->id, err);
+    mark_forgotten(&c->pod->save_mutex, &c->forgotten, true);
+    if (store_delete(c->pod->mgr->deps.store, KIND_CONTAINER, c->facts->id, err) == 0)
+        return 0;
+    mark_forgotten(&c->pod->save_mutex, &c->forgotten, false);
+    return -1;
 }
 
 /* ---- loading ---- */

@@ -297,34 +297,12 @@ static int begin_remove(struct pod *pod, int64_t deadline_ms, bool *ret_mine, st
     return result;
 }
 
-static int delete_records(struct pod *pod, struct err *err)
-{
-    struct store *store = pod->mgr->deps.store;
-    struct container *c;
-    int result = 0;
-
-    if (store_begin(store, err) != 0)
-        return -1;
-    /* REMOVING and no operation under way: the list does not change any more. */
-    TAILQ_FOREACH (c, &pod->containers, entry) {
-        if (result == 0)
-            result = container_delete_record(c, err);
-    }
-    if (result == 0)
-        result = pod_delete_record(pod, err);
-    if (result != 0) {
-        store_rollback(store);
-        return -1;
-    }
-    return store_commit(store, err);
-}
-
 int pod_forget(struct pod *pod, struct err *err)
 {
     struct sandbox_manager *mgr = pod->mgr;
     struct container *c;
 
-    if (delete_records(pod, err) != 0)
+    if (pod_delete_records(pod, err) != 0)
         return err_prefix(err, "pod %s", pod->facts->id);
     for (;;) {
         pthread_mutex_lock(&pod->mutex);

@@ -475,6 +475,27 @@ static void an_update_is_stored(void **state)
     casemate__state__v1__container_record__free_unpacked(record, NULL);
 }
 
+/* Who saw an end first may store it when another has forgotten the pod: no record comes back. */
+static void what_is_forgotten_is_not_stored_again(void **state)
+{
+    struct fixture *f = *state;
+    cleanup_free void *bytes = NULL;
+    uint32_t version;
+    struct err err;
+    size_t n;
+
+    assert_int_equal(pod_save(f->pod, &err), 0);
+    assert_int_equal(container_save(f->c, &err), 0);
+    assert_int_equal(container_delete_record(f->c, &err), 0);
+    assert_int_equal(container_save(f->c, &err), 0);
+    assert_int_equal(store_get(f->store, "container", CTR_ID, &version, &bytes, &n, &err), -1);
+    assert_int_equal(err.code, ERR_NOT_FOUND);
+    assert_int_equal(pod_delete_records(f->pod, &err), 0);
+    assert_int_equal(pod_save(f->pod, &err), 0);
+    assert_int_equal(store_get(f->store, "pod", POD_ID, &version, &bytes, &n, &err), -1);
+    assert_int_equal(err.code, ERR_NOT_FOUND);
+}
+
 static int update_pod(struct fixture *f, const Runtime__V1__LinuxContainerResources *resources,
                       struct err *err)
 {
@@ -651,6 +672,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(an_update_changes_what_it_names, setup, teardown),
         cmocka_unit_test_setup_teardown(a_refused_update_changes_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(an_update_is_stored, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_is_forgotten_is_not_stored_again, setup, teardown),
         cmocka_unit_test_setup_teardown(the_machine_follows_the_pod, setup, teardown),
         cmocka_unit_test_setup_teardown(the_configuration_bounds_the_machine, setup, teardown),
         cmocka_unit_test_setup_teardown(the_machine_follows_its_containers, setup, teardown),
