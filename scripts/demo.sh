@@ -63,14 +63,13 @@ build/bin/casemated --config "$work/casemate.conf" 2>"$work/casemated.log" &
 daemon=$!
 export CASEMATE_SOCKET=$work/casemate.sock
 for _ in $(seq 300); do
-    build/bin/casemate version >"$work/version" 2>/dev/null && break
+    build/bin/casemate version >/dev/null 2>&1 && break
     if ! kill -0 "$daemon" 2>/dev/null; then
         cat "$work/casemated.log" >&2
         exit 1
     fi
     sleep 0.1
 done
-sed 's/^/  /' "$work/version"
 build/bin/casemate image import "$work/layout"
 
 say "5. The host"
@@ -83,4 +82,6 @@ if [ "$status" -ne 0 ]; then
     tail -n 30 "$work/casemated.log" >&2
     exit "$status"
 fi
-say "6. Nothing is left: daemon stopped, folder removed"
+say "6. What ran it: casemate version"
+build/bin/casemate version | sed 's/^/  /'
+say "7. Nothing is left: daemon stopped, folder removed"
