@@ -144,6 +144,11 @@ int main(void)
     int vsock;
     int events;
 
+    /* vm-images/build.sh asks for a version, on the host: nothing may be mounted there. */
+    if (getpid() != 1) {
+        puts("a test's init");
+        return 0;
+    }
     setvbuf(stdout, NULL, _IOLBF, 0);
     mkdir("/proc", 0755);
     mkdir("/sys", 0755);

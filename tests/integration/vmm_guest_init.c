@@ -181,6 +181,11 @@ static void serve(int port)
 
 int main(void)
 {
+    /* vm-images/build.sh asks for a version, on the host: nothing may be mounted there. */
+    if (getpid() != 1) {
+        puts("a test's init");
+        return 0;
+    }
     mkdir("/dev", 0755);
     mkdir("/proc", 0755);
     mkdir("/sys", 0755);
