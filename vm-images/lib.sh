@@ -95,7 +95,8 @@ apt_suite() {
     local uri
     uri=$(apt-get indextargets --format "\$(REPO_URI)" 'Created-By: Packages' "Codename: $(debian_codename)" 2>/dev/null |
         head -n 1)
-    apt_own "$1" "$(printf '%s\n' 'Types: deb' "URIs: ${uri:-http://deb.debian.org/debian}" "Suites: $1" \
+    [ -n "$uri" ] || die "apt knows no archive of this machine's release" "apt-get update"
+    apt_own "$1" "$(printf '%s\n' 'Types: deb' "URIs: $uri" "Suites: $1" \
         'Components: main' 'Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg')"
 }
 
