@@ -62,23 +62,13 @@ static int convert(struct image_service *svc, const char (*diff_ids)[DIGEST_TEXT
 {
     CLEANUP(descriptors_fini) struct descriptors layers = {0};
     cleanup_converter struct converter *converter = NULL;
-    const struct image_config *config = &svc->config;
     if (open_layers(svc->content, diff_ids, n, &layers, err) < 0)
         return -1;
-    const struct converter_spec spec = {.path = config->converter,
-                                        .uid = config->converter_uid,
-                                        .gid = config->converter_gid,
-                                        .compression = config->compression,
-                                        .max_bytes = config->limits.layer_bytes,
-                                        .max_ratio = config->limits.layer_ratio,
-                                        .max_entries = config->limits.layer_entries,
-                                        .memory_bytes = config->limits.memory_bytes,
-                                        .workers = 1,
-                                        .out_fd = out_fd,
-                                        .task = CONVERTER_COMPLETE,
-                                        .layers = layers.fds,
-                                        .n_layers = n,
-                                        .limits = *limits};
+    struct converter_spec spec;
+    converter_spec_init(&spec, &svc->config, out_fd, limits);
+    spec.task = CONVERTER_COMPLETE;
+    spec.layers = layers.fds;
+    spec.n_layers = n;
     return converter_start(&spec, &converter, err) < 0
                ? -1
                : converter_finish(converter, ret_result, err);

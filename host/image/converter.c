@@ -125,6 +125,23 @@ static int start_child(struct converter *c, const struct converter_spec *spec, i
     return 0;
 }
 
+void converter_spec_init(struct converter_spec *spec, const struct image_config *config, int out_fd,
+                         const struct http_limits *limits)
+{
+    *spec = (struct converter_spec){.path = config->converter,
+                                    .uid = config->converter_uid,
+                                    .gid = config->converter_gid,
+                                    .compression = config->compression,
+                                    .max_bytes = config->limits.layer_bytes,
+                                    .max_ratio = config->limits.layer_ratio,
+                                    .max_entries = config->limits.layer_entries,
+                                    .memory_bytes = config->limits.memory_bytes,
+                                    .workers = 1,
+                                    .out_fd = out_fd,
+                                    .task = CONVERTER_LAYER,
+                                    .limits = *limits};
+}
+
 int converter_start(const struct converter_spec *spec, struct converter **ret_converter,
                     struct err *err)
 {

@@ -39,6 +39,13 @@ struct converter_spec {
     struct http_limits limits; /* deadline and cancellation of the operation */
 };
 
+/*
+ * What the configuration says of every child: its program, identity and limits. For a layer and one
+ * worker; the caller changes what differs.
+ */
+void converter_spec_init(struct converter_spec *spec, const struct image_config *config, int out_fd,
+                         const struct http_limits *limits);
+
 /* Starts the child. */
 int converter_start(const struct converter_spec *spec, struct converter **ret_converter,
                     struct err *err);

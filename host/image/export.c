@@ -114,23 +114,13 @@ static int write_tar(struct export *x, size_t i, int out_fd, struct err *err)
     cleanup_converter struct converter *converter = NULL;
     cleanup_fd int layer = -1;
     struct convert_result result;
-    const struct image_config *config = &x->svc->config;
     if (content_open_layer(x->svc->content, x->diff_ids[i], &layer, NULL, err) < 0)
         return -1;
-    const struct converter_spec spec = {.path = config->converter,
-                                        .uid = config->converter_uid,
-                                        .gid = config->converter_gid,
-                                        .compression = config->compression,
-                                        .max_bytes = config->limits.layer_bytes,
-                                        .max_ratio = config->limits.layer_ratio,
-                                        .max_entries = config->limits.layer_entries,
-                                        .memory_bytes = config->limits.memory_bytes,
-                                        .workers = 1,
-                                        .out_fd = out_fd,
-                                        .task = CONVERTER_RETAR,
-                                        .layers = &layer,
-                                        .n_layers = 1,
-                                        .limits = x->limits};
+    struct converter_spec spec;
+    converter_spec_init(&spec, &x->svc->config, out_fd, &x->limits);
+    spec.task = CONVERTER_RETAR;
+    spec.layers = &layer;
+    spec.n_layers = 1;
     if (converter_start(&spec, &converter, err) < 0 ||
         converter_finish(converter, &result, err) < 0)
         return -1;

@@ -76,20 +76,11 @@ static int forward(void *arg, const void *bytes, size_t n, struct err *err)
 static int convert(struct layers_job *job, size_t i, int out_fd, struct http_client *client,
                    struct convert_result *ret_result, struct err *err)
 {
-    const struct image_config *config = &job->spec.svc->config;
     cleanup_converter struct converter *converter = NULL;
     char digest[DIGEST_TEXT_SIZE];
-    struct converter_spec spec = {.path = config->converter,
-                                  .uid = config->converter_uid,
-                                  .gid = config->converter_gid,
-                                  .compression = config->compression,
-                                  .max_bytes = config->limits.layer_bytes,
-                                  .max_ratio = config->limits.layer_ratio,
-                                  .max_entries = config->limits.layer_entries,
-                                  .memory_bytes = config->limits.memory_bytes,
-                                  .workers = CONVERTER_WORKERS,
-                                  .out_fd = out_fd,
-                                  .limits = job->limits};
+    struct converter_spec spec;
+    converter_spec_init(&spec, &job->spec.svc->config, out_fd, &job->limits);
+    spec.workers = CONVERTER_WORKERS;
     if (converter_start(&spec, &converter, err) < 0)
         return -1;
     struct transfer t = {.job = job, .converter = converter};
