@@ -4,7 +4,8 @@
  * not need each other: the machine needs a tap, the guest needs the addresses. So the namespace and
  * the tap are made first, the plugins run on a thread of their own while the machine starts, and
  * the guest is told at the end, in a call of its own. The thread is joined before the start of the
- * pod returns, whatever became of it: nothing attaches behind the back of a removal.
+ * pod returns, whatever became of it: nothing attaches behind the back of a removal. When a plugin
+ * fails, the thread ends the machine's start, so that nobody waits for a pod that cannot be.
  */
 #include <fcntl.h>
 #include <pthread.h>
@@ -30,7 +31,8 @@ struct podnet {
     bool moved;              /* the machine was made ahead, and its own tap is the pod's */
     int64_t deadline_ms;
     pthread_t thread;
-    bool running; /* the thread is to be joined */
+    bool running;       /* the thread is to be joined */
+    atomic_bool failed; /* set by the thread, for all who wait for the machine */
     /* the thread's until it is joined */
     int result;
     struct err err;
@@ -144,6 +146,29 @@ static void use_own_tap(struct podnet *p)
                   "the machine's tap cannot be used, plugging another one in");
 }
 
+/*
+ * Without a network there is no pod: nobody needs to wait for its machine. One that was made ahead
+ * is there already, and what is still to be done to it is no waiting.
+ */
+static void give_up_machine(struct podnet *p)
+{
+    struct log_ctx ctx = {.sandbox = p->pod->facts->id};
+    struct vm *vm = NULL;
+    struct err err;
+
+    atomic_store(&p->failed, true);
+    if (p->pod->spare_facts != NULL)
+        return;
+    vmm_look_again(p->pod->mgr->deps.vmm);
+    pthread_mutex_lock(&p->pod->mutex);
+    if (p->pod->vm != NULL)
+        vm = vm_ref(p->pod->vm);
+    pthread_mutex_unlock(&p->pod->mutex);
+    if (vm != NULL && vm_kill(vm, &err) != 0)
+        log_event(LOG_WARN, &ctx, &err, "a machine without a network is not killed yet");
+    vm_unref(vm);
+}
+
 static void *attach_main(void *arg)
 {
     struct podnet *p = arg;
@@ -155,6 +180,8 @@ static void *attach_main(void *arg)
     timeline_end(&p->pod->timeline, step);
     if (p->result == 0)
         phases_add(&p->pod->mgr->phases, PHASE_NETWORK, clock_monotonic_ns() - began_ns);
+    else
+        give_up_machine(p);
     return NULL;
 }
 
@@ -213,6 +240,21 @@ int podnet_begin(struct pod *pod, int64_t deadline_ms, struct podnet **ret_podne
     }
     *ret_podnet = p;
     return 0;
+}
+
+const atomic_bool *podnet_failed(const struct podnet *podnet)
+{
+    return &podnet->failed;
+}
+
+bool podnet_failure(struct podnet *podnet, struct err *err)
+{
+    join(podnet);
+    if (podnet->result == 0)
+        return false;
+    if (err != NULL)
+        *err = podnet->err;
+    return true;
 }
 
 const struct vm_nic *podnet_nic(const struct podnet *podnet)
@@ -289,12 +331,8 @@ int podnet_finish(struct podnet *podnet, int64_t deadline_ms, struct err *err)
     struct log_ctx ctx = {.sandbox = podnet->pod->facts->id};
     uint32_t slots[NET_MAX_IFACES];
 
-    join(podnet);
-    if (podnet->result != 0) {
-        if (err != NULL)
-            *err = podnet->err;
+    if (podnet_failure(podnet, err))
         return -1;
-    }
     if (plug_in(podnet, slots, deadline_ms, err) != 0 ||
         tell_guest(podnet, slots, deadline_ms, err) != 0)
         return err_prefix(err, "network");

@@ -6,6 +6,9 @@
  */
 #pragma once
 
+#include <stdatomic.h>
+#include <stdbool.h>
+
 #include "common/base/cleanup.h"
 #include "common/base/err.h"
 
@@ -15,6 +18,13 @@ struct vm_nic;
 
 /* Decides on the pod's network and begins to attach it, in the background. */
 int podnet_begin(struct pod *pod, int64_t deadline_ms, struct podnet **ret_podnet, struct err *err);
+/*
+ * Set when the plugins have failed, for vm_spec.cancelled: then a machine that boots (pod->vm, if
+ * it is set already) has been killed, and podnet_failure says why. As long as the podnet.
+ */
+const atomic_bool *podnet_failed(const struct podnet *podnet);
+/* Waits for the plugins; if they failed, *err becomes what they said, and the result is true. */
+bool podnet_failure(struct podnet *podnet, struct err *err);
 /* What the machine's first interface is connected to; NULL: nothing. As long as the podnet. */
 const struct vm_nic *podnet_nic(const struct podnet *podnet);
 /*

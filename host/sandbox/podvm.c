@@ -257,6 +257,7 @@ static int start_vm(const struct bringup *b, struct err *err)
     spec.id = pod->short_id;
     spec.dir = dir;
     spec.nic = b->net == NULL ? NULL : podnet_nic(b->net);
+    spec.cancelled = b->net == NULL ? NULL : podnet_failed(b->net);
     spec.first_disk = &scratch;
     spec.cgroup_procs = (const char *const *)procs;
     podsize_boot(pod, &spec);
@@ -326,19 +327,22 @@ static int configure(struct pod *pod, int64_t deadline_ms, struct err *err)
 }
 
 /* When the VM is dead, what it died of is the better message. */
-static int explain(struct pod *pod, struct err *err)
+static void explain(struct pod *pod, struct err *err)
 {
     struct vm_exit how;
 
     if (pod->vm != NULL && vm_has_exited(pod->vm, &how) && strstr(err->msg, how.reason) == NULL)
-        err_prefix(err, "the virtual machine has ended: %s", how.reason);
-    return -1;
+        (void)err_prefix(err, "the virtual machine has ended: %s", how.reason);
 }
 
 /* One step, shown in the timeline. */
 static int step(struct bringup *b, const char *name, int (*fn)(struct bringup *b, struct err *err),
                 struct err *err)
 {
+    /* The thread that sets it kills the machine that it sees; one that came since is ours to end.
+     */
+    if (b->net != NULL && atomic_load(podnet_failed(b->net)))
+        return err_set(err, ERR_CANCELLED, "the pod's network has failed");
     unsigned number = timeline_begin(&b->pod->timeline, name);
     int result = fn(b, err);
 
@@ -415,6 +419,13 @@ static int step_adopt(struct bringup *b, struct err *err)
     return podsize_apply(pod, pod->vm, b->deadline_ms, err);
 }
 
+/* What a start has failed of: when it was the network, the rest is only what came of it. */
+static void blame(const struct bringup *b, struct err *err)
+{
+    if (b->net == NULL || !atomic_load(podnet_failed(b->net)) || !podnet_failure(b->net, err))
+        explain(b->pod, err);
+}
+
 /* A machine that was made ahead becomes the pod's: it has its disk, its agent answers. */
 static int adopt(struct pod *pod, int64_t deadline_ms, struct err *err)
 {
@@ -426,7 +437,7 @@ static int adopt(struct pod *pod, int64_t deadline_ms, struct err *err)
         if (phase_step(&b, PHASE_MACHINE, "machine adopted", step_adopt, err) != 0 ||
             phase_step(&b, PHASE_CONFIGURATION, "configuration", step_configure, err) != 0 ||
             step(&b, "network awaited", step_network_end, err) != 0)
-            result = explain(pod, err);
+            blame(&b, err);
         else
             result = 0;
         pod->boot_ms = clock_monotonic_ms() - began_ms;
@@ -445,16 +456,18 @@ static int boot(struct pod *pod, int64_t deadline_ms, struct err *err)
         step(&b, "folders", step_folders, err) == 0 &&
         step(&b, "scratch disk", step_scratch, err) == 0) {
         began_ms = clock_monotonic_ms();
-        result = phase_step(&b, PHASE_MACHINE, "machine", step_machine, err);
-        if (result == 0 && (step(&b, "size", step_size, err) != 0 ||
-                            phase_step(&b, PHASE_AGENT, "agent", step_agent, err) != 0))
-            result = explain(pod, err);
+        if (phase_step(&b, PHASE_MACHINE, "machine", step_machine, err) == 0 &&
+            step(&b, "size", step_size, err) == 0 &&
+            phase_step(&b, PHASE_AGENT, "agent", step_agent, err) == 0)
+            result = 0;
         pod->boot_ms = clock_monotonic_ms() - began_ms;
         if (result == 0 &&
             (phase_step(&b, PHASE_CONFIGURATION, "configuration", step_configure, err) != 0 ||
              step(&b, "network awaited", step_network_end, err) != 0))
-            result = explain(pod, err);
+            result = -1;
     }
+    if (result != 0)
+        blame(&b, err);
     close_fd(&b.scratch_fd);
     podnet_free(b.net);
     return result;

@@ -494,14 +494,17 @@ static struct entry *look_up(struct templates *store, const struct vmm_choice *c
     return e;
 }
 
-/* Lock held. Until the entry has a template, or there is none. */
-static int await(struct templates *store, const struct entry *e, int64_t until_ms, struct err *err)
+/* Lock held. Until the entry has a template, or there is none, or nobody wants it. */
+static int await(struct templates *store, const struct entry *e, const atomic_bool *cancelled,
+                 int64_t until_ms, struct err *err)
 {
     if (e->state == ENTRY_WANTED && want_maker(store, err) < 0)
         return -1;
     while (e->state == ENTRY_WANTED || e->state == ENTRY_MAKING) {
         if (store->stopping)
             return err_set(err, ERR_UNAVAILABLE, "the daemon is ending");
+        if (cancelled != NULL && atomic_load(cancelled))
+            return err_set(err, ERR_CANCELLED, "the machine is not wanted any more");
         if (!sync_wait_until(&store->changed, &store->lock, until_ms))
             return err_set(err, ERR_DEADLINE, "the template is still being made");
     }
@@ -527,13 +530,20 @@ int templates_get(struct templates *store, const struct vmm_choice *choice,
     pthread_mutex_lock(&store->lock);
     struct entry *e = look_up(store, choice, spec, &shape, &stamp, err);
     if (e != NULL)
-        result = await(store, e, now + (deadline_ms - now) / 2, err);
+        result = await(store, e, spec->cancelled, now + (deadline_ms - now) / 2, err);
     if (result == 0) {
         atomic_fetch_add(&e->template->refs, 1);
         *ret_template = e->template;
     }
     pthread_mutex_unlock(&store->lock);
     return result;
+}
+
+void templates_look_again(struct templates *store)
+{
+    pthread_mutex_lock(&store->lock);
+    pthread_cond_broadcast(&store->changed);
+    pthread_mutex_unlock(&store->lock);
 }
 
 int templates_want(struct templates *store, const struct vmm_choice *choice,

@@ -34,11 +34,13 @@ void templates_free(struct templates *store);
 /*
  * The template of this machine: at hand, or read from disk, or made now, which takes as long as a
  * boot. Waits for half of the time left at most. An error has been logged in detail where it arose,
- * and comes again at once for a minute: machines should boot meanwhile.
+ * and comes again at once for a minute: machines should boot meanwhile. CANCELLED: spec says so.
  */
 int templates_get(struct templates *store, const struct vmm_choice *choice,
                   const struct vm_spec *spec, int64_t deadline_ms, struct template **ret_template,
                   struct err *err);
+/* Wakes those who wait in templates_get: a spec's `cancelled` was set. */
+void templates_look_again(struct templates *store);
 /* Has it made, without waiting for it. */
 int templates_want(struct templates *store, const struct vmm_choice *choice,
                    const struct vm_spec *spec, struct err *err);

@@ -561,6 +561,11 @@ static int start_clone(struct vmm *vmm, const struct vmm_choice *choice, const s
     struct err why;
 
     if (templates_get(vmm->templates, choice, spec, deadline_ms, &template, &why) < 0) {
+        if (why.code == ERR_CANCELLED) {
+            if (err != NULL)
+                *err = why;
+            return -1;
+        }
         log_event(LOG_WARN, &ctx, &why, "no template: the machine boots instead of being cloned");
         return 1;
     }

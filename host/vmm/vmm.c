@@ -364,6 +364,12 @@ int vmm_want_template(struct vmm *vmm, const struct vm_spec *spec, struct err *e
     return templates_want(vmm->templates, &choice, spec, err);
 }
 
+void vmm_look_again(struct vmm *vmm)
+{
+    if (vmm->templates != NULL)
+        templates_look_again(vmm->templates);
+}
+
 int vmm_kill_stray(struct vmm *vmm, const char *id, unsigned int *ret_killed, struct err *err)
 {
     char name[VM_ID_SIZE + 32];

@@ -8,6 +8,7 @@
  */
 #pragma once
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -182,6 +183,9 @@ struct vm_spec {
     /* NULL-terminated cgroup.procs paths that QEMU joins; NULL: none. */
     const char *const *cgroup_procs;
     int oom_score_adj; /* of QEMU; refusal by the kernel is logged and tolerated */
+    /* NULL, or set (and vmm_look_again called) by whoever does not want the machine any more:
+     * vm_start then fails with CANCELLED, at the latest when QEMU runs. */
+    const atomic_bool *cancelled;
 };
 
 /*
@@ -207,6 +211,10 @@ int vm_attach(struct vmm *vmm, const struct vm_record *record, int64_t deadline_
 int vm_kill_record(struct vmm *vmm, const struct vm_record *record, int64_t deadline_ms,
                    struct err *err);
 
+/* Some vm_spec's `cancelled` was set: whoever waits for a template looks at his. */
+void vmm_look_again(struct vmm *vmm);
+
+/* One reference more, to be let go of with vm_unref; returns vm. */
 struct vm *vm_ref(struct vm *vm);
 /* Lets go: the last one closes the connections and leaves the machine running. NULL is fine. */
 void vm_unref(struct vm *vm);

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # A CNI plugin that does as its configuration's "fake" says, or, for a command of its own, "fakeADD", "fakeDEL" and so on:
-# ok (default), hang, exit1, error, half, garbage, big, version, busy, once (fails the first time),
+# ok (default), hang, exit1, error, late (an error after 3 s), half, garbage, big, version, busy, once (fails the first time),
 # meta (makes two interfaces and names none), tun (one that is not Ethernet). Every call is written
 # to "log": command, container, interface, and whether there is a namespace and a previous result. Leases are files in
 # "leases": ADD makes one, DEL removes it.
@@ -35,6 +35,11 @@ exit1)
     exit 1
     ;;
 error)
+    echo '{"cniVersion":"'"$version"'","code":7,"msg":"no subnet","details":"as it was told"}'
+    exit 1
+    ;;
+late)
+    sleep 3
     echo '{"cniVersion":"'"$version"'","code":7,"msg":"no subnet","details":"as it was told"}'
     exit 1
     ;;
