@@ -68,6 +68,7 @@ struct config {
     enum vmm_accel accel;
     bool tcg_hardening;
     enum vmm_transport transport;
+    bool vhost_net;    /* the host's kernel moves packets where it can */
     unsigned uid_base; /* each QEMU runs under a uid of its own out of [uid_base, uid_base +
                           uid_count) */
     unsigned uid_count;

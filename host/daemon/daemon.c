@@ -223,6 +223,7 @@ static int make_vmm(struct daemon *d, struct err *err)
                            .accel = c->accel,
                            .tcg_hardening = c->tcg_hardening,
                            .transport = c->transport,
+                           .vhost_net = c->vhost_net ? NULL : "",
                            .run_dir = c->run_dir,
                            .accel_cache = cache,
                            .template_dir = templates,

@@ -20,6 +20,7 @@
 #define NET_MAC_SIZE    6
 #define NET_ADDR_TEXT   48 /* bytes of an address as text, NUL included */
 #define NET_MAX_IFACES  4  /* of one pod */
+#define NET_MAX_QUEUES  8  /* of its first interface */
 
 struct net;
 struct net_pod;
@@ -98,6 +99,7 @@ struct net_pod_spec {
     const char *const *dns_options;
     size_t n_dns_options;
     const char *cgroup_path;
+    unsigned queues; /* of the first interface's tap, at most NET_MAX_QUEUES; 0: 1 */
 };
 
 struct net_addr {
@@ -183,10 +185,11 @@ void net_result_fini(struct net_result *result);
 int net_pod_open(struct net *net, const struct net_pod_spec *spec, struct net_pod **ret_pod,
                  struct err *err);
 /*
- * The tap of the VM's first NIC (with IFF_VNET_HDR), the handle's: it may be closed as soon as the
- * VM has it. -1: the pod has loopback alone, and its VM needs no NIC.
+ * The tap of the VM's first NIC (with IFF_VNET_HDR), a descriptor for each queue that was asked
+ * for, the handle's: it may be closed as soon as the VM has it. NULL: the pod has loopback alone,
+ * and its VM needs no NIC; or the VM's own was taken.
  */
-int net_pod_tap(const struct net_pod *pod);
+const int *net_pod_taps(const struct net_pod *pod);
 /*
  * Before the second step, for a VM that is there already and has a tap of its own: closes the tap
  * that was made, and has move(arg, ...) put that one into the namespace (which stays the handle's)

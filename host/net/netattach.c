@@ -32,10 +32,11 @@ enum { ROLLBACK_MS = 10000 };
 
 struct net_pod {
     struct net *net;
-    struct netrecord record; /* what is, or will be, on disk; no networks: loopback alone */
-    int netns_fd;            /* -1 with loopback alone */
-    int tap_fd;              /* of the first interface; -1 with loopback alone */
-    int64_t opened_ns;       /* how long opening took */
+    struct netrecord record;     /* what is, or will be, on disk; no networks: loopback alone */
+    int netns_fd;                /* -1 with loopback alone */
+    int tap_fds[NET_MAX_QUEUES]; /* of the first interface; -1 with loopback alone */
+    unsigned queues;
+    int64_t opened_ns; /* how long opening took */
 };
 
 /* ---- opening ---- */
@@ -82,6 +83,9 @@ static int make_record(struct net *net, const struct net_pod_spec *spec, struct 
 {
     if (!netrecord_id_is_valid(spec->id))
         return err_set(err, ERR_INVALID, "'%.140s' is not a pod's id", spec->id);
+    if (spec->queues > NET_MAX_QUEUES)
+        return err_set(err, ERR_INVALID, "%u queues: at most %d are possible", spec->queues,
+                       NET_MAX_QUEUES);
     if (netargs_make(spec, &record->args, err) != 0 ||
         netargs_capabilities(spec, &record->capabilities, err) != 0 ||
         choose_networks(net, record, err) != 0)
@@ -106,6 +110,12 @@ static int check_unused(const struct net *net, const char *pod_id, struct err *e
     return err_set(err, ERR_EXISTS, "the pod has a network already");
 }
 
+static void close_taps(struct net_pod *pod)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(pod->tap_fds); i++)
+        close_fd(&pod->tap_fds[i]);
+}
+
 static int make_namespace(struct net_pod *pod, struct err *err)
 {
     const char *path = pod->record.netns;
@@ -113,7 +123,7 @@ static int make_namespace(struct net_pod *pod, struct err *err)
     if (netns_make(path, err) != 0)
         return -1;
     if (netns_open(path, &pod->netns_fd, err) != 0 ||
-        tap_open(pod->netns_fd, NET_TAP_PREFIX "0", &pod->tap_fd, err) != 0) {
+        tap_open(pod->netns_fd, NET_TAP_PREFIX "0", pod->queues, pod->tap_fds, err) != 0) {
         (void)netns_remove(path, NULL);
         return -1;
     }
@@ -128,7 +138,10 @@ int net_pod_open(struct net *net, const struct net_pod_spec *spec, struct net_po
 
     if (pod == NULL)
         return err_no_memory(err);
-    *pod = (struct net_pod){.net = net, .netns_fd = -1, .tap_fd = -1};
+    *pod = (struct net_pod){
+        .net = net, .netns_fd = -1, .queues = spec->queues == 0 ? 1 : spec->queues};
+    for (size_t i = 0; i < ARRAY_SIZE(pod->tap_fds); i++)
+        pod->tap_fds[i] = -1;
     if (make_record(net, spec, &pod->record, err) != 0 ||
         (pod->record.n > 0 &&
          (check_unused(net, spec->id, err) != 0 || make_namespace(pod, err) != 0))) {
@@ -146,17 +159,18 @@ int net_pod_take_tap(struct net_pod *pod,
 {
     struct err why;
 
-    close_fd(&pod->tap_fd);
+    close_taps(pod);
     if (move(arg, pod->netns_fd, NET_TAP_PREFIX "0", &why) == 0)
         return 0;
-    if (tap_open(pod->netns_fd, NET_TAP_PREFIX "0", &pod->tap_fd, err) == 0 && err != NULL)
+    if (tap_open(pod->netns_fd, NET_TAP_PREFIX "0", pod->queues, pod->tap_fds, err) == 0 &&
+        err != NULL)
         *err = why;
     return -1;
 }
 
-int net_pod_tap(const struct net_pod *pod)
+const int *net_pod_taps(const struct net_pod *pod)
 {
-    return pod->tap_fd;
+    return pod->tap_fds[0] < 0 ? NULL : pod->tap_fds;
 }
 
 void net_pod_free(struct net_pod *pod)
@@ -165,7 +179,7 @@ void net_pod_free(struct net_pod *pod)
         return;
     netrecord_fini(&pod->record);
     close_fd(&pod->netns_fd);
-    close_fd(&pod->tap_fd);
+    close_taps(pod);
     free(pod);
 }
 
@@ -384,7 +398,7 @@ static int join_taps(struct net_pod *pod, struct net_result *result, struct err 
     for (size_t i = 0; i < result->n_ifaces; i++) {
         struct net_iface *iface = &result->ifaces[i];
         (void)snprintf(tap, sizeof(tap), NET_TAP_PREFIX "%u", (unsigned)i);
-        if (i > 0 && tap_open(pod->netns_fd, tap, &iface->tap_fd, err) != 0)
+        if (i > 0 && tap_open(pod->netns_fd, tap, 1, &iface->tap_fd, err) != 0)
             return -1;
         if (tc_join(pod->netns_fd, iface->name, tap, err) != 0)
             return err_prefix(err, "join '%s' to the virtual machine", iface->name);

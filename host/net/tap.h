@@ -10,6 +10,7 @@
 
 /*
  * Makes a tap called name (1 to 15 bytes) in the namespace, down, for vm_nic: with IFF_NO_PI and
- * IFF_VNET_HDR. EXISTS when there is an interface of that name.
+ * IFF_VNET_HDR; n descriptors of it, each a queue, with IFF_MULTI_QUEUE when there are several.
+ * EXISTS when there is an interface of that name.
  */
-int tap_open(int netns_fd, const char *name, int *ret_fd, struct err *err);
+int tap_open(int netns_fd, const char *name, unsigned n, int *ret_fds, struct err *err);

@@ -7,7 +7,6 @@
  * pod returns, whatever became of it: nothing attaches behind the back of a removal. When a plugin
  * fails, the thread ends the machine's start, so that nobody waits for a pod that cannot be.
  */
-#include <fcntl.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,13 +20,15 @@
 #include "host/sandbox/netmsg.h"
 #include "host/sandbox/podfiles.h"
 #include "host/sandbox/podnet.h"
+#include "host/sandbox/podsize.h"
 
 #define CHECK_MS 60000
 
 struct podnet {
     struct pod *pod;
     struct net_pod *net_pod; /* NULL: there is no network on this node */
-    struct vm_nic nic;       /* tap_fd -1: loopback alone, or the machine has it already */
+    struct vm_nic nic;       /* n_queues 0: loopback alone, or the machine has it already */
+    uint32_t queues;         /* that the machine's first interface has */
     bool moved;              /* the machine was made ahead, and its own tap is the pod's */
     int64_t deadline_ms;
     pthread_t thread;
@@ -103,6 +104,7 @@ static int open_network(struct podnet *p, struct err *err)
         .annotations = annotations,
         .n_annotations = config->n_annotations,
         .cgroup_path = config->linux == NULL ? NULL : config->linux->cgroup_parent,
+        .queues = p->queues,
     };
 
     if (annotations == NULL || ports == NULL)
@@ -127,20 +129,29 @@ static int move_tap(void *arg, int netns_fd, const char *name, struct err *err)
     return vm_join_namespace(p->pod->vm, netns_fd, name, err);
 }
 
+/* The machine's first interface is to have this tap's queues; none when there is no tap. */
+static void set_taps(struct podnet *p)
+{
+    const int *taps = p->net_pod == NULL ? NULL : net_pod_taps(p->net_pod);
+
+    p->nic.n_queues = taps == NULL ? 0 : p->queues;
+    for (uint32_t i = 0; i < p->nic.n_queues; i++)
+        p->nic.tap_fds[i] = taps[i];
+}
+
 /*
  * A machine that was made ahead has a first interface whose tap leads nowhere: it is moved to the
- * pod. Where that cannot be, and where the host moves packets itself (vhost-net), another one is
- * plugged in at the end.
+ * pod. Where that cannot be, another one is plugged in at the end.
  */
 static void use_own_tap(struct podnet *p)
 {
     struct log_ctx ctx = {.sandbox = p->pod->facts->id};
     struct err err;
 
-    if (p->pod->spare_facts == NULL || p->nic.vhost_fd >= 0)
+    if (p->pod->spare_facts == NULL)
         return;
     p->moved = net_pod_take_tap(p->net_pod, move_tap, p, &err) == 0;
-    p->nic.tap_fd = net_pod_tap(p->net_pod);
+    set_taps(p);
     if (!p->moved)
         log_event(LOG_WARN, &ctx, &err,
                   "the machine's tap cannot be used, plugging another one in");
@@ -206,8 +217,8 @@ static int start(struct podnet *p, struct err *err)
 
     if (p->pod->mgr->deps.net != NULL && open_network(p, err) != 0)
         return -1;
-    p->nic.tap_fd = p->net_pod == NULL ? -1 : net_pod_tap(p->net_pod);
-    if (p->nic.tap_fd < 0) {
+    set_taps(p);
+    if (p->nic.n_queues == 0) {
         if (has_host_port(p->pod->facts->config))
             return err_set(err, ERR_UNSUPPORTED,
                            "port_mappings: host ports need a pod network, and this node has none");
@@ -216,7 +227,6 @@ static int start(struct podnet *p, struct err *err)
     pthread_mutex_lock(&p->pod->mutex);
     p->pod->has_network = true;
     pthread_mutex_unlock(&p->pod->mutex);
-    p->nic.vhost_fd = open("/dev/vhost-net", O_RDWR | O_CLOEXEC);
     make_mac(p->nic.mac);
     error = pthread_create(&p->thread, NULL, attach_main, p);
     if (error != 0)
@@ -232,7 +242,7 @@ int podnet_begin(struct pod *pod, int64_t deadline_ms, struct podnet **ret_podne
     if (p == NULL)
         return err_no_memory(err);
     p->pod = pod;
-    p->nic.tap_fd = p->nic.vhost_fd = -1;
+    p->queues = vm_nic_queues(podsize_boot_vcpus(pod));
     p->deadline_ms = deadline_ms;
     if (start(p, err) != 0) {
         podnet_free(p);
@@ -259,7 +269,7 @@ bool podnet_failure(struct podnet *podnet, struct err *err)
 
 const struct vm_nic *podnet_nic(const struct podnet *podnet)
 {
-    return podnet->nic.tap_fd < 0 ? NULL : &podnet->nic;
+    return podnet->nic.n_queues == 0 ? NULL : &podnet->nic;
 }
 
 void podnet_free(struct podnet *podnet)
@@ -269,7 +279,6 @@ void podnet_free(struct podnet *podnet)
     join(podnet);
     net_result_fini(&podnet->found);
     net_pod_free(podnet->net_pod);
-    close_fd(&podnet->nic.vhost_fd);
     free(podnet);
 }
 
@@ -284,13 +293,10 @@ static int plug_in(struct podnet *p, uint32_t slots[NET_MAX_IFACES], int64_t dea
     slots[0] = VM_NIC_FIRST_SLOT;
     for (size_t i = plug_first ? 0 : 1; i < p->found.n_ifaces; i++) {
         struct net_iface *iface = &p->found.ifaces[i];
-        struct vm_nic nic = {.tap_fd = i == 0 ? p->nic.tap_fd : iface->tap_fd,
-                             .vhost_fd = open("/dev/vhost-net", O_RDWR | O_CLOEXEC)};
-        int result;
+        struct vm_nic nic = {.tap_fds = {i == 0 ? p->nic.tap_fds[0] : iface->tap_fd},
+                             .n_queues = 1};
         memcpy(nic.mac, iface->mac, sizeof(nic.mac));
-        result = vm_add_nic(p->pod->vm, &nic, deadline_ms, &slots[i], err);
-        close_fd(&nic.vhost_fd);
-        if (result != 0)
+        if (vm_add_nic(p->pod->vm, &nic, deadline_ms, &slots[i], err) != 0)
             return err_prefix(err, "interface '%s'", iface->name);
     }
     return 0;

@@ -162,6 +162,15 @@ void podsize_boot(struct pod *pod, struct vm_spec *spec)
     pthread_mutex_unlock(&pod->size_mutex);
 }
 
+uint32_t podsize_boot_vcpus(struct pod *pod)
+{
+    struct limits limits = limits_of_all(pod);
+    struct vm_spec spec = {0};
+
+    podsize_template(pod_handler(pod), &spec);
+    return pod_handler(pod)->clone ? spec.vcpus : wanted_vcpus(pod, &limits);
+}
+
 /* size_mutex held. vCPUs are never taken away. */
 static int apply(struct pod *pod, struct vm *vm, int64_t deadline_ms, struct err *err)
 {

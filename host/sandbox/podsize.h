@@ -21,6 +21,9 @@ void podsize_template(const struct sandbox_handler *handler, struct vm_spec *spe
 /* Fills in the size fields of spec for the pod's machine. */
 void podsize_boot(struct pod *pod, struct vm_spec *spec);
 
+/* The vCPUs among them. */
+uint32_t podsize_boot_vcpus(struct pod *pod);
+
 /* Grows the pod's running machine to what the pod and its containers ask for now, or lets it
  * shrink. Does not wait for the guest. */
 int podsize_apply(struct pod *pod, struct vm *vm, int64_t deadline_ms, struct err *err);

@@ -37,8 +37,11 @@
  * machine without a network has a tap too, which leads nowhere (deadend.h). More interfaces are
  * rare; they come behind root ports, which cost the boot little.
  * - romfile= : nobody boots from the network, and SeaBIOS would run the ROM. queue_reset=off: QEMU
- * offers it when it moves packets itself and not every vhost-net does; a template, whose tap leads
- * nowhere, must not agree with its guest on more than clones with vhost-net can keep.
+ * offers it when it moves packets itself and not every vhost-net does: a guest gets the same in
+ * both ways.
+ * - a machine that starts with several vCPUs has as many queues in that interface: the guest takes
+ * one for each at boot, so that vCPUs do not wait for each other. With one vCPU nothing is
+ * different. vectors: one for each direction of a queue, the configuration and the control queue.
  * - memory beyond what the guest boots with is a virtio-mem device with its own, anonymous memory
  * (reserve=off: nothing is promised before it is plugged). A machine that may never grow has no
  * such device. So a clone, whose first memory is as large as its template's, can be any size.
@@ -56,6 +59,7 @@
 #include "common/base/text.h"
 
 #define MAX_ARGS 96
+#define FDS_TEXT 128 /* bytes of a list of descriptors */
 
 /* Appends formatted strings to argv; remembers the first failure, so that callers need not check
  * each line. */
@@ -205,18 +209,31 @@ static void add_devices(struct builder *b, const struct cmdline_spec *spec)
     }
 }
 
+/* "fd=5", or "fds=5:6:7" for several queues, with a prefix. */
+static void list_fds(const char *prefix, int first, uint32_t n, char ret_text[FDS_TEXT])
+{
+    int used = snprintf(ret_text, FDS_TEXT, "%s%s", prefix, n > 1 ? "fds=" : "fd=");
+
+    for (uint32_t i = 0; i < n && used > 0 && used < FDS_TEXT; i++)
+        used += snprintf(ret_text + used, (size_t)(FDS_TEXT - used), "%s%d", i > 0 ? ":" : "",
+                         first + (int)i);
+}
+
 static void add_network(struct builder *b, const struct cmdline_spec *spec)
 {
     const uint8_t *m = spec->mac;
-    char peer[32] = "";
+    const uint32_t queues = spec->queues > 1 ? spec->queues : 1;
+    char peer[64] = "", taps[FDS_TEXT], vhosts[FDS_TEXT] = "";
 
     if (spec->fds.tap >= 0) {
         (void)snprintf(peer, sizeof(peer), "netdev=net0,");
-        add(b, "-netdev");
+        if (queues > 1)
+            (void)snprintf(peer, sizeof(peer), "netdev=net0,mq=on,vectors=%u,", 2 * queues + 2);
+        list_fds("", spec->fds.tap, queues, taps);
         if (spec->fds.vhost_net >= 0)
-            add(b, "tap,id=net0,fd=%d,vhost=on,vhostfd=%d", spec->fds.tap, spec->fds.vhost_net);
-        else
-            add(b, "tap,id=net0,fd=%d", spec->fds.tap);
+            list_fds(",vhost=on,vhost", spec->fds.vhost_net, queues, vhosts);
+        add(b, "-netdev");
+        add(b, "tap,id=net0,%s%s", taps, vhosts);
     }
     add(b, "-device");
     add(b,
@@ -248,6 +265,9 @@ static int check(const struct cmdline_spec *spec, struct err *err)
     if (spec->vcpus < 1 || spec->vcpus > 240 || spec->vcpus_max > 240)
         return err_set(err, ERR_INVALID, "%u vCPUs, %u at most: 1 to 240 are possible", spec->vcpus,
                        spec->vcpus_max);
+    if (spec->queues > CMDLINE_QUEUES)
+        return err_set(err, ERR_INVALID, "%u queues: at most %d are possible", spec->queues,
+                       CMDLINE_QUEUES);
     if ((spec->memory != CMDLINE_MEMORY_OWN) != (spec->fds.memory >= 0))
         return err_set(err, ERR_INVALID, "a template's or a clone's memory is a descriptor");
     if (strlen(text_or_empty(spec->cmdline_extra)) > 1024)

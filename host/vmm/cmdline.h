@@ -21,8 +21,9 @@ struct cmdline_fds {
     int vhost;  /* /dev/vhost-vsock */
     int kernel; /* read by path /proc/self/fd/N; a clone has none */
     int initrd;
-    int tap;       /* of the network interface that every machine has; -1: it has no peer */
-    int vhost_net; /* /dev/vhost-net, for the same one */
+    int tap;       /* the first queue of the network interface that every machine has, and the
+                      others behind it; -1: it has no peer */
+    int vhost_net; /* /dev/vhost-net, for the same ones */
     int memory;    /* the file that is a template's memory, or that a clone's memory is a copy of */
 };
 
@@ -52,6 +53,7 @@ struct cmdline_spec {
     const char *cmdline_extra; /* for the guest's kernel */
     uint32_t tsc_khz;          /* of the guest's time stamp counter; 0: it finds out */
     uint8_t mac[6];            /* that the network interface starts with */
+    uint32_t queues;           /* of the network interface, each a pair; 0: 1 */
     struct cmdline_fds fds;
 };
 
@@ -87,4 +89,5 @@ static inline void cleanup_cmdline_(struct cmdline *cmdline)
  * of its port.
  */
 #define CMDLINE_NICS            4
+#define CMDLINE_QUEUES          8 /* of the first one, at most */
 #define CMDLINE_NIC_SLOT(index) (0x10u + (index))

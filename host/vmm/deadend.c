@@ -24,7 +24,8 @@
 struct errand {
     int ns_fd; /* -1: a new namespace is wanted, and put here */
     int (*fn)(struct errand *e, struct err *err);
-    int tap_fd;
+    int *tap_fds;
+    uint32_t n_fds;
     char name[DEADEND_NAME_SIZE];
     int to_ns_fd;
     const char *new_name;
@@ -70,29 +71,45 @@ static int run_there(struct vmm *vmm, struct errand *e, struct err *err)
     return e->result;
 }
 
-static int open_tap(struct errand *e, struct err *err)
+/* The first queue makes the tap and finds out its name, by which the others join it. */
+static int open_queue(struct errand *e, int *ret_fd, struct err *err)
 {
     struct ifreq request = {.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR};
     cleanup_fd int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
 
     if (fd < 0)
         return err_set_errno(err, errno, "/dev/net/tun");
+    if (e->n_fds > 1)
+        request.ifr_flags |= IFF_MULTI_QUEUE;
+    memcpy(request.ifr_name, e->name, sizeof(e->name));
     if (ioctl(fd, TUNSETIFF, &request) < 0)
         return err_set_errno(err, errno, "tap");
     request.ifr_name[DEADEND_NAME_SIZE - 1] = '\0';
     memcpy(e->name, request.ifr_name, sizeof(e->name));
-    e->tap_fd = steal_fd(&fd);
+    *ret_fd = steal_fd(&fd);
     return 0;
 }
 
-int deadend_open(struct vmm *vmm, int *ret_fd, char ret_name[DEADEND_NAME_SIZE], struct err *err)
+static int open_tap(struct errand *e, struct err *err)
 {
-    struct errand e = {.fn = open_tap, .tap_fd = -1};
+    for (uint32_t i = 0; i < e->n_fds; i++) {
+        if (open_queue(e, &e->tap_fds[i], err) < 0) {
+            while (i-- > 0)
+                close_fd(&e->tap_fds[i]);
+            return -1;
+        }
+    }
+    return 0;
+}
+
+int deadend_open(struct vmm *vmm, uint32_t n, int *ret_fds, char ret_name[DEADEND_NAME_SIZE],
+                 struct err *err)
+{
+    struct errand e = {.fn = open_tap, .tap_fds = ret_fds, .n_fds = n};
 
     if (run_there(vmm, &e, err) < 0)
         return -1;
     memcpy(ret_name, e.name, sizeof(e.name));
-    *ret_fd = e.tap_fd;
     return 0;
 }
 
@@ -133,7 +150,7 @@ static int move_tap(struct errand *e, struct err *err)
 int deadend_move(struct vmm *vmm, const char *name, int netns_fd, const char *new_name,
                  struct err *err)
 {
-    struct errand e = {.fn = move_tap, .tap_fd = -1, .to_ns_fd = netns_fd, .new_name = new_name};
+    struct errand e = {.fn = move_tap, .to_ns_fd = netns_fd, .new_name = new_name};
 
     memcpy(e.name, name, strlen(name) + 1);
     return run_there(vmm, &e, err);

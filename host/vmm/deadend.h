@@ -6,6 +6,8 @@
  */
 #pragma once
 
+#include <stdint.h>
+
 #include "common/base/err.h"
 
 struct vmm;
@@ -13,10 +15,11 @@ struct vmm;
 #define DEADEND_NAME_SIZE 16 /* bytes, NUL included */
 
 /*
- * A tap with IFF_TAP | IFF_NO_PI | IFF_VNET_HDR, down, and its name there. Needs CAP_NET_ADMIN,
- * CAP_SYS_ADMIN.
+ * A tap with IFF_TAP | IFF_NO_PI | IFF_VNET_HDR, down, and its name there; n descriptors of it,
+ * each a queue (IFF_MULTI_QUEUE when there are several). Needs CAP_NET_ADMIN, CAP_SYS_ADMIN.
  */
-int deadend_open(struct vmm *vmm, int *ret_fd, char ret_name[DEADEND_NAME_SIZE], struct err *err);
+int deadend_open(struct vmm *vmm, uint32_t n, int *ret_fds, char ret_name[DEADEND_NAME_SIZE],
+                 struct err *err);
 
 /* Moves the tap called name to another namespace, where its name is new_name: now it may lead
  * somewhere. */

@@ -33,7 +33,7 @@ struct vmm {
     struct loop *loop;
     /* Constant after vmm_new. */
     struct vmm_config config; /* its strings are in `texts` */
-    char *texts[6];
+    char *texts[7];
     char boot_id[37];
     /* For what follows; never held while waiting for anything but `changed`. */
     pthread_mutex_t lock;
@@ -67,6 +67,7 @@ struct vmm_choice {
     enum vmm_accel accel;
     bool tcg_hardening;
     enum vmm_transport transport;
+    bool vhost_net;
 };
 void vmm_get_choice(struct vmm *vmm, struct vmm_choice *ret_choice);
 /* And what this machine insists on. */
@@ -93,9 +94,9 @@ enum vm_fd {
     FD_KERNEL,
     FD_INITRD,
     FD_MEMORY,
-    FD_TAP,
-    FD_VHOST_NET,
-    FD_END
+    FD_TAP, /* one for each queue */
+    FD_VHOST_NET = FD_TAP + VM_NIC_QUEUES,
+    FD_END = FD_VHOST_NET + VM_NIC_QUEUES
 };
 
 /* vm_start with everything decided; for the probe and for templates too. memory NULL: its own. */

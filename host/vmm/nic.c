@@ -12,6 +12,7 @@
 #include "host/vmm/internal.h"
 #include "host/vmm/json.h"
 #include "host/vmm/qmp_client.h"
+#include "host/vmm/vhostnet.h"
 
 #define NAME_SIZE 16
 
@@ -75,17 +76,35 @@ static int pass_fd(struct vm *vm, const char *name, int fd, int64_t deadline_ms,
                            NULL, err);
 }
 
+/* The host's kernel moves the packets where it can: fails only for what QEMU says. */
+static int pass_vhost(struct vm *vm, const char *name, int64_t deadline_ms, bool *ret_passed,
+                      struct err *err)
+{
+    const char *device = vm->vmm->config.vhost_net;
+    cleanup_fd int fd = -1;
+
+    *ret_passed = false;
+    if (device[0] == '\0' || vhostnet_open(device, 1, &fd, NULL) < 0)
+        return 0;
+    if (pass_fd(vm, name, fd, deadline_ms, err) < 0)
+        return -1;
+    *ret_passed = true;
+    return 0;
+}
+
 static int add_backend(struct vm *vm, const struct vm_nic *nic, const struct names *n,
                        int64_t deadline_ms, struct err *err)
 {
-    if (pass_fd(vm, n->tap, nic->tap_fd, deadline_ms, err) < 0 ||
-        (nic->vhost_fd >= 0 && pass_fd(vm, n->vhost, nic->vhost_fd, deadline_ms, err) < 0))
+    bool vhost;
+
+    if (pass_fd(vm, n->tap, nic->tap_fds[0], deadline_ms, err) < 0 ||
+        pass_vhost(vm, n->vhost, deadline_ms, &vhost, err) < 0)
         return -1;
     json_t *args = json_pack("{s:s, s:s, s:s}", "type", "tap", "id", n->net, "fd", n->tap);
     if (args == NULL)
         return err_no_memory(err);
-    if (nic->vhost_fd >= 0 && (json_object_set_new(args, "vhost", json_true()) < 0 ||
-                               json_object_set_new(args, "vhostfd", json_string(n->vhost)) < 0)) {
+    if (vhost && (json_object_set_new(args, "vhost", json_true()) < 0 ||
+                  json_object_set_new(args, "vhostfd", json_string(n->vhost)) < 0)) {
         json_decref(args);
         return err_no_memory(err);
     }

@@ -41,10 +41,13 @@
 #include "host/vmm/template_file.h"
 #include "host/vmm/transport.h"
 #include "host/vmm/tsc.h"
+#include "host/vmm/vhostnet.h"
 
 #define EXIT_WAIT_MS   10000 /* from SIGKILL to the process's end: only the kernel is waited for */
 #define REFUSE_WAIT_MS 1000  /* from QEMU's hang-up to its end, to learn its exit status */
 #define CID_TRIES      8
+
+_Static_assert(VM_NIC_QUEUES == CMDLINE_QUEUES, "one limit, two headers");
 
 /* Of an interface that leads nowhere: locally administered. */
 static const uint8_t nowhere_mac[6] = {0x02, 0, 0, 0, 0, 0x01};
@@ -210,19 +213,25 @@ static int copy_fd(const char *what, int fd, int *ret_fd, struct err *err)
 static int open_network(struct vmm *vmm, struct attempt *a, struct err *err)
 {
     const struct vm_nic *nic = a->spec->nic;
+    const uint32_t n = vm_nic_queues(a->spec->vcpus);
     struct err why;
 
-    if (nic != NULL) {
-        if (copy_fd("tap", nic->tap_fd, &a->fds[FD_TAP], err) < 0 ||
-            (nic->vhost_fd >= 0 &&
-             copy_fd("vhost-net", nic->vhost_fd, &a->fds[FD_VHOST_NET], err) < 0))
-            return -1;
-        return 0;
-    }
-    if (deadend_open(vmm, &a->fds[FD_TAP], a->deadend, &why) < 0)
+    if (nic == NULL && deadend_open(vmm, n, &a->fds[FD_TAP], a->deadend, &why) < 0) {
         log_event(LOG_DEBUG, &(struct log_ctx){.sandbox = a->spec->id}, &why,
                   "no tap that leads nowhere: the interface has no peer and no offloads");
-    return 0;
+        return 0;
+    }
+    for (uint32_t i = 0; nic != NULL && i < n; i++)
+        if (copy_fd("tap", nic->tap_fds[i], &a->fds[FD_TAP + i], err) < 0)
+            return -1;
+    if (!a->choice->vhost_net)
+        return 0;
+    return vhostnet_open(vmm->config.vhost_net, n, &a->fds[FD_VHOST_NET], err);
+}
+
+uint32_t vm_nic_queues(uint32_t vcpus)
+{
+    return vcpus < 2 ? 1 : vcpus < VM_NIC_QUEUES ? vcpus : VM_NIC_QUEUES;
 }
 
 static int attempt_open(struct vmm *vmm, struct attempt *a, struct err *err)
@@ -261,6 +270,7 @@ void vm_describe(const struct vmm_choice *choice, const struct vm_spec *spec,
         .memory_max_mib = spec->memory_max_mib,
         .vcpus = spec->vcpus,
         .vcpus_max = spec->vcpus_max,
+        .queues = vm_nic_queues(spec->vcpus),
         .console = spec->console == VM_CONSOLE_RING,
         .cmdline_extra = spec->cmdline_extra,
         .tsc_khz = choice->accel == VMM_ACCEL_TCG ? tsc_khz() : 0,
@@ -273,7 +283,7 @@ void vm_describe(const struct vmm_choice *choice, const struct vm_spec *spec,
                 .initrd = spec->initrd != NULL ? FD_INITRD : -1,
                 .memory = -1,
                 .tap = FD_TAP,
-                .vhost_net = -1,
+                .vhost_net = choice->vhost_net ? FD_VHOST_NET : -1,
             },
     };
     memcpy(ret_line->mac, nowhere_mac, sizeof(ret_line->mac));
@@ -514,6 +524,9 @@ static int check_spec(const struct vm_spec *spec, struct err *err)
                        spec->id);
     if (spec->kernel == NULL)
         return err_set(err, ERR_INVALID, "machine '%s': no kernel", spec->id);
+    if (spec->nic != NULL && spec->nic->n_queues != vm_nic_queues(spec->vcpus))
+        return err_set(err, ERR_INVALID, "machine '%s': its interface has %u queues, not %u",
+                       spec->id, spec->nic->n_queues, vm_nic_queues(spec->vcpus));
     return 0;
 }
 

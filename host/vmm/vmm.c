@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "common/base/clock.h"
+#include "common/base/log.h"
 #include "common/base/spawn.h"
 #include "common/base/text.h"
 #include "host/vmm/accel.h"
@@ -22,6 +23,7 @@
 #include "host/vmm/sync.h"
 #include "host/vmm/template.h"
 #include "host/vmm/transport.h"
+#include "host/vmm/vhostnet.h"
 
 #define VERSION_TIMEOUT_MS 10000
 #define VERSION_OUTPUT_MAX 65536
@@ -65,7 +67,9 @@ static int keep_config(struct vmm *vmm, const struct vmm_config *from, struct er
                   err) < 0 ||
         keep_text(vmm, 3, from->probe_kernel, &to->probe_kernel, err) < 0 ||
         keep_text(vmm, 4, from->probe_initrd, &to->probe_initrd, err) < 0 ||
-        keep_text(vmm, 5, from->template_dir, &to->template_dir, err) < 0)
+        keep_text(vmm, 5, from->template_dir, &to->template_dir, err) < 0 ||
+        keep_text(vmm, 6, from->vhost_net != NULL ? from->vhost_net : VHOSTNET_DEVICE,
+                  &to->vhost_net, err) < 0)
         return -1;
     return 0;
 }
@@ -252,6 +256,20 @@ static int ask_version(const char *path, int64_t deadline_ms, char *ret_version,
     return result;
 }
 
+/* Once: a template and its clones must agree. */
+static bool use_vhost_net(const struct vmm *vmm)
+{
+    struct err why;
+
+    if (vmm->config.vhost_net[0] == '\0')
+        return false;
+    if (vhostnet_usable(vmm->config.vhost_net, &why))
+        return true;
+    log_event(why.code == ERR_NOT_FOUND ? LOG_DEBUG : LOG_WARN, NULL, &why,
+              "QEMU moves the packets of machines itself");
+    return false;
+}
+
 int vmm_find_qemu(struct vmm *vmm, int64_t deadline_ms, struct err *err)
 {
     const char *path = NULL;
@@ -271,6 +289,7 @@ int vmm_find_qemu(struct vmm *vmm, int64_t deadline_ms, struct err *err)
         return err_set(err, ERR_INVALID, "the path of QEMU is too long");
     if (transport == VMM_TRANSPORT_AUTO)
         transport = transport_vsock_available() ? VMM_TRANSPORT_VSOCK : VMM_TRANSPORT_SERIAL;
+    bool vhost_net = use_vhost_net(vmm);
 
     pthread_mutex_lock(&vmm->lock);
     memcpy(vmm->qemu, path, strlen(path) + 1);
@@ -278,6 +297,7 @@ int vmm_find_qemu(struct vmm *vmm, int64_t deadline_ms, struct err *err)
     vmm->qemu_minor = minor;
     memcpy(vmm->status.qemu_version, version, sizeof(version));
     vmm->status.transport = transport;
+    vmm->status.vhost_net = vhost_net;
     pthread_mutex_unlock(&vmm->lock);
     return 0;
 }
@@ -292,6 +312,7 @@ void vmm_get_choice(struct vmm *vmm, struct vmm_choice *ret_choice)
     ret_choice->accel = vmm->status.accel;
     ret_choice->tcg_hardening = vmm->config.tcg_hardening;
     ret_choice->transport = vmm->status.transport;
+    ret_choice->vhost_net = vmm->status.vhost_net;
     pthread_mutex_unlock(&vmm->lock);
 }
 

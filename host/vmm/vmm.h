@@ -31,6 +31,9 @@ struct vmm_config {
     bool tcg_hardening;
     /* AUTO: vsock where /dev/vhost-vsock can be opened, else virtio-serial. */
     enum vmm_transport transport;
+    /* The host's kernel moves packets where this device can be used; NULL: /dev/vhost-net; "": QEMU
+     * moves them. */
+    const char *vhost_net;
     /* Existing, root-only folder for the room's own files. */
     const char *run_dir;
     /* File that remembers the verdict on KVM; NULL: "<run_dir>/accel.json". */
@@ -95,6 +98,7 @@ struct vmm_status {
     bool accel_is_fallback;       /* AUTO wanted KVM and did not get it */
     char accel_reason[256];       /* why, for people */
     enum vmm_transport transport; /* for new machines: VSOCK or SERIAL */
+    bool vhost_net;               /* new machines' packets are moved by the host's kernel */
     char qemu_version[64];        /* "7.2.22" */
     char problem[512];            /* why vmm_prepare failed last; "" if it did not */
     uint32_t templates;           /* that clones are made of */
@@ -119,17 +123,23 @@ int vmm_kill_stray(struct vmm *vmm, const char *id, unsigned int *ret_killed, st
 
 /* ---- one machine ---------------------------------------------------------------------------- */
 
+#define VM_NIC_QUEUES     8
 #define VM_NIC_FIRST_SLOT 16 /* PCI device number of the interface that every machine has */
+
+/* How many queues the first interface of a machine that starts with this many vCPUs has: one for
+ * each, at most VM_NIC_QUEUES. */
+uint32_t vm_nic_queues(uint32_t vcpus);
 
 /*
  * What a network interface of the guest is connected to. The tap is opened by the caller, with
- * IFF_TAP | IFF_NO_PI | IFF_VNET_HDR; both descriptors stay his. The MAC address is the device's
- * own: the guest may set another, and the one of a clone's first interface is its template's until
- * it does.
+ * IFF_TAP | IFF_NO_PI | IFF_VNET_HDR, and IFF_MULTI_QUEUE when it has several queues; the
+ * descriptors, one for each queue, stay his. A first interface has vm_nic_queues of them, one that
+ * is plugged in uses the first only. The MAC address is the device's own: the guest may set
+ * another, and the one of a clone's first interface is its template's until it does.
  */
 struct vm_nic {
-    int tap_fd;
-    int vhost_fd; /* /dev/vhost-net; -1: QEMU moves the packets itself */
+    int tap_fds[VM_NIC_QUEUES];
+    uint32_t n_queues;
     uint8_t mac[6];
 };
 

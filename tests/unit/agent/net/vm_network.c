@@ -347,7 +347,7 @@ static void test_files(void)
 
 static void test_second_interface(int tap)
 {
-    const struct vm_nic nic = {.tap_fd = tap, .vhost_fd = -1, .mac = {2, 0, 0, 0, 0, 2}};
+    const struct vm_nic nic = {.tap_fds = {tap}, .n_queues = 1, .mac = {2, 0, 0, 0, 0, 2}};
     uint32_t slots[2] = {VM_NIC_FIRST_SLOT, 0};
     struct driver_process p;
     struct err err;
@@ -414,7 +414,7 @@ int main(int argc, char **argv)
     const struct vmm_config config = {
         .accel = VMM_ACCEL_TCG, .transport = VMM_TRANSPORT_SERIAL, .run_dir = dir};
     EXPECT(vmm_new(&config, loop, &vmm, &err) == 0, "%s", err.msg);
-    EXPECT(tap_open(ns_fd, "tap1", &tap1, &err) == 0, "%s", err.msg);
+    EXPECT(tap_open(ns_fd, "tap1", 1, &tap1, &err) == 0, "%s", err.msg);
     start_vm(vmm);
     EXPECT(vm_join_namespace(vm, ns_fd, "tap0", &err) == 0, "%s", err.msg);
     EXPECT(vm_join_namespace(vm, ns_fd, "tap9", &err) < 0 && err.code == ERR_BAD_STATE, "%s",

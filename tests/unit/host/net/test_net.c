@@ -34,7 +34,7 @@ static void attach_pod(struct net *net, const struct net_pod_spec *spec, struct 
     struct err err = {0};
 
     assert_int_equal(open_pod(net, spec, &pod), 0);
-    assert_true(net_pod_tap(pod) >= 0);
+    assert_non_null(net_pod_taps(pod));
     if (net_pod_attach(pod, clock_deadline(WAIT_MS), result, &err) != 0)
         fail_msg("%s", err.msg);
 }
@@ -84,7 +84,7 @@ static void test_loopback_only(void **state)
     assert_true(status.ready && status.loopback_only);
     assert_non_null(strstr(status.reason, "loopback only"));
     assert_int_equal(open_pod(net, &pod_a, &pod), 0);
-    assert_int_equal(net_pod_tap(pod), -1);
+    assert_null(net_pod_taps(pod));
     assert_int_equal(net_pod_attach(pod, clock_deadline(WAIT_MS), &result, &err), 0);
     assert_int_equal(result.n_ifaces, 0);
     assert_nothing_left();

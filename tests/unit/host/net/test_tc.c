@@ -229,24 +229,58 @@ static void taps_are_made(void **state)
     (void)state;
     if (!t.able)
         skip();
-    assert_int_equal(tap_open(t.pod, "tap0", &fd, &err), 0);
+    assert_int_equal(tap_open(t.pod, "tap0", 1, &fd, &err), 0);
     assert_int_equal(ioctl(fd, TUNGETIFF, &request), 0);
     assert_string_equal(request.ifr_name, "tap0");
     assert_int_equal(request.ifr_flags & (IFF_TAP | IFF_NO_PI | IFF_VNET_HDR),
                      IFF_TAP | IFF_NO_PI | IFF_VNET_HDR);
     /* It is the pod's, not the caller's. */
     assert_int_equal(if_nametoindex("tap0"), 0);
-    assert_int_equal(tap_open(t.pod, "tap0", &again, &err), -1);
+    assert_int_equal(tap_open(t.pod, "tap0", 1, &again, &err), -1);
     assert_int_equal(err.code, ERR_EXISTS);
-    assert_int_equal(tap_open(t.pod, "eth0", &again, &err), -1);
+    assert_int_equal(tap_open(t.pod, "eth0", 1, &again, &err), -1);
     assert_int_equal(err.code, ERR_EXISTS);
-    assert_int_equal(tap_open(t.pod, "0123456789abcdef", &again, &err), -1);
+    assert_int_equal(tap_open(t.pod, "0123456789abcdef", 1, &again, &err), -1);
     assert_int_equal(err.code, ERR_INVALID);
-    assert_int_equal(tap_open(t.pod, "", &again, &err), -1);
+    assert_int_equal(tap_open(t.pod, "", 1, &again, &err), -1);
     /* And it goes with its last descriptor. */
     assert_int_equal(close(fd), 0);
-    assert_int_equal(tap_open(t.pod, "tap0", &fd, &err), 0);
+    assert_int_equal(tap_open(t.pod, "tap0", 1, &fd, &err), 0);
     assert_int_equal(close(fd), 0);
+}
+
+static void a_tap_may_have_several_queues(void **state)
+{
+    struct err err = {0};
+    int fds[3] = {-1, -1, -1}, others[2] = {-1, -1};
+    struct ifreq request;
+
+    (void)state;
+    if (!t.able)
+        skip();
+    assert_int_equal(tap_open(t.pod, "tap0", 3, fds, &err), 0);
+    for (size_t i = 0; i < ARRAY_SIZE(fds); i++) {
+        assert_int_equal(ioctl(fds[i], TUNGETIFF, &request), 0);
+        assert_string_equal(request.ifr_name, "tap0");
+        assert_int_equal(request.ifr_flags & (IFF_VNET_HDR | IFF_MULTI_QUEUE),
+                         IFF_VNET_HDR | IFF_MULTI_QUEUE);
+        /* As QEMU does for the queues that a guest does not use, and does not. */
+        request.ifr_flags = IFF_DETACH_QUEUE;
+        assert_int_equal(ioctl(fds[i], TUNSETQUEUE, &request), 0);
+        request.ifr_flags = IFF_ATTACH_QUEUE;
+        assert_int_equal(ioctl(fds[i], TUNSETQUEUE, &request), 0);
+    }
+    /* Nobody joins it by its name. */
+    assert_int_equal(tap_open(t.pod, "tap0", 2, others, &err), -1);
+    assert_int_equal(err.code, ERR_EXISTS);
+    assert_int_equal(tap_open(t.pod, "tap0", 1, others, &err), -1);
+    assert_int_equal(err.code, ERR_EXISTS);
+    assert_int_equal(others[0], -1);
+    for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
+        assert_int_equal(close(fds[i]), 0);
+    assert_int_equal(tap_open(t.pod, "tap0", 2, fds, &err), 0);
+    assert_int_equal(close(fds[0]), 0);
+    assert_int_equal(close(fds[1]), 0);
 }
 
 static void frames_pass_both_ways(void **state)
@@ -260,7 +294,7 @@ static void frames_pass_both_ways(void **state)
     (void)state;
     if (!t.able)
         skip();
-    assert_int_equal(tap_open(t.pod, "tap0", &tap, &err), 0);
+    assert_int_equal(tap_open(t.pod, "tap0", 1, &tap, &err), 0);
     if (tc_join(t.pod, "eth0", "tap0", &err) != 0)
         fail_msg("%s", err.msg);
     assert_int_equal(netns_run(t.pod, ask_link, &tap_facts, &err), 0);
@@ -292,7 +326,7 @@ static void what_cannot_be_joined_is_named(void **state)
     (void)state;
     if (!t.able)
         skip();
-    assert_int_equal(tap_open(t.pod, "tap0", &tap, &err), 0);
+    assert_int_equal(tap_open(t.pod, "tap0", 1, &tap, &err), 0);
     assert_int_equal(tc_join(t.pod, "net7", "tap0", &err), -1);
     assert_non_null(strstr(err.msg, "net7"));
     assert_int_equal(tc_join(t.pod, "eth0", "tap7", &err), -1);
@@ -311,8 +345,8 @@ static void an_ingress_may_be_there_already(void **state)
     (void)state;
     if (!t.able)
         skip();
-    assert_int_equal(tap_open(t.pod, "tap0", &tap, &err), 0);
-    assert_int_equal(tap_open(t.pod, "tap1", &other, &err), 0);
+    assert_int_equal(tap_open(t.pod, "tap0", 1, &tap, &err), 0);
+    assert_int_equal(tap_open(t.pod, "tap1", 1, &other, &err), 0);
     assert_int_equal(tc_join(t.pod, "eth0", "tap0", &err), 0);
     if (tc_join(t.pod, "eth0", "tap1", &err) != 0)
         fail_msg("%s", err.msg);
@@ -326,6 +360,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(taps_are_made, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_tap_may_have_several_queues, setup, teardown),
         cmocka_unit_test_setup_teardown(frames_pass_both_ways, setup, teardown),
         cmocka_unit_test_setup_teardown(what_cannot_be_joined_is_named, setup, teardown),
         cmocka_unit_test_setup_teardown(an_ingress_may_be_there_already, setup, teardown),

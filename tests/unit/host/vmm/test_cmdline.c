@@ -149,6 +149,37 @@ static void has_one_interface_at_its_place(void **state)
     assert_null(value_of(&alone, "-netdev", 0));
 }
 
+/* With one vCPU nothing is different; templates and clones have the same queues (same spec). */
+static void has_a_queue_for_each_vcpu(void **state)
+{
+    struct cmdline_spec spec = sample();
+    cleanup_cmdline struct cmdline one = {0}, several = {0}, vhost = {0}, alone = {0}, none = {0};
+    struct err err;
+
+    (void)state;
+    spec.queues = 1;
+    build(&spec, &one);
+    assert_string_equal(value_of(&one, "-netdev", 0), "tap,id=net0,fd=8");
+    assert_false(has_value(&one, "-device", "mq=on"));
+    spec.queues = 3;
+    build(&spec, &several);
+    assert_string_equal(value_of(&several, "-netdev", 0), "tap,id=net0,fds=8:9:10");
+    assert_true(has_value(&several, "-device",
+                          "virtio-net-pci,id=nic0,netdev=net0,mq=on,vectors=8,mac=02:00:00:ab"));
+    spec.fds.vhost_net = 16;
+    build(&spec, &vhost);
+    assert_string_equal(value_of(&vhost, "-netdev", 0),
+                        "tap,id=net0,fds=8:9:10,vhost=on,vhostfds=16:17:18");
+    spec.fds.tap = -1;
+    build(&spec, &alone);
+    assert_null(value_of(&alone, "-netdev", 0));
+    assert_false(has_value(&alone, "-device", "mq=on"));
+    spec.fds.tap = 8;
+    spec.queues = CMDLINE_QUEUES + 1;
+    assert_int_equal(cmdline_build(&spec, &none, &err), -1);
+    assert_int_equal(err.code, ERR_INVALID);
+}
+
 static void varies_with_what_is_asked(void **state)
 {
     struct cmdline_spec spec = sample();
@@ -217,6 +248,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(is_confined_and_complete),
         cmocka_unit_test(has_one_interface_at_its_place),
+        cmocka_unit_test(has_a_queue_for_each_vcpu),
         cmocka_unit_test(hardens_the_guest_unless_it_is_emulated),
         cmocka_unit_test(varies_with_what_is_asked),
         cmocka_unit_test(refuses_what_cannot_be),

@@ -93,6 +93,8 @@ static void start_fake(const struct fake_qmp_options *options)
     t.fake = fake_qmp_start(fd, true, options);
 }
 
+static bool without_vhost_net; /* the setup's: there is no such device */
+
 static int setup(void **state)
 {
     const char *const argv[] = {"sleep", "1000", NULL};
@@ -114,8 +116,17 @@ static int setup(void **state)
     assert_int_equal(read(up[0], &byte, 1), 1);
     close(up[0]);
     close(up[1]);
+    /* Any file does: what QEMU is handed is a descriptor. */
+    (void)snprintf(path, sizeof(path), "%s/vhost-net", t.dir);
+    if (!without_vhost_net)
+        assert_int_equal(fd_write_file_atomic(AT_FDCWD, path, "", 0, 0600, &err), 0);
     const struct vmm_config config = {
-        .run_dir = t.dir, .accel = VMM_ACCEL_TCG, .uid_base = 5000, .uid_count = 4};
+        .run_dir = t.dir,
+        .accel = VMM_ACCEL_TCG,
+        .vhost_net = path,
+        .uid_base = 5000,
+        .uid_count = 4,
+    };
     assert_int_equal(vmm_new(&config, t.loop, &t.vmm, &err), 0);
 
     assert_int_equal(spawn_start(&spec, &t.child, &err), 0);
@@ -478,7 +489,7 @@ static void a_monitor_that_hangs_is_reported(void **state)
 
 static int add_nic(int64_t deadline_ms, uint32_t *ret_slot, struct err *err)
 {
-    const struct vm_nic nic = {.tap_fd = t.disk_fd, .vhost_fd = t.disk_fd, .mac = {2, 3}};
+    const struct vm_nic nic = {.tap_fds = {t.disk_fd}, .n_queues = 1, .mac = {2, 3}};
 
     return vm_add_nic(t.vm, &nic, deadline_ms, ret_slot, err);
 }
@@ -499,6 +510,33 @@ static void interfaces_are_plugged_in(void **state)
     assert_int_equal(fake_qmp_named_fds(t.fake), 0);
     assert_int_equal(add_nic(LATER(), &slot, &err), -1);
     assert_int_equal(err.code, ERR_EXHAUSTED);
+}
+
+static void interfaces_are_moved_by_the_host_where_it_can(void **state)
+{
+    struct err err;
+    uint32_t slot = 0;
+
+    (void)state;
+    attach(NULL);
+    assert_int_equal(add_nic(LATER(), &slot, &err), 0);
+    assert_int_equal(fake_qmp_count(t.fake, "getfd"), without_vhost_net ? 1 : 2);
+    assert_int_equal(fake_qmp_named_fds(t.fake), 0);
+}
+
+static int setup_without_vhost_net(void **state)
+{
+    without_vhost_net = true;
+    int result = setup(state);
+    without_vhost_net = false;
+    return result;
+}
+
+static void without_it_qemu_moves_them(void **state)
+{
+    without_vhost_net = true;
+    interfaces_are_moved_by_the_host_where_it_can(state);
+    without_vhost_net = false;
 }
 
 static void failed_interfaces_are_undone(void **state)
@@ -567,6 +605,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(bad_disks_are_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(rests_are_cleared_when_found_again, setup, teardown),
         cmocka_unit_test_setup_teardown(interfaces_are_plugged_in, setup, teardown),
+        cmocka_unit_test_setup_teardown(interfaces_are_moved_by_the_host_where_it_can, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(without_it_qemu_moves_them, setup_without_vhost_net,
+                                        teardown),
         cmocka_unit_test_setup_teardown(failed_interfaces_are_undone, setup, teardown),
         cmocka_unit_test_setup_teardown(an_unanswered_interface_ends_at_its_deadline, setup,
                                         teardown),

@@ -1,0 +1,112 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Machines that start with two vCPUs have an interface with two queues: booted, as clones of a template, and made ahead, whose
+# tap is moved into the pod's namespace afterwards. Traffic goes through both queues. One vCPU: one queue, as ever.
+# shellcheck source=tests/integration/lib.sh
+. "$(dirname "$0")/lib.sh"
+isolate "$0" "$@"
+need jq python3 busybox iptables nsenter
+[ -x /usr/lib/cni/bridge ] || skip "containernetworking-plugins is not installed"
+need_tools
+
+mkdir "$work/net.d"
+jq -n --arg d "$work/leases" '{cniVersion: "1.0.0", name: "pods", plugins: [{type: "bridge", bridge: "cni0", isGateway: true,
+    ipMasq: true, ipam: {type: "host-local", dataDir: $d, ranges: [[{subnet: "10.88.0.0/16"}]],
+    routes: [{dst: "0.0.0.0/0"}]}}]}' >"$work/net.d/10-pods.conflist"
+SPARES=1
+start_daemon '[guest]' 'vcpus = 2' '[handler "cold"]' 'template = no' '[handler "one"]' 'vcpus = 1'
+touch "$work/crictl.yaml"
+busybox_image test.local/busybox:latest
+
+machine_of() { crictl inspectp "$1" | jq -r .info.pid; }
+# start NAME HANDLER: a pod with a web server; sets pod, ctr, ip.
+start() {
+    pod=$(crictl runp --runtime "$2" "$(pod_json "$1")")
+    ctr=$(crictl create "$pod" "$(container_json "$1" "$1.log" /bin/sh -c 'mkdir /www
+        dd if=/dev/urandom of=/www/big bs=1M count=4 2>/dev/null; exec httpd -f -p 80 -h /www')" "$work/pod-$1.json")
+    crictl start "$ctr" >/dev/null
+    ip=$(crictl inspectp "$pod" | jq -r .status.network.ip)
+}
+guest() { crictl exec -s "$ctr" /bin/sh -c "$1"; }
+
+# Frames that came to the guest, and went, by each queue's interrupt; the first line the receiving ones.
+interrupts() { guest "grep -e virtio.-$1 /proc/interrupts" | awk '{n = 0; for (i = 2; $i ~ /^[0-9]+$/; i++) n += $i; print n}'; }
+
+# has_queues N: what the guest has, and what the host's tap in the pod's namespace has.
+has_queues() {
+    local n tap=/proc/$(machine_of "$pod")/fdinfo
+    n=$(guest 'ls -d /sys/class/net/eth0/queues/tx-* | wc -l')
+    [ "$n" = "$1" ] || fail "$n queues to send with in the guest, not $1"
+    n=$(guest 'ls -d /sys/class/net/eth0/queues/rx-* | wc -l')
+    [ "$n" = "$1" ] || fail "$n queues to receive with in the guest, not $1"
+    n=$(grep -l '^iff:.*ctap0' "$tap"/* | wc -l)
+    [ "$n" = "$1" ] || fail "QEMU has $n descriptors of the tap, not $1"
+    # An interrupt for each direction of each queue, and the configuration's: none is shared.
+    n=$(guest 'ls /sys/class/net/eth0/device/../msi_irqs | wc -l')
+    [ "$n" -gt $((2 * $1)) ] || fail "$n interrupts for $1 queues"
+}
+
+# Streams in both directions, many of them: they spread over the queues by their ports.
+moves_data() {
+    for _ in 1 2 3 4 5 6 7 8; do
+        busybox wget -qO- "http://$ip/big" | cmp -n 4194304 - "$work/big" || fail "$1: what came is not what is there"
+    done
+    for _ in 1 2 3 4; do
+        [ "$(guest 'wget -qO- http://10.88.0.1:9000/big | md5sum')" = "$(md5sum <"$work/big")" ] ||
+            fail "$1: what went in is not what is there"
+    done
+}
+both_ways() {
+    until guest 'test "$(stat -c %s /www/big)" = 4194304'; do sleep 0.1; done
+    guest 'cat /www/big' >"$work/big"
+    moves_data "$1"
+}
+ip link add cni0 type bridge
+ip addr add 10.88.0.1/16 dev cni0
+ip link set cni0 up
+busybox httpd -p 10.88.0.1:9000 -h "$work"
+
+# used QUEUES: every queue of the interface has received and sent something.
+used() {
+    local q n
+    for q in $(seq 0 $(($1 - 1))); do
+        for way in input output; do
+            n=$(interrupts "$way.$q" | sort -n | tail -1)
+            [ "${n:-0}" -gt 0 ] || fail "$2: $way queue $q was not used: $(guest 'grep virtio /proc/interrupts')"
+        done
+    done
+}
+
+start cold cold
+[ "$(crictl inspectp "$pod" | jq .info.cloned)" != true ] || fail "a machine that was to boot is a clone"
+has_queues 2
+both_ways "booted"
+used 2 "booted"
+crictl rmp -f "$pod" >/dev/null
+
+start clone ''
+[ "$(crictl inspectp "$pod" | jq .info.cloned)" = true ] || fail "the machine is no clone"
+has_queues 2
+both_ways "a clone"
+used 2 "a clone"
+first=$pod
+
+made_ahead() { grep -q 'a machine was made ahead' "$work/casemated.log"; }
+wait_for 60 made_ahead
+start ahead ''
+grep -q 'pod ahead is ready (made ahead)' "$work/casemated.log" || fail "the machine that was made ahead was not taken"
+has_queues 2
+both_ways "made ahead"
+used 2 "made ahead"
+crictl rmp -f "$pod" "$first" >/dev/null
+
+start single one
+has_queues 1
+both_ways "one vCPU"
+used 1 "one vCPU"
+crictl rmp -f "$pod" >/dev/null
+if grep -e 'tap cannot be used' -e 'no template' -e 'template does not work' "$work/casemated.log"; then
+    fail "that must not be in the log"
+fi
+stop_daemon
+echo "two vCPUs, two queues"
