@@ -34,7 +34,8 @@ interrupts() { guest "grep -e virtio.-$1 /proc/interrupts" | awk '{n = 0; for (i
 
 # has_queues N: what the guest has, and what the host's tap in the pod's namespace has.
 has_queues() {
-    local n tap=/proc/$(machine_of "$pod")/fdinfo
+    local n tap
+    tap=/proc/$(machine_of "$pod")/fdinfo
     n=$(guest 'ls -d /sys/class/net/eth0/queues/tx-* | wc -l')
     [ "$n" = "$1" ] || fail "$n queues to send with in the guest, not $1"
     n=$(guest 'ls -d /sys/class/net/eth0/queues/rx-* | wc -l')
