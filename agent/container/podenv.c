@@ -24,13 +24,16 @@
 #include "common/base/clock.h"
 #include "common/base/fd.h"
 #include "common/base/log.h"
+#include "common/base/netlink.h"
 #include "common/base/text.h"
 #include "agent/container/validate.h"
 #include "agent/mount/disk.h"
 #include "agent/init/sysctl.h"
 #include "agent/mount/podfiles.h"
 #include "agent/mount/rootfs.h"
+#include "agent/net/ifind.h"
 #include "agent/net/network.h"
+#include "agent/net/parking.h"
 #include "agent/process/task.h"
 
 #define DISK_TIMEOUT_MS 10000
@@ -50,6 +53,7 @@ struct podenv {
     char id[VALIDATE_MAX_ID + 1];
     char boot_id[PODENV_BOOT_ID_SIZE];
     struct network_card card; /* not ready any more once a network was asked for */
+    struct parking parking;   /* of the card, while the pod has no network */
     /* The scratch disk that PreparePod mounted. */
     bool is_prepared;
     uint32_t scratch_lun;
@@ -62,10 +66,14 @@ int podenv_new(struct reaper *reaper, const struct network_card *card, struct po
                struct err *err)
 {
     struct podenv *pod = calloc(1, sizeof(*pod));
+    struct err why;
     if (pod == NULL)
         return err_no_memory(err);
     pod->reaper = reaper;
     pod->card = *card;
+    parking_init(&pod->parking);
+    if (card->slot != 0 && parking_make(&pod->parking, &why) < 0)
+        log_event(LOG_WARN, NULL, &why, "no place for a card out of sight yet, going on");
     text_random_hex((PODENV_BOOT_ID_SIZE - 1) / 2, pod->boot_id);
     *ret_pod = pod;
     return 0;
@@ -73,6 +81,8 @@ int podenv_new(struct reaper *reaper, const struct network_card *card, struct po
 
 void podenv_free(struct podenv *pod)
 {
+    if (pod != NULL)
+        parking_fini(&pod->parking);
     free(pod);
 }
 
@@ -123,6 +133,29 @@ struct work {
     const Casemate__Agent__V1__Network *network;             /* NULL: none yet */
     struct network_card card;
 };
+
+/* Every machine has a card; a pod without a network is not to see it. */
+static int place_card(struct podenv *pod, const Casemate__Agent__V1__Network *network,
+                      struct err *err)
+{
+    struct ifind card;
+    struct err why;
+    cleanup_fd int fd = -1;
+
+    if (network->n_interfaces > 0)
+        return parking_take(&pod->parking, err);
+    if (pod->parking.name[0] != '\0' || pod->card.slot == 0)
+        return 0;
+    if (pod->card.ready)
+        return parking_put(&pod->parking, &pod->card.is, err);
+    if (netlink_open(&fd, err) < 0)
+        return -1;
+    if (ifind_by_slot(fd, IFIND_CLASS, pod->card.slot, &card, &why) == 0)
+        return parking_put(&pod->parking, &card, err);
+    if (why.code != ERR_NOT_FOUND && err != NULL)
+        *err = why;
+    return why.code == ERR_NOT_FOUND ? 0 : -1;
+}
 
 static int make_network(const struct work *work, struct err *err)
 {
@@ -247,6 +280,8 @@ int podenv_configure(struct podenv *pod, const Casemate__Agent__V1__ConfigurePod
         return 0;
     }
     struct work work = {.request = request, .network = request->network, .card = pod->card};
+    if (request->network != NULL && place_card(pod, request->network, err) < 0)
+        return -1;
     (void)snprintf(pod->id, sizeof(pod->id), "%s", request->pod_id);
     text_random_hex((PODENV_BOOT_ID_SIZE - 1) / 2, pod->boot_id);
     if (pod->is_prepared && adopt_mounts(pod, request, err) < 0)
@@ -280,6 +315,8 @@ int podenv_configure_network(struct podenv *pod, const Casemate__Agent__V1__Netw
     struct work work = {.network = network, .card = pod->card};
     if (pod->state != PODENV_CONFIGURED)
         return err_set(err, ERR_BAD_STATE, "the pod is not configured, or just being so");
+    if (place_card(pod, network, err) < 0)
+        return -1;
     pod->card.ready = false;
     /* A child is only for waiting: without one it is quicker. */
     if (network_is_ready(network, &work.card)) {
