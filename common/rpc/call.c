@@ -209,6 +209,7 @@ struct rpc_call_news rpc_call_take(struct rpc_call *call)
     struct rpc_call_news news = {
         .chunks = call->out,
         .finished = call->finished,
+        .cut = call->cut,
         .status = call->status,
         .text = call->text,
     };
@@ -406,6 +407,17 @@ void rpc_call_reply(struct rpc_call *call, const ProtobufCMessage *message)
 
 void rpc_call_finish(struct rpc_call *call, enum rpc_status status, const char *message)
 {
+    end(call, NULL, status, message);
+}
+
+void rpc_call_cut(struct rpc_call *call, enum rpc_status status, const char *message)
+{
+    lock(call);
+    rpc_chunk_free(call->out);
+    call->out = NULL;
+    call->out_last = &call->out;
+    call->cut = true;
+    unlock(call);
     end(call, NULL, status, message);
 }
 

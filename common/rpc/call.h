@@ -48,6 +48,7 @@ struct rpc_call {
     struct rpc_chunk **out_last;
     size_t queued; /* bytes in `out` and in the stream's queue */
     bool finished;
+    bool cut; /* with finished: ahead of what the stream has queued */
     enum rpc_status status;
     char *text;
     bool cancelled;
@@ -93,6 +94,7 @@ void rpc_call_sent(struct rpc_call *call, size_t n);
 struct rpc_call_news {
     struct rpc_chunk *chunks; /* the caller's */
     bool finished;
+    bool cut; /* with finished: ahead of what the stream has queued */
     enum rpc_status status;
     const char *text; /* the call's; may be NULL */
 };

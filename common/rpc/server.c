@@ -204,6 +204,8 @@ void rpc_server_on_mail(struct rpc_mail *mail)
         rpc_chunk_free(news.chunks);
     } else {
         rpc_stream_send(call->stream, news.chunks);
+        if (news.finished && news.cut)
+            rpc_stream_drop_unsent(call->stream);
         if (news.finished)
             rpc_stream_finish(call->stream, news.status, news.text);
         else if (call->method->client_streaming && !rpc_call_holds(call))

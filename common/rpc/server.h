@@ -2,10 +2,10 @@
 /*
  * The serving end of gRPC. A server belongs to one loop; connections are added to it by descriptor.
  * A handler gets a call, owns it until it ends it with exactly one of rpc_call_reply,
- * rpc_call_finish or rpc_call_fail, and may end it later and from any thread. A call whose client
- * went away stays valid until then: what is sent on it goes nowhere. A handler that runs on the
- * loop must neither block nor run the loop. Threads: rpc_call_* may be called from any thread,
- * rpc_server_* on the loop's thread.
+ * rpc_call_finish, rpc_call_cut or rpc_call_fail, and may end it later and from any thread. A call
+ * whose client went away stays valid until then: what is sent on it goes nowhere. A handler that
+ * runs on the loop must neither block nor run the loop. Threads: rpc_call_* may be called from any
+ * thread, rpc_server_* on the loop's thread.
  */
 #pragma once
 
@@ -135,5 +135,10 @@ void rpc_call_on_drain(struct rpc_call *call, size_t low_bytes, void (*fn)(void 
 void rpc_call_reply(struct rpc_call *call, const ProtobufCMessage *message);
 /* Ends a call with a status and a message for people (copied, percent-encoded on the wire). */
 void rpc_call_finish(struct rpc_call *call, enum rpc_status status, const char *message);
+/*
+ * The same ahead of what rpc_call_send queued: messages of which no byte has been sent are dropped.
+ * For a client that does not keep up with a stream.
+ */
+void rpc_call_cut(struct rpc_call *call, enum rpc_status status, const char *message);
 /* Ends a call with rpc_status_from_err(err->code) and its message. */
 void rpc_call_fail(struct rpc_call *call, const struct err *err);

@@ -130,6 +130,8 @@ void rpc_stream_send(struct rpc_stream *stream, struct rpc_chunk *chunks);
 void rpc_stream_end(struct rpc_stream *stream);
 /* Server: ends the reply after what is queued. text may be NULL. */
 void rpc_stream_finish(struct rpc_stream *stream, enum rpc_status status, const char *text);
+/* Drops what is queued, but for the rest of a message that has begun to be sent. */
+void rpc_stream_drop_unsent(struct rpc_stream *stream);
 /* Server: ends the reply now; what is queued and not sent is dropped. */
 void rpc_stream_abort(struct rpc_stream *stream, enum rpc_status status, const char *text);
 /* Server: answers what is no gRPC request with a bare HTTP status. */

@@ -320,6 +320,16 @@ void rpc_stream_finish(struct rpc_stream *s, enum rpc_status status, const char 
         respond_trailers_only(s);
 }
 
+void rpc_stream_drop_unsent(struct rpc_stream *s)
+{
+    struct rpc_chunk **from = &s->queue;
+    if (*from != NULL && (*from)->sent > 0)
+        from = &(*from)->next;
+    rpc_chunk_free(*from);
+    *from = NULL;
+    s->queue_last = from;
+}
+
 void rpc_stream_abort(struct rpc_stream *s, enum rpc_status status, const char *text)
 {
     if (s->queue != NULL && s->responded)

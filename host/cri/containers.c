@@ -178,8 +178,7 @@ static int add_user(const struct cri_ctx *ctx, const struct sandbox_container_in
         return -1;
     s->user->linux->uid = info->uid;
     s->user->linux->gid = info->gid;
-    s->user->linux->supplemental_groups =
-        rpc_call_alloc(ctx->call, (info->n_groups + 1) * sizeof(int64_t));
+    s->user->linux->supplemental_groups = cri_alloc(ctx, (info->n_groups + 1) * sizeof(int64_t));
     if (s->user->linux->supplemental_groups == NULL)
         return err_no_memory(err);
     for (size_t i = 0; i < info->n_groups; i++)
@@ -188,8 +187,8 @@ static int add_user(const struct cri_ctx *ctx, const struct sandbox_container_in
     return 0;
 }
 
-static int make_status(const struct cri_ctx *ctx, const struct sandbox_container_info *info,
-                       Runtime__V1__ContainerStatus **ret_status, struct err *err)
+int cri_make_container_status(const struct cri_ctx *ctx, const struct sandbox_container_info *info,
+                              Runtime__V1__ContainerStatus **ret_status, struct err *err)
 {
     const Runtime__V1__ContainerConfig *c = info->config;
     Runtime__V1__ContainerStatus *s;
@@ -241,7 +240,7 @@ static int method_container_status(struct cri_ctx *ctx, ProtobufCMessage **ret_r
     Runtime__V1__ContainerStatusResponse *m;
     if (sandbox_container_status(ctx->cri->config.sandboxes, q->container_id, info, err) < 0 ||
         cri_make(ctx, &m, runtime__v1__container_status_response__init) < 0 ||
-        make_status(ctx, info, &m->status, err) < 0)
+        cri_make_container_status(ctx, info, &m->status, err) < 0)
         return -1;
     *ret_reply = &m->base;
     return 0;

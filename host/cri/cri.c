@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Every unary method goes through one dispatcher: find the method in the tables, call it, log it,
- * answer. v1 and v1alpha2 are the same messages under two service names, so both are registered
- * with v1's descriptors (proto/cri/README.md says where that is exact). Errors become gRPC statuses
- * by their code (common/rpc/status); there is no exception to it.
+ * Every unary method goes through one dispatcher (events.c and liststream.c have the streams): find
+ * the method in the tables, call it, log it, answer. v1 and v1alpha2 are the same messages under
+ * two service names, so both are registered with v1's descriptors (proto/cri/README.md says where
+ * that is exact). Errors become gRPC statuses by their code (common/rpc/status); there is no
+ * exception to it.
  */
 #include "host/cri/cri.h"
 
@@ -12,6 +13,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "host/cri/events.h"
 #include "host/cri/method.h"
 
 static const struct cri_method *find_in(const struct cri_method *methods, const char *name)
@@ -23,7 +25,7 @@ static const struct cri_method *find_in(const struct cri_method *methods, const 
     return NULL;
 }
 
-static const struct cri_method *find_method(const char *name)
+const struct cri_method *cri_find_method(const char *name)
 {
     const struct cri_method *tables[] = {cri_status_methods(),    cri_pod_methods(),
                                          cri_container_methods(), cri_stats_methods(),
@@ -44,7 +46,7 @@ void *cri_hold(struct cri_ctx *ctx, size_t size, void (*release)(void *object))
     return object;
 }
 
-static void release_held(struct cri_ctx *ctx)
+void cri_release_held(struct cri_ctx *ctx)
 {
     while (ctx->n_held > 0) {
         struct cri_held *h = &ctx->held[--ctx->n_held];
@@ -52,6 +54,16 @@ static void release_held(struct cri_ctx *ctx)
             h->release(h->object);
         free(h->object);
     }
+}
+
+void *cri_alloc(const struct cri_ctx *ctx, size_t size)
+{
+    if (ctx->arena == NULL)
+        return rpc_call_alloc(ctx->call, size);
+    void *p = rpc_arena_alloc(ctx->arena, size);
+    if (p != NULL)
+        memset(p, 0, size);
+    return p;
 }
 
 static void log_outcome(const struct cri_method *m, int r, const struct err *err, int64_t begin_ns)
@@ -71,7 +83,7 @@ static void handle(struct rpc_call *call, void *arg)
                           .call = call,
                           .request = rpc_call_request(call),
                           .deadline_ms = rpc_call_deadline(call)};
-    const struct cri_method *m = find_method(rpc_call_method(call));
+    const struct cri_method *m = cri_find_method(rpc_call_method(call));
     struct err err = {0};
     ProtobufCMessage *reply = NULL;
     int64_t begin = clock_monotonic_ns();
@@ -85,21 +97,24 @@ static void handle(struct rpc_call *call, void *arg)
         rpc_call_fail(call, &err);
     else
         rpc_call_reply(call, reply);
-    release_held(&ctx);
+    cri_release_held(&ctx);
 }
 
 int cri_text(const struct cri_ctx *ctx, const char *text, char **ret_copy, struct err *err)
 {
-    char *copy = rpc_call_strdup(ctx->call, text == NULL ? "" : text);
+    const char *from = text == NULL ? "" : text;
+    size_t n = strlen(from) + 1;
+    char *copy = cri_alloc(ctx, n);
     if (copy == NULL)
         return err_no_memory(err);
+    memcpy(copy, from, n);
     *ret_copy = copy;
     return 0;
 }
 
 int cri_array(const struct cri_ctx *ctx, size_t n, void *ret_array, struct err *err)
 {
-    void *p = rpc_call_alloc(ctx->call, (n + 1) * sizeof(void *));
+    void *p = cri_alloc(ctx, (n + 1) * sizeof(void *));
     if (p == NULL)
         return err_no_memory(err);
     memcpy(ret_array, &p, sizeof(p));
@@ -114,7 +129,7 @@ int cri_map(const struct cri_ctx *ctx, size_t n, const void *entries,
     if (cri_array(ctx, n, &out, err) < 0)
         return -1;
     for (size_t i = 0; i < n; i++) {
-        out[i] = rpc_call_alloc(ctx->call, sizeof(*out[i]));
+        out[i] = cri_alloc(ctx, sizeof(*out[i]));
         if (out[i] == NULL)
             return err_no_memory(err);
         protobuf_c_message_init(entry_type, out[i]);
@@ -135,14 +150,21 @@ int cri_map_entry(const struct cri_ctx *ctx, const char *key, const char *value,
     return cri_map(ctx, 1, &list, entry_type, ret_entries, err);
 }
 
-/* The rpc methods of one service: all that its descriptor has and a table implements. */
+/* The rpc methods of one service: all that its descriptor has and a table implements, and the
+ * streams. */
 static struct rpc_method *methods_of(const ProtobufCServiceDescriptor *d, size_t *ret_n)
 {
     struct rpc_method *list = calloc(d->n_methods, sizeof(*list));
     size_t n = 0;
     for (unsigned i = 0; list != NULL && i < d->n_methods; i++) {
-        if (find_method(d->methods[i].name) != NULL)
-            list[n++] = (struct rpc_method){.name = d->methods[i].name, .handler = handle};
+        const char *name = d->methods[i].name;
+        if (cri_find_method(name) != NULL)
+            list[n++] = (struct rpc_method){.name = name, .handler = handle};
+        else if (cri_list_stream(name) != NULL)
+            list[n++] = (struct rpc_method){.name = name, .handler = cri_list_stream(name)};
+        else if (strcmp(name, "GetContainerEvents") == 0)
+            list[n++] =
+                (struct rpc_method){.name = name, .handler = cri_get_events, .on_loop = true};
     }
     *ret_n = n;
     return list;
@@ -174,6 +196,8 @@ int cri_new(const struct cri_config *config, struct cri **ret_cri, struct err *e
     if (cri == NULL)
         return err_no_memory(err);
     cri->config = *config;
+    if (cri_events_new(cri, &cri->events, err) < 0)
+        return -1;
     const ProtobufCServiceDescriptor *runtime = &runtime__v1__runtime_service__descriptor;
     const ProtobufCServiceDescriptor *image = &runtime__v1__image_service__descriptor;
     if (add_service(cri, "runtime.v1.RuntimeService", runtime, err) < 0 ||
@@ -195,6 +219,7 @@ void cri_free(struct cri *cri)
 {
     if (cri == NULL)
         return;
+    cri_events_free(cri->events);
     for (size_t i = 0; i < cri->n_services; i++) {
         union {
             const struct rpc_method *in;
@@ -204,6 +229,11 @@ void cri_free(struct cri *cri)
             free(methods.out);
     }
     free(cri);
+}
+
+void cri_end_streams(struct cri *cri)
+{
+    cri_events_stop(cri->events);
 }
 
 const struct rpc_service *cri_services(const struct cri *cri, size_t *ret_n)

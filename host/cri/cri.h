@@ -3,7 +3,7 @@
  * The Kubernetes CRI services, v1 and v1alpha2, and casemate's own control service: check the
  * request, call the model (host/sandbox, host/image), make the reply, and translate errors to gRPC
  * status. Only this room knows what a CRI method looks like on the wire. Handlers block: the server
- * must run them on worker threads. No state of its own.
+ * must run them on worker threads. No state of its own but the streams of events that are open.
  */
 #pragma once
 
@@ -58,6 +58,10 @@ int cri_new(const struct cri_config *config, struct cri **ret_cri, struct err *e
 void cri_free(struct cri *cri);
 DEFINE_CLEANUP(cri, struct cri, cri_free)
 #define cleanup_cri CLEANUP(cri_cleanup_)
+
+/* Has streams that would go on for ever end, with UNAVAILABLE, and refuses new ones: for a server
+ * that is to drain. Any thread; does not block. */
+void cri_end_streams(struct cri *cri);
 
 /* The services to give to rpc_server_new: *ret_n of them, valid until cri_free. */
 const struct rpc_service *cri_services(const struct cri *cri, size_t *ret_n);

@@ -6,12 +6,17 @@
  */
 #pragma once
 
+#include "common/rpc/arena.h"
 #include "host/cri/cri.h"
+#include "host/sandbox/sandbox.h"
 #include "proto/control/control.pb-c.h"
 #include "proto/cri/cri.pb-c.h"
 
+struct cri_events;
+
 struct cri {
     struct cri_config config;
+    struct cri_events *events;
     struct rpc_service services[5];
     size_t n_services;
 };
@@ -28,6 +33,7 @@ enum { CRI_MAX_HELD = 4 };
 struct cri_ctx {
     const struct cri *cri;
     struct rpc_call *call;
+    struct rpc_arena *arena; /* what is built lives here; NULL: in the call */
     const ProtobufCMessage *request;
     int64_t deadline_ms; /* the client's */
     struct cri_held held[CRI_MAX_HELD];
@@ -40,6 +46,9 @@ struct cri_ctx {
  * none, or no place to note it.
  */
 void *cri_hold(struct cri_ctx *ctx, size_t size, void (*release)(void *object));
+
+/* Zeroed memory that lives as long as what is built, or NULL. */
+void *cri_alloc(const struct cri_ctx *ctx, size_t size);
 
 /* Answers: *ret_reply is in the call's memory. */
 typedef int (*cri_method_fn)(struct cri_ctx *ctx, ProtobufCMessage **ret_reply, struct err *err);
@@ -63,6 +72,22 @@ const struct cri_method *cri_metric_methods(void);
 /* Likewise: images. */
 const struct cri_method *cri_image_methods(void);
 
+/* The status messages of a pod and of a container; the snapshot must outlive them. */
+int cri_make_pod_status(const struct cri_ctx *ctx, const struct sandbox_info *info,
+                        Runtime__V1__PodSandboxStatus **ret_status, struct err *err);
+int cri_make_container_status(const struct cri_ctx *ctx, const struct sandbox_container_info *info,
+                              Runtime__V1__ContainerStatus **ret_status, struct err *err);
+
+/* GetContainerEvents, on the loop: the call stays open. arg is the struct cri. */
+void cri_get_events(struct rpc_call *call, void *arg);
+
+/* The methods StreamPodSandboxes, StreamContainers and so on; NULL for any other name. */
+rpc_handler cri_list_stream(const char *name);
+/* The method of the List family, or whichever, of that name; NULL: there is none. */
+const struct cri_method *cri_find_method(const char *name);
+/* Releases what cri_hold gave out. */
+void cri_release_held(struct cri_ctx *ctx);
+
 /* The control service's methods: streaming, they end their call themselves. arg is the struct cri.
  */
 void control_import_image(struct rpc_call *call, void *arg);
@@ -77,8 +102,8 @@ void control_metrics(struct rpc_call *call, void *arg);
 /* Zeroed and initialised message in the call's memory: cri_make(ctx, &m, init), m of type T *.
  * Fails with EXHAUSTED. */
 #define cri_make(ctx, ret, init)                                                                   \
-    (((*(ret)) = rpc_call_alloc((ctx)->call, sizeof(**(ret)))) == NULL ? err_no_memory(err)        \
-                                                                       : (init(*(ret)), 0))
+    (((*(ret)) = cri_alloc((ctx), sizeof(**(ret)))) == NULL ? err_no_memory(err)                   \
+                                                            : (init(*(ret)), 0))
 
 /* A copy of text ("" for NULL) in the call's memory. */
 int cri_text(const struct cri_ctx *ctx, const char *text, char **ret_copy, struct err *err);

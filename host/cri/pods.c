@@ -167,8 +167,8 @@ static int add_ips(const struct cri_ctx *ctx, const struct sandbox_info *info,
     return 0;
 }
 
-static int make_status(const struct cri_ctx *ctx, const struct sandbox_info *info,
-                       Runtime__V1__PodSandboxStatus **ret_status, struct err *err)
+int cri_make_pod_status(const struct cri_ctx *ctx, const struct sandbox_info *info,
+                        Runtime__V1__PodSandboxStatus **ret_status, struct err *err)
 {
     const Runtime__V1__PodSandboxConfig *c = info->config;
     Runtime__V1__PodSandboxStatus *s;
@@ -202,7 +202,7 @@ static int method_pod_sandbox_status(struct cri_ctx *ctx, ProtobufCMessage **ret
     Runtime__V1__PodSandboxStatusResponse *m;
     if (sandbox_status(ctx->cri->config.sandboxes, q->pod_sandbox_id, info, err) < 0 ||
         cri_make(ctx, &m, runtime__v1__pod_sandbox_status_response__init) < 0 ||
-        make_status(ctx, info, &m->status, err) < 0 ||
+        cri_make_pod_status(ctx, info, &m->status, err) < 0 ||
         (q->verbose && add_info(ctx, info, m, err) < 0))
         return -1;
     m->timestamp = clock_realtime_ns();

@@ -89,10 +89,12 @@ static void on_signal(void *arg, int signo)
         _exit(1);
     }
     log_info("%s: draining, pods go on running", strsignal(signo));
-    if (d->server == NULL)
+    if (d->server == NULL) {
         tell(d, &d->drained); /* still starting */
-    else
-        rpc_server_shutdown(d->server, clock_deadline(DRAIN_MS), on_drained, d);
+        return;
+    }
+    cri_end_streams(d->cri);
+    rpc_server_shutdown(d->server, clock_deadline(DRAIN_MS), on_drained, d);
 }
 
 static void *loop_main(void *arg)

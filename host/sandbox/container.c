@@ -555,6 +555,8 @@ int container_forget(struct container *c, struct err *err)
         return -1;
     container_let_go(c);
     unlist(c);
+    events_add(&c->pod->mgr->events, c->pod, c->facts->id,
+               RUNTIME__V1__CONTAINER_EVENT_TYPE__CONTAINER_DELETED_EVENT);
     return 0;
 }
 

@@ -399,6 +399,30 @@ void sandbox_container_list_fini(struct sandbox_container_list *list)
     *list = (struct sandbox_container_list){0};
 }
 
+/* ---- events ---- */
+
+int pod_snapshot(struct pod *pod, struct sandbox_info *ret_info,
+                 struct sandbox_container_list *ret_list, struct err *err)
+{
+    struct sandbox_container_list list = {0};
+    struct sandbox_info info = {0};
+    int result;
+
+    pthread_mutex_lock(&pod->mutex);
+    result = fill_pod(pod, &info, err);
+    pthread_mutex_unlock(&pod->mutex);
+    if (result == 0)
+        result = list_pod(pod, NULL, &list, err);
+    if (result != 0) {
+        sandbox_info_fini(&info);
+        sandbox_container_list_fini(&list);
+        return -1;
+    }
+    *ret_info = info;
+    *ret_list = list;
+    return 0;
+}
+
 /* ---- disks ---- */
 
 int sandbox_fs_info(struct sandbox_manager *mgr, struct sandbox_fs_info *ret_info, struct err *err)

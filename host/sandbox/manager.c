@@ -432,6 +432,7 @@ static void free_manager(struct sandbox_manager *mgr)
     pthread_mutex_destroy(&mgr->mutex);
     pthread_mutex_destroy(&mgr->scratch_mutex);
     phases_fini(&mgr->phases);
+    events_fini(&mgr->events);
     free(mgr->pods_run_dir);
     free(mgr->logs_run_dir);
     free(mgr->pods_state_dir);
@@ -484,6 +485,7 @@ int sandbox_manager_new(const struct sandbox_config *config, const struct sandbo
     pthread_mutex_init(&mgr->mutex, NULL);
     pthread_mutex_init(&mgr->scratch_mutex, NULL);
     phases_init(&mgr->phases);
+    events_init(&mgr->events);
     TAILQ_INIT(&mgr->pods);
     TAILQ_INIT(&mgr->spares);
     if (copy_config(mgr, config, err) != 0 ||

@@ -15,6 +15,7 @@
 #include "host/guest/guest.h"
 #include "host/image/image.h"
 #include "host/net/net.h"
+#include "host/sandbox/events.h"
 #include "host/sandbox/logpump.h"
 #include "host/sandbox/phases.h"
 #include "host/sandbox/sandbox.h"
@@ -163,6 +164,7 @@ struct pod {
     pthread_mutex_t mutex;      /* guards all that follows */
     pthread_cond_t cond;        /* any change of state, busy, exit, disks */
     enum pod_state state;
+    bool announced;                /* clients have been told of it: events tell of its end */
     bool ending;                   /* pod_end_vm is at work */
     bool spare;                    /* made ahead (spares.h): has no record */
     struct pod_facts *spare_facts; /* those that it had as a spare, for whoever still reads them */
@@ -197,6 +199,7 @@ struct sandbox_manager {
     struct sandbox_deps deps;
     struct workers *workers;
     struct phases phases;   /* its own lock */
+    struct events events;   /* likewise */
     pthread_mutex_t mutex;  /* guards the list and makes names unique */
     struct pod_list pods;   /* newest first; each a reference */
     struct pod_list spares; /* likewise; not in the list above */
@@ -348,6 +351,12 @@ char *container_checkpoint_path(const struct container *c);
 void container_let_go(struct container *c);
 /* Deletes its record, takes it off the list and lets go. */
 int container_forget(struct container *c, struct err *err);
+
+/* ---- info.c ---- */
+
+/* The pod and its containers as they are now, for an event; both to be released. */
+int pod_snapshot(struct pod *pod, struct sandbox_info *ret_info,
+                 struct sandbox_container_list *ret_list, struct err *err);
 
 /* ---- disks.c ---- */
 

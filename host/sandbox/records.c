@@ -408,6 +408,7 @@ static int build_pod(struct sandbox_manager *mgr, const Casemate__State__V1__San
         return -1;
     if (pod_new(mgr, facts, &pod, err) == 0) {
         pod->state = state;
+        pod->announced = state != POD_CREATING;
         set_text(&pod->reason, record->reason);
         set_text(&pod->message, record->message);
         if (*record->vm != '\0')

@@ -313,9 +313,15 @@ int pod_forget(struct pod *pod, struct err *err)
         if (c == NULL)
             break;
         container_let_go(c);
+        if (pod->announced)
+            events_add(&mgr->events, pod, c->facts->id,
+                       RUNTIME__V1__CONTAINER_EVENT_TYPE__CONTAINER_DELETED_EVENT);
         container_unref(c);
     }
     manager_drop_pod(mgr, pod);
+    if (pod->announced)
+        events_add(&mgr->events, pod, pod->facts->id,
+                   RUNTIME__V1__CONTAINER_EVENT_TYPE__CONTAINER_DELETED_EVENT);
     pthread_mutex_lock(&pod->mutex);
     pod->gone = true;
     pthread_cond_broadcast(&pod->cond);

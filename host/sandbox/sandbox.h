@@ -274,6 +274,26 @@ int sandbox_container_exec(struct sandbox_manager *mgr, const struct sandbox_exe
 /* Goes on in a new file of the old name after the log was renamed. BAD_STATE unless RUNNING. */
 int sandbox_container_reopen_log(struct sandbox_manager *mgr, const char *id, struct err *err);
 
+/* ---- events ---- */
+
+/* Something that has happened, and the pod after it. */
+struct sandbox_event {
+    Runtime__V1__ContainerEventType type;
+    char id[SANDBOX_ID_SIZE]; /* of the container, or of the pod for an event of the pod itself */
+    int64_t time_ns;
+    bool lost; /* events around this one are missing, or its statuses: look for yourself */
+    struct sandbox_info pod;
+    struct sandbox_container_list containers;
+};
+/* Whether events are kept from now on; a bounded number of them waits to be taken. */
+int sandbox_events_watch(struct sandbox_manager *mgr, bool watched, struct err *err);
+/* The oldest event, waiting for it; to be released with sandbox_event_fini. False: stopped. One
+ * thread takes them all. */
+bool sandbox_events_next(struct sandbox_manager *mgr, struct sandbox_event *ret_event);
+void sandbox_event_fini(struct sandbox_event *event);
+/* No event comes any more, for good; wakes the one who waits. Never blocks. */
+void sandbox_events_stop(struct sandbox_manager *mgr);
+
 /* What the pods' writable disks occupy. */
 struct sandbox_fs_info {
     uint64_t used_bytes;

@@ -4,6 +4,9 @@
  * function for each that takes a step. A step that the table does not have is a bug of ours, hence
  * the assert. A STARTING container may exit at once; an exit may be known before a start has
  * returned, so CREATED and STARTING both lead to EXITED.
+ *
+ * A step that clients can see is an event (GetContainerEvents). That something was forgotten is no
+ * step: container_forget and pod_forget say it.
  */
 #include <assert.h>
 
@@ -60,6 +63,39 @@ bool container_state_may_become(enum container_state from, enum container_state 
     return (size_t)from < ARRAY_SIZE(container_steps) && (container_steps[from] & TO(to)) != 0;
 }
 
+/* The kubelet knows of pods by the events of their containers and of the "container" that a pod is
+ * elsewhere: it is created and started at once. */
+static void tell_of_pod(struct pod *pod, enum pod_state before)
+{
+    struct events *events = &pod->mgr->events;
+
+    if (pod->state == POD_READY) {
+        pod->announced = true;
+        events_add(events, pod, pod->facts->id,
+                   RUNTIME__V1__CONTAINER_EVENT_TYPE__CONTAINER_CREATED_EVENT);
+        events_add(events, pod, pod->facts->id,
+                   RUNTIME__V1__CONTAINER_EVENT_TYPE__CONTAINER_STARTED_EVENT);
+    } else if (pod->state == POD_STOPPED && before != POD_REMOVING && pod->announced) {
+        events_add(events, pod, pod->facts->id,
+                   RUNTIME__V1__CONTAINER_EVENT_TYPE__CONTAINER_STOPPED_EVENT);
+    }
+}
+
+static void tell_of_container(struct container *c, enum container_state before)
+{
+    struct events *events = &c->pod->mgr->events;
+
+    if (c->state == CTR_CREATED)
+        events_add(events, c->pod, c->facts->id,
+                   RUNTIME__V1__CONTAINER_EVENT_TYPE__CONTAINER_CREATED_EVENT);
+    else if (c->state == CTR_RUNNING)
+        events_add(events, c->pod, c->facts->id,
+                   RUNTIME__V1__CONTAINER_EVENT_TYPE__CONTAINER_STARTED_EVENT);
+    else if (c->state == CTR_EXITED && before != CTR_CREATING && before != CTR_REMOVING)
+        events_add(events, c->pod, c->facts->id,
+                   RUNTIME__V1__CONTAINER_EVENT_TYPE__CONTAINER_STOPPED_EVENT);
+}
+
 void pod_set_state(struct pod *pod, enum pod_state state)
 {
     struct log_ctx ctx = {.sandbox = pod->facts->id};
@@ -67,7 +103,9 @@ void pod_set_state(struct pod *pod, enum pod_state state)
     assert(pod_state_may_become(pod->state, state));
     log_event(LOG_DEBUG, &ctx, NULL, "pod %s -> %s", pod_state_name(pod->state),
               pod_state_name(state));
+    enum pod_state before = pod->state;
     pod->state = state;
+    tell_of_pod(pod, before);
     pthread_cond_broadcast(&pod->cond);
 }
 
@@ -78,7 +116,9 @@ void container_set_state(struct container *c, enum container_state state)
     assert(container_state_may_become(c->state, state));
     log_event(LOG_DEBUG, &ctx, NULL, "container %s -> %s", container_state_name(c->state),
               container_state_name(state));
+    enum container_state before = c->state;
     c->state = state;
+    tell_of_container(c, before);
     pthread_cond_broadcast(&c->pod->cond);
 }
 

@@ -47,6 +47,8 @@ static const struct rpc_target MISSING = {TEST_DESCRIPTOR, NULL, "Missing"};
 
 #define MAX_PARKED 2048
 
+struct counting;
+
 struct fixture {
     struct loop *loop;
     struct rpc_server *server;
@@ -67,6 +69,7 @@ struct fixture {
     atomic_uint client_closed;
     atomic_uint drained;
     size_t most_queued;
+    struct counting *counting; /* the last Count; gone when its call has ended */
 };
 
 static inline void settle_ok(int r, const struct err *err)
@@ -190,6 +193,7 @@ static inline void handle_count(struct rpc_call *call, void *arg)
     const CountRequest *request = (const CountRequest *)rpc_call_request(call);
     struct counting *c = calloc(1, sizeof(*c));
     *c = (struct counting){arg, call, 0, request->messages, request->bytes_each, false};
+    ((struct fixture *)arg)->counting = c;
     rpc_call_on_cancel(call, count_cancelled, c);
     rpc_call_on_drain(call, WATERMARK / 2, count_on, c);
     count_on(c);

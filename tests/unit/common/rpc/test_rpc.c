@@ -439,6 +439,48 @@ static void test_back_pressure(void **state)
     fixture_stop(&f);
 }
 
+/* The server gives a reader up that does not read: what waits for it is dropped, it hears the
+ * status behind whole messages, and the connection goes on. */
+static void test_cut_stream(void **state)
+{
+    struct fixture f;
+    struct outcome o = {0};
+    CountRequest request = CASEMATE__TEST__V1__COUNT_REQUEST__INIT;
+    (void)state;
+    fixture_start(&f, &(struct fixture_options){0});
+    request.messages = 1000000;
+    request.bytes_each = 10000;
+    struct rpc_client_call *call = begin(&f, &COUNT, &request.base, CLOCK_NO_DEADLINE, &o);
+    spin_until(&f, o.messages > 0);
+    rpc_client_pause(call, true);
+    for (int i = 0; i < 20; i++)
+        expect_echo(&f, "another call"); /* and the windows fill */
+    uint32_t sent = f.counting->next;
+    assert_true(rpc_call_queued(f.counting->call) >= WATERMARK / 2);
+    rpc_call_cut(f.counting->call, RPC_RESOURCE_EXHAUSTED, "too slow");
+    free(f.counting);
+    rpc_client_pause(call, false);
+    spin_until(&f, o.ends == 1);
+    assert_int_equal(o.err.code, ERR_EXHAUSTED);
+    assert_string_equal(o.err.msg, "too slow");
+    assert_false(o.out_of_order);
+    assert_true(o.messages + 10 < sent);
+    expect_echo(&f, "still alive");
+
+    /* Nothing was sent yet: the status alone. */
+    struct outcome none = {0};
+    EchoRequest parked = ECHO_REQUEST;
+    char text[] = "park";
+    parked.text = text;
+    (void)begin(&f, &ECHO, &parked.base, CLOCK_NO_DEADLINE, &none);
+    spin_until(&f, n_parked(&f) == 1);
+    f.n_parked = 0;
+    rpc_call_cut(f.parked[0], RPC_UNAVAILABLE, "over");
+    spin_until(&f, none.ends == 1);
+    assert_int_equal(none.err.code, ERR_UNAVAILABLE);
+    fixture_stop(&f);
+}
+
 static void test_cancel_stream(void **state)
 {
     struct fixture f;
@@ -763,6 +805,7 @@ int main(void)
         cmocka_unit_test(test_too_large),
         cmocka_unit_test(test_server_streaming),
         cmocka_unit_test(test_back_pressure),
+        cmocka_unit_test(test_cut_stream),
         cmocka_unit_test(test_cancel_stream),
         cmocka_unit_test(test_stuck_stream_deadline),
         cmocka_unit_test(test_client_streaming),

@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include <pthread.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -53,10 +54,13 @@ static struct {
     int released;
 } model;
 
+static void model_events_reset(void);
+
 static inline void model_reset(void)
 {
     memset(&model, 0, sizeof(model));
     model.words = "the model says so";
+    model_events_reset();
 }
 
 static inline int model_called(const char *name, const char *id, struct err *err)
@@ -293,6 +297,95 @@ int sandbox_fs_info(struct sandbox_manager *mgr, struct sandbox_fs_info *ret_inf
     *ret_info =
         (struct sandbox_fs_info){.used_bytes = 111, .inodes = 11, .mountpoint = "/state/pods"};
     return 0;
+}
+
+/* ---- events: of the first pod, with the container ---- */
+
+static struct {
+    pthread_mutex_t lock;
+    pthread_cond_t cond;
+    unsigned queued; /* events that wait */
+    bool lost, watched, stopped;
+} events = {.lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER};
+
+static void model_events_reset(void)
+{
+    events.queued = 0;
+    events.lost = events.watched = events.stopped = false;
+}
+
+static inline void model_happen(unsigned n, bool lost)
+{
+    pthread_mutex_lock(&events.lock);
+    assert_true(events.watched);
+    events.queued += n;
+    events.lost = lost;
+    pthread_cond_broadcast(&events.cond);
+    pthread_mutex_unlock(&events.lock);
+}
+
+static inline unsigned model_events_queued(void)
+{
+    pthread_mutex_lock(&events.lock);
+    unsigned n = events.queued;
+    pthread_mutex_unlock(&events.lock);
+    return n;
+}
+
+static inline bool model_is_watched(void)
+{
+    pthread_mutex_lock(&events.lock);
+    bool watched = events.watched;
+    pthread_mutex_unlock(&events.lock);
+    return watched;
+}
+
+int sandbox_events_watch(struct sandbox_manager *mgr, bool watched, struct err *err)
+{
+    (void)mgr;
+    (void)err;
+    pthread_mutex_lock(&events.lock);
+    events.watched = watched;
+    pthread_mutex_unlock(&events.lock);
+    return 0;
+}
+
+bool sandbox_events_next(struct sandbox_manager *mgr, struct sandbox_event *ret_event)
+{
+    (void)mgr;
+    pthread_mutex_lock(&events.lock);
+    while (events.queued == 0 && !events.stopped)
+        pthread_cond_wait(&events.cond, &events.lock);
+    bool stopped = events.stopped;
+    if (!stopped) {
+        events.queued--;
+        *ret_event = (struct sandbox_event){
+            .type = RUNTIME__V1__CONTAINER_EVENT_TYPE__CONTAINER_STOPPED_EVENT,
+            .id = CTR_ID,
+            .time_ns = 77,
+            .lost = events.lost,
+            .pod = model.pods[0],
+            .containers = {.items = &model.container, .n = 1},
+        };
+        model.given++;
+    }
+    pthread_mutex_unlock(&events.lock);
+    return !stopped;
+}
+
+void sandbox_event_fini(struct sandbox_event *event)
+{
+    (void)event;
+    model.released++;
+}
+
+void sandbox_events_stop(struct sandbox_manager *mgr)
+{
+    (void)mgr;
+    pthread_mutex_lock(&events.lock);
+    events.stopped = true;
+    pthread_cond_broadcast(&events.cond);
+    pthread_mutex_unlock(&events.lock);
 }
 
 /* ---- images ---- */

@@ -288,6 +288,72 @@ static void a_failed_start_is_told_in_words(void **state)
     assert_string_equal(f->c->message, "exec /nope: no such file or directory");
 }
 
+/* ---- events ---- */
+
+static void expect_event(struct fixture *f, const char *id, Runtime__V1__ContainerEventType type,
+                         size_t n_containers, Runtime__V1__ContainerState state)
+{
+    struct sandbox_event event;
+
+    assert_true(sandbox_events_next(f->mgr, &event));
+    assert_int_equal(event.type, type);
+    assert_string_equal(event.id, id);
+    assert_false(event.lost);
+    assert_true(event.time_ns > 0);
+    assert_string_equal(event.pod.id, POD_ID);
+    assert_true(event.pod.ready);
+    assert_int_equal(event.containers.n, n_containers);
+    if (n_containers > 0) {
+        assert_string_equal(event.containers.items[0].id, CTR_ID);
+        assert_int_equal(event.containers.items[0].state, state);
+    }
+    sandbox_event_fini(&event);
+}
+
+static void a_life_in_events(void **state)
+{
+    struct fixture *f = *state;
+    struct err err;
+
+    assert_int_equal(sandbox_events_watch(f->mgr, true, &err), 0);
+    set(f, &(struct fake_agent_options){.output = "x\n"});
+    start(f);
+    expect_event(f, CTR_ID, RUNTIME__V1__CONTAINER_EVENT_TYPE__CONTAINER_STARTED_EVENT, 1,
+                 RUNTIME__V1__CONTAINER_STATE__CONTAINER_RUNNING);
+    assert_int_equal(sandbox_container_stop(f->mgr, CTR_ID, 0, clock_deadline(DEADLINE_MS), &err),
+                     0);
+    expect_event(f, CTR_ID, RUNTIME__V1__CONTAINER_EVENT_TYPE__CONTAINER_STOPPED_EVENT, 1,
+                 RUNTIME__V1__CONTAINER_STATE__CONTAINER_EXITED);
+    assert_int_equal(sandbox_events_watch(f->mgr, false, &err), 0);
+    pthread_mutex_lock(&f->pod->mutex);
+    container_set_state(f->c, CTR_REMOVING);
+    container_set_state(f->c,
+                        CTR_EXITED); /* a removal that failed is no event, and nobody watches */
+    pthread_mutex_unlock(&f->pod->mutex);
+    sandbox_events_stop(f->mgr);
+    assert_false(sandbox_events_next(f->mgr, &(struct sandbox_event){0}));
+}
+
+static void events_are_bounded(void **state)
+{
+    struct fixture *f = *state;
+    struct sandbox_event event;
+    struct err err;
+
+    assert_int_equal(sandbox_events_watch(f->mgr, true, &err), 0);
+    for (unsigned i = 0; i <= EVENTS_MAX; i++)
+        events_add(&f->mgr->events, f->pod, POD_ID,
+                   RUNTIME__V1__CONTAINER_EVENT_TYPE__CONTAINER_STARTED_EVENT);
+    assert_int_equal(f->mgr->events.n, EVENTS_MAX);
+    assert_true(sandbox_events_next(f->mgr, &event));
+    assert_true(event.lost);
+    sandbox_event_fini(&event);
+    /* Said once. The others wait, and go with the manager. */
+    assert_true(sandbox_events_next(f->mgr, &event));
+    assert_false(event.lost);
+    sandbox_event_fini(&event);
+}
+
 /* ---- stop ---- */
 
 static void grace_comes_before_the_kill(void **state)
@@ -664,6 +730,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(reasons_are_true, setup, teardown),
         cmocka_unit_test_setup_teardown(a_survivor_was_not_killed, setup, teardown),
         cmocka_unit_test_setup_teardown(a_failed_start_is_told_in_words, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_life_in_events, setup, teardown),
+        cmocka_unit_test_setup_teardown(events_are_bounded, setup, teardown),
         cmocka_unit_test_setup_teardown(grace_comes_before_the_kill, setup, teardown),
         cmocka_unit_test_setup_teardown(no_grace_is_a_kill_at_once, setup, teardown),
         cmocka_unit_test_setup_teardown(a_command_gives_output_and_code, setup, teardown),
