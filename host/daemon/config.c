@@ -109,6 +109,13 @@ static int read_transport(const char *value, void *field, struct err *err)
     return 0;
 }
 
+static int read_gc(const char *value, void *field, struct err *err)
+{
+    if (net_gc_parse(value, field) < 0)
+        return err_set(err, ERR_INVALID, "'%s' is none of " NET_GC_NAMES, value);
+    return 0;
+}
+
 static int read_list(const char *value, void *field, struct err *err)
 {
     struct config_list *list = field;
@@ -175,6 +182,7 @@ static const struct key keys[] = {
     KEY("network", max_networks, read_unsigned),
     KEY("network", plugin_timeout_s, read_unsigned),
     KEY("network", loopback_only, read_bool),
+    KEY("network", gc, read_gc),
 };
 
 static const struct key registry_keys[] = {

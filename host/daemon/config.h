@@ -15,6 +15,7 @@
 #include "common/base/err.h"
 #include "common/base/log.h"
 #include "host/image/image.h"
+#include "host/net/net.h"
 #include "host/vmm/vmm.h"
 
 struct config_registry {
@@ -95,6 +96,7 @@ struct config {
     unsigned max_networks;     /* of conf_dir, that each pod gets */
     unsigned plugin_timeout_s; /* of one run of a plugin */
     bool loopback_only;        /* pods without a network are allowed */
+    enum net_gc gc;            /* whether plugins collect garbage */
     /* [registry "HOST"] */
     struct config_registry *registries;
     size_t n_registries;

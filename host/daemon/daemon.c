@@ -301,6 +301,7 @@ static int make_net(struct daemon *d, struct err *err)
                             .conf_template = c->conf_template,
                             .max_networks = c->max_networks,
                             .loopback_only = c->loopback_only,
+                            .gc = c->gc,
                             .plugin_timeout_ms = (int64_t)c->plugin_timeout_s * 1000};
     return net_new(&nc, &d->net, err);
 }

@@ -354,6 +354,11 @@ int cnichain_status(const struct cnichain_env *env, const struct cniconf *conf, 
     return result;
 }
 
+bool cnichain_has_gc(const struct cniconf *conf)
+{
+    return conf->version >= CNI_1_1_0 && !conf->disable_gc;
+}
+
 int cnichain_gc(const struct cnichain_env *env, const struct cniconf *conf, json_t *attachments,
                 int64_t deadline_ms, struct err *err)
 {
@@ -361,7 +366,7 @@ int cnichain_gc(const struct cnichain_env *env, const struct cniconf *conf, json
     const struct run run = {env, &call, "GC", deadline_ms};
     int result = 0;
 
-    if (conf->version < CNI_1_1_0 || conf->disable_gc)
+    if (!cnichain_has_gc(conf))
         return 0;
     for (size_t i = 0; i < conf->n_plugins; i++) {
         struct answer answer;

@@ -10,6 +10,7 @@
 #pragma once
 
 #include <jansson.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "common/base/err.h"
@@ -55,6 +56,8 @@ int cnichain_check(const struct cnichain_env *env, const struct cnichain_call *c
 int cnichain_status(const struct cnichain_env *env, const struct cniconf *conf, int64_t deadline_ms,
                     struct err *err);
 
+/* Whether GC is for this network: 1.1, without disableGC. */
+bool cnichain_has_gc(const struct cniconf *conf);
 /*
  * GC (1.1; else, and with disableGC, success): everything of the network that is not in
  * `attachments` ([{containerID, ifname}, …]) may be removed by the plugins.

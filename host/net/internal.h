@@ -39,12 +39,15 @@ struct net {
     char *netns_dir;
     char **bin_dirs; /* env.bin_dirs */
     bool loopback_only;
+    enum net_gc gc;
+    char *cache_dir;
     int64_t retry_ms;
     int state_fd; /* folder of records */
     struct netconf *conf;
     pthread_mutex_t mutex; /* guards all that follows */
     pthread_cond_t cond;   /* a hold was given up, a retry was added, the end */
     LIST_HEAD(, net_hold) holds;
+    bool all_held;
     LIST_HEAD(, net_retry) retries;
     bool ending;
     pthread_t thread;
@@ -56,7 +59,12 @@ struct net {
 
 /* Waits until nobody else holds hold->pod_id and holds it. DEADLINE. */
 int net_hold(struct net *net, struct net_hold *hold, int64_t deadline_ms, struct err *err);
+/* Gives it back. */
 void net_release(struct net *net, struct net_hold *hold);
+/* Waits until nobody holds any pod's id, and keeps everybody from it. DEADLINE. */
+int net_hold_all(struct net *net, int64_t deadline_ms, struct err *err);
+/* Gives all back. */
+void net_release_all(struct net *net);
 
 /* Lets the room repeat the removal of the pod's network: at once (pause 0) or after a pause. */
 void net_repeat(struct net *net, const char *pod_id, int64_t pause_ms);

@@ -21,8 +21,9 @@
 #include "host/net/netns.h"
 #include "host/net/nettemplate.h"
 
-#define DEFAULT_CONF_DIR "/etc/cni/net.d"
-#define OWN_CONF_FILE    "10-casemate.conflist" /* what net_set_pod_cidr writes */
+#define DEFAULT_CONF_DIR  "/etc/cni/net.d"
+#define DEFAULT_CACHE_DIR "/var/lib/cni"         /* of libcni */
+#define OWN_CONF_FILE     "10-casemate.conflist" /* what net_set_pod_cidr writes */
 
 enum {
     DEFAULT_PLUGIN_MS = 60000,
@@ -61,6 +62,8 @@ static int copy_config(struct net *net, const struct net_config *config, struct 
     if (want > NET_MAX_IFACES)
         return err_set(err, ERR_INVALID, "max_networks: at most %d", NET_MAX_IFACES);
     net->loopback_only = config->loopback_only;
+    net->gc = config->gc;
+    net->cache_dir = strdup(config->cache_dir == NULL ? DEFAULT_CACHE_DIR : config->cache_dir);
     net->env.timeout_ms =
         config->plugin_timeout_ms == 0 ? DEFAULT_PLUGIN_MS : config->plugin_timeout_ms;
     net->retry_ms = config->retry_ms == 0 ? DEFAULT_RETRY_MS : config->retry_ms;
@@ -68,7 +71,7 @@ static int copy_config(struct net *net, const struct net_config *config, struct 
     net->netns_dir = text_printf("%s/netns", config->run_dir);
     if (config->conf_template != NULL)
         net->conf_template = strdup(config->conf_template);
-    if (net->conf_dir == NULL || net->netns_dir == NULL ||
+    if (net->conf_dir == NULL || net->netns_dir == NULL || net->cache_dir == NULL ||
         (config->conf_template != NULL && net->conf_template == NULL))
         return err_no_memory(err);
     if (copy_bin_dirs(net, config, err) != 0 ||
@@ -166,6 +169,7 @@ void net_free(struct net *net)
         free(net->bin_dirs[i]);
     free(net->bin_dirs);
     free(net->conf_dir);
+    free(net->cache_dir);
     free(net->conf_template);
     free(net->netns_dir);
     free(net);
@@ -205,7 +209,7 @@ int net_hold(struct net *net, struct net_hold *hold, int64_t deadline_ms, struct
     int result = 0;
 
     pthread_mutex_lock(&net->mutex);
-    while (result == 0 && is_held(net, hold->pod_id)) {
+    while (result == 0 && (net->all_held || is_held(net, hold->pod_id))) {
         if (!wait_until(net, deadline_ms))
             result = err_set(err, ERR_DEADLINE, "the pod's network is still being worked on");
     }
@@ -219,6 +223,29 @@ void net_release(struct net *net, struct net_hold *hold)
 {
     pthread_mutex_lock(&net->mutex);
     LIST_REMOVE(hold, entry);
+    pthread_cond_broadcast(&net->cond);
+    pthread_mutex_unlock(&net->mutex);
+}
+
+int net_hold_all(struct net *net, int64_t deadline_ms, struct err *err)
+{
+    int result = 0;
+
+    pthread_mutex_lock(&net->mutex);
+    while (result == 0 && (net->all_held || !LIST_EMPTY(&net->holds))) {
+        if (!wait_until(net, deadline_ms))
+            result = err_set(err, ERR_DEADLINE, "networks of pods are still being worked on");
+    }
+    if (result == 0)
+        net->all_held = true;
+    pthread_mutex_unlock(&net->mutex);
+    return result;
+}
+
+void net_release_all(struct net *net)
+{
+    pthread_mutex_lock(&net->mutex);
+    net->all_held = false;
     pthread_cond_broadcast(&net->cond);
     pthread_mutex_unlock(&net->mutex);
 }

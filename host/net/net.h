@@ -25,6 +25,17 @@
 struct net;
 struct net_pod;
 
+/* Whether plugins are asked to collect garbage (GC, CNI 1.1), which takes away whatever of a
+ * network is not ours. */
+enum net_gc {
+    NET_GC_AUTO, /* unless another runtime's attachment to the network is seen */
+    NET_GC_YES,  /* no other runtime uses the networks */
+    NET_GC_NO,
+};
+#define NET_GC_NAMES "auto, yes, no"
+/* Parses such a name. Returns 0, or -1 for any other text. */
+int net_gc_parse(const char *text, enum net_gc *ret_gc);
+
 struct net_config {
     const char *conf_dir; /* network configurations; NULL: /etc/cni/net.d; need not exist */
     /* Where plugins are looked for, in order; none: /opt/cni/bin, /usr/libexec/cni, /usr/lib/cni */
@@ -34,6 +45,8 @@ struct net_config {
     const char *run_dir;       /* lost at a reboot, the room's own: namespaces; made if missing */
     const char *conf_template; /* file; see net_set_pod_cidr; NULL: none */
     unsigned max_networks;     /* configurations that each pod gets, in order of file name; 0: 1 */
+    enum net_gc gc;            /* at start-up */
+    const char *cache_dir;     /* where libcni keeps other runtimes' results; NULL: /var/lib/cni */
     bool loopback_only;        /* while there is no configuration, pods have loopback alone */
     int64_t plugin_timeout_ms; /* of one run of one plugin; 0: 60 s */
     int64_t
@@ -232,6 +245,6 @@ int net_check(struct net *net, const char *pod_id, int64_t deadline_ms, struct e
 /*
  * At start-up: detaches what belongs to none of the n pods (in the background where it does not
  * succeed at once), removes namespaces that nobody knows, and lets plugins collect garbage (GC, CNI
- * 1.1). Never fails: what stays is logged.
+ * 1.1), while no other plugin runs. Never fails: what stays is logged.
  */
 void net_collect(struct net *net, const char *const *pod_ids, size_t n, int64_t deadline_ms);

@@ -10,7 +10,6 @@
  * that it can be repeated under the same conditions. A namespace that a reboot took is passed as
  * an empty path, which plugins know.
  */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -184,13 +183,6 @@ void net_pod_free(struct net_pod *pod)
 }
 
 /* ---- results ---- */
-
-static void free_texts(char **list, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        free(list[i]);
-    free(list);
-}
 
 void net_result_fini(struct net_result *result)
 {
@@ -594,109 +586,4 @@ int net_check(struct net *net, const char *pod_id, int64_t deadline_ms, struct e
     net_release(net, &hold);
     netrecord_fini(&record);
     return result;
-}
-
-/* ---- what nobody knows ---- */
-
-static bool is_among(const char *id, const char *const *ids, size_t n)
-{
-    for (size_t i = 0; i < n; i++) {
-        if (strcmp(ids[i], id) == 0)
-            return true;
-    }
-    return false;
-}
-
-/* Whether a pod has a record. */
-static bool has_record(const struct net *net, const char *pod_id)
-{
-    struct netrecord record = {0};
-    struct err err = {0};
-    int result = netrecord_load(net->state_fd, pod_id, &record, &err);
-
-    netrecord_fini(&record);
-    return result == 0 || err.code != ERR_NOT_FOUND;
-}
-
-static void remove_stray_namespaces(const struct net *net, const char *const *pod_ids, size_t n)
-{
-    DIR *dir = opendir(net->netns_dir);
-    const struct dirent *entry;
-
-    while (dir != NULL && (entry = readdir(dir)) != NULL) {
-        cleanup_free char *path = NULL;
-        struct err err = {0};
-        if (!netrecord_id_is_valid(entry->d_name) || is_among(entry->d_name, pod_ids, n) ||
-            has_record(net, entry->d_name))
-            continue;
-        path = net_netns_path(net, entry->d_name);
-        if (path != NULL && netns_remove(path, &err) != 0)
-            log_event(LOG_WARN, NULL, &err, "a network namespace that belongs to no pod stays");
-    }
-    if (dir != NULL)
-        (void)closedir(dir);
-}
-
-/* Adds what the pod has of each network to that network's list: {name: [{containerID, ifname}]}. */
-static void list_attachments(const struct netrecord *record, json_t *by_network)
-{
-    for (size_t i = 0; i < record->n; i++) {
-        const struct netrecord_network *network = &record->networks[i];
-        json_t *list = json_object_get(by_network, network->conf->name);
-        if (list == NULL) {
-            list = json_array();
-            (void)json_object_set_new(by_network, network->conf->name, list);
-        }
-        (void)json_array_append_new(list, json_pack("{s:s, s:s}", "containerID", record->pod_id,
-                                                    "ifname", network->ifname));
-    }
-}
-
-/* Every pod's record must have been read: what is not listed is garbage to the plugins. */
-static void collect_networks(struct net *net, json_t *by_network, int64_t deadline_ms)
-{
-    struct cniconf_set set;
-    uint64_t generation;
-
-    netconf_get(net->conf, &set, &generation);
-    for (size_t i = 0; i < set.n; i++) {
-        json_t *list = json_object_get(by_network, set.confs[i]->name);
-        struct err err = {0};
-        list = list == NULL ? json_array() : json_incref(list);
-        if (list != NULL && cnichain_gc(&net->env, set.confs[i], list, deadline_ms, &err) != 0)
-            log_event(LOG_WARN, NULL, &err, "garbage of a network is not collected, ignoring");
-        json_decref(list);
-    }
-    cniconf_set_fini(&set);
-}
-
-void net_collect(struct net *net, const char *const *pod_ids, size_t n, int64_t deadline_ms)
-{
-    json_t *by_network = json_object();
-    struct err err = {0};
-    bool complete = true;
-    char **ids = NULL;
-    size_t n_ids = 0;
-
-    if (by_network == NULL || netrecord_list(net->state_fd, &ids, &n_ids, &err) != 0) {
-        log_event(LOG_WARN, NULL, &err, "networks of pods that are gone are not looked for");
-        json_decref(by_network);
-        return;
-    }
-    for (size_t i = 0; i < n_ids; i++) {
-        struct netrecord record = {0};
-        if (ids[i] == NULL || netrecord_load(net->state_fd, ids[i], &record, NULL) != 0) {
-            complete = false; /* said at the start */
-        } else if (record.detaching || !is_among(ids[i], pod_ids, n)) {
-            net_repeat(net, ids[i], 0);
-        } else {
-            list_attachments(&record, by_network);
-        }
-        netrecord_fini(&record);
-    }
-    remove_stray_namespaces(net, pod_ids, n);
-    if (complete)
-        collect_networks(net, by_network, deadline_ms);
-    free_texts(ids, n_ids);
-    json_decref(by_network);
 }

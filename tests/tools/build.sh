@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Builds crictl and critest, in the version that go.mod pins, from the Go module proxy, and cribad from
-# the folder beside this file, and prints the directory that holds them. The directory is named after everything that decides what is built,
+# the folder beside this file, and prints the directory that holds them; in its folder cni/ are CNI
+# plugins that speak 1.1, newer than Debian 12's, as cni/go.mod pins them. The directory is named after everything that decides what is built,
 # so a second call finds it and returns at once, and another checkout with other pins does not
 # disturb it.
 #
@@ -27,7 +28,7 @@ export GOTOOLCHAIN="${GOTOOLCHAIN:-auto}" GOWORK=off CGO_ENABLED=0
 go_version="$(go env GOVERSION 2>/dev/null)" || go_version=""
 [[ -n "$go_version" ]] || fail "$(go version) cannot read go.mod: 1.21 or later is needed (Debian 12: from backports)"
 
-hash="$({ cat go.mod go.sum build.sh cribad/*.go && echo "$go_version $(go env GOOS GOARCH | tr '\n' ' ')"; } | sha256sum)"
+hash="$({ cat go.mod go.sum build.sh cribad/*.go cni/go.mod cni/go.sum && echo "$go_version $(go env GOOS GOARCH | tr '\n' ' ')"; } | sha256sum)"
 cache="${CASEMATE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/casemate}/tools"
 dir="$cache/${hash:0:32}"
 if [[ -d "$dir" ]]; then
@@ -50,6 +51,7 @@ if [[ ! -d "$dir" ]]; then
     go test -c -buildvcs=false -trimpath -ldflags "$ldflags" -o "$partial/critest" \
         sigs.k8s.io/cri-tools/cmd/critest >&2
     go build -buildvcs=false -trimpath -ldflags "-s -w" -o "$partial/cribad" ./cribad >&2
+    (cd cni && mkdir "$partial/cni" && go build -buildvcs=false -trimpath -ldflags "-s -w" -o "$partial/cni/" tool >&2)
     mv "$partial" "$dir" # the only way a directory of that name comes to be: complete
 fi
 echo "$dir"

@@ -69,8 +69,9 @@ static void values_and_dropins_are_read_in_order(void **state)
     (void)state;
     struct err err = {0};
     put("c.conf", "[casemated]\nsocket = /a/b.sock\nlog_level = debug\n[guest]\nmemory_mib = 128\n"
-                  "[vmm]\naccel = tcg\ntransport = virtio-serial\n[network]\nloopback_only = yes\n"
-                  "conf_dir = /c\nbin_dirs = /x:/y\nconf_template = /t\nmax_networks = 2\n"
+                  "[vmm]\naccel = tcg\ntransport = virtio-serial\nvhost_net = "
+                  "no\n[network]\nloopback_only = yes\n"
+                  "gc = no\nconf_dir = /c\nbin_dirs = /x:/y\nconf_template = /t\nmax_networks = 2\n"
                   "[registry \"docker.io\"]\nmirror = http://127.0.0.1:5000\n"
                   "mirror = https://m.example\n[registry \"127.0.0.1:5000\"]\nplain_http = true\n");
     cleanup_free char *d = text_printf("%s.d", path);
@@ -89,6 +90,8 @@ static void values_and_dropins_are_read_in_order(void **state)
     assert_int_equal(c.accel, VMM_ACCEL_TCG);
     assert_int_equal(c.transport, VMM_TRANSPORT_SERIAL);
     assert_true(c.loopback_only);
+    assert_int_equal(c.gc, NET_GC_NO);
+    assert_false(c.vhost_net);
     assert_string_equal(c.conf_dir, "/c");
     assert_string_equal(c.bin_dirs, "/x:/y");
     assert_string_equal(c.conf_template, "/t");

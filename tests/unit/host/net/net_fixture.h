@@ -128,6 +128,7 @@ static struct net_config __attribute__((unused)) fixture_config(void)
         .n_bin_dirs = 2,
         .state_dir = state_dir,
         .run_dir = run_dir,
+        .cache_dir = work,
         .plugin_timeout_ms = 30000,
         .retry_ms = 20,
     };
