@@ -30,15 +30,16 @@ run_sleeper() { # NAME: pod and container ids
 # shellcheck disable=SC2016
 has_grown() { [ "$(crictl exec -s "$c" awk '/MemTotal/ {print $2}' /proc/meminfo)" -gt 655360 ]; }
 # crictl has no word for UpdatePodSandboxResources.
-update_pod_memory() { # POD BYTES
+update_pod() { # POD BYTES CPU_QUOTA
     python3 -c '
 import struct, sys
 def varint(n):
     return bytes([n]) if n < 128 else bytes([n & 127 | 128]) + varint(n >> 7)
 def field(number, data):
     return varint(number << 3 | 2) + varint(len(data)) + data
-q = field(1, sys.argv[1].encode()) + field(3, varint(4 << 3) + varint(int(sys.argv[2])))
-sys.stdout.buffer.write(struct.pack(">BI", 0, len(q)) + q)' "$1" "$2" >"$work/request"
+numbers = {1: 100000, 2: int(sys.argv[3]), 4: int(sys.argv[2])}
+q = field(1, sys.argv[1].encode()) + field(3, b"".join(varint(n << 3) + varint(v) for n, v in numbers.items()))
+sys.stdout.buffer.write(struct.pack(">BI", 0, len(q)) + q)' "$1" "$2" "$3" >"$work/request"
     curl -sS --http2-prior-knowledge --unix-socket "$socket" -H 'content-type: application/grpc' -H 'te: trailers' \
         -D "$work/headers" -o /dev/null --data-binary "@$work/request" \
         http://localhost/runtime.v1.RuntimeService/UpdatePodSandboxResources
@@ -54,18 +55,23 @@ done
 # One value per line; the first look is at the very first bytes that a container draws.
 # shellcheck disable=SC2016
 look='head -c 32 /dev/urandom | base64; head -c 32 /dev/random | base64; cat /proc/sys/kernel/random/uuid
-    cat /proc/sys/kernel/random/boot_id; hostname; openssl rand -hex 32; openssl ecparam -name prime256v1 -genkey -noout
-    openssl genrsa 1024 2>/dev/null; mktemp -u; head -c 16 /proc/self/auxv | md5sum >/dev/null'
+    openssl rand -hex 32; openssl ecparam -name prime256v1 -genkey -noout; openssl genrsa 1024 2>/dev/null; mktemp -u'
 for c in "$a" "$b" "$a" "$b"; do
     crictl exec -s "$c" /bin/sh -c "$look"
 done | grep . >"$work/values"
-# Nothing but the lines that frame keys, and a pod's own boot id and hostname, twice.
-sort "$work/values" | grep -v -- '-----' | uniq -d >"$work/twice"
-for c in "$a" "$b"; do
-    crictl exec -s "$c" /bin/sh -c 'cat /proc/sys/kernel/random/boot_id; hostname'
-done | grep . | sort >"$work/own"
-[ "$(sort -u "$work/own" | wc -l)" -eq 4 ] || fail "boot id or hostname are the same in two pods: $(cat "$work/own")"
-[ -z "$(comm -23 "$work/twice" "$work/own")" ] || fail "drawn twice: $(comm -23 "$work/twice" "$work/own")"
+# Nothing but the lines that frame keys.
+twice=$(sort "$work/values" | grep -v -- '-----' | uniq -d)
+[ -z "$twice" ] || fail "drawn twice: $twice"
+[ "$(wc -l <"$work/values")" -gt 60 ] || fail "not everything was drawn: $(cat "$work/values")"
+# What names a machine or its boot: whatever of it there is.
+for c in a b; do
+    crictl exec -s "${!c}" /bin/sh -c 'cat /proc/sys/kernel/random/boot_id; hostname; cd /sys/class
+        cat /etc/machine-id /var/lib/dbus/machine-id dmi/id/*_uuid dmi/id/*_serial net/[!l]*/address 2>/dev/null; :' |
+        grep . | sort -u >"$work/names.$c"
+    [ "$(wc -l <"$work/names.$c")" -ge 2 ] || fail "a pod without a name or a boot id: $(cat "$work/names.$c")"
+done
+same=$(comm -12 "$work/names.a" "$work/names.b")
+[ -z "$same" ] || fail "two pods have the same: $same"
 now=$(date +%s)
 for c in "$a" "$b"; do
     there=$(crictl exec -s "$c" date +%s)
@@ -78,8 +84,28 @@ done
 
 # ---- a pod that the kubelet gives more has a machine that has more, and a later daemon knows it
 c=$a
-update_pod_memory "$pod_a" 536870912
+# shellcheck disable=SC2016
+busy='cpu() { echo $(awk "/^cpu$1 / {print \$2}" /proc/stat) $(awk "/^usage_usec/ {print \$2}" /sys/fs/cgroup/cpu.stat) \
+        $(awk "{print int(\$1 * 1000)}" /proc/uptime); }
+    { while :; do :; done; } & { while :; do :; done; } &
+    before=$(cpu "$1"); sleep 3; after=$(cpu "$1"); kill %1 %2
+    set -- $before $after
+    echo $(($4 - $1)) $((($5 - $2) / ($6 - $3)))'
+# Two busy processes: user ticks of the processor, and thousandths of a CPU that the container had of all of them.
+busy_on() { crictl exec -s "$a" /bin/sh -c "$busy" sh "$1"; }
+read -r _ used < <(busy_on 0)
+if [ "$used" -lt 500 ] || [ "$used" -gt 1100 ]; then fail "two processes on one vCPU had $used thousandths of a CPU"; fi
+update_pod "$pod_a" 536870912 200000
 wait_for 60 has_grown
+# The host's size bounds a machine's.
+if [ "$(nproc)" -ge 2 ]; then
+    has_two() { [ "$(crictl exec -s "$a" nproc)" -eq 2 ]; }
+    wait_for 60 has_two
+    read -r ticks used < <(busy_on 1)
+    if [ "$ticks" -lt 100 ] || [ "$used" -lt 1300 ]; then
+        fail "two processes on two vCPUs had $used thousandths of a CPU, $ticks ticks on the added one"
+    fi
+fi
 
 # ---- the template survives the daemon, clones too
 wait_for 60 test -e "$state"/templates/*/template.json

@@ -142,6 +142,8 @@ run_pod other
 other=$pod
 run_container other sleeper /bin/sleep 100000
 in_other() { crictl exec -s "$ctr" "$@"; }
+[ "$(in_other cat /sys/class/net/eth0/address)" != "$(in_web cat /sys/class/net/eth0/address)" ] ||
+    fail "two pods have one MAC address: $(in_web cat /sys/class/net/eth0/address)"
 [ "$(in_other wget -qO- http://192.0.2.1:9000/)" = "from the host" ] || fail "pod to host"
 [ "$(in_other wget -qO- 'http://[2001:db8::1]:9000/')" = "from the host" ] || fail "pod to host, IPv6"
 [ "$(in_other wget -qO- http://10.88.0.2/)" = "from the pod" ] || fail "pod to pod"
