@@ -20,6 +20,7 @@
 #include "common/base/fd.h"
 #include "common/base/log.h"
 #include "common/base/text.h"
+#include "agent/container/cgcheck.h"
 #include "agent/container/validate.h"
 
 #define MAX_FILE  (1u << 20)
@@ -73,7 +74,7 @@ int cgroup_apply(int cgroup_fd, const Casemate__Agent__V1__Resources *settings, 
 {
     for (size_t i = 0; settings != NULL && i < settings->n_cgroup; i++) {
         const Casemate__Agent__V1__CgroupSetting *s = settings->cgroup[i];
-        if (fd_write_text(cgroup_fd, s->file, s->value, err) < 0)
+        if (!cgcheck_is_moot(cgroup_fd, s) && fd_write_text(cgroup_fd, s->file, s->value, err) < 0)
             return err_prefix(err, "cgroup setting %s", s->file);
     }
     return 0;
@@ -118,8 +119,11 @@ static int check_limit(int cgroup_fd, const char *value, struct err *err)
                    (unsigned long long)used);
 }
 
-int cgroup_update(int cgroup_fd, const Casemate__Agent__V1__Resources *settings, struct err *err)
+int cgroup_update(int base_fd, int cgroup_fd, const Casemate__Agent__V1__Resources *settings,
+                  struct err *err)
 {
+    if (cgcheck_settings(base_fd, settings, err) < 0)
+        return -1;
     for (size_t i = 0; settings != NULL && i < settings->n_cgroup; i++) {
         const Casemate__Agent__V1__CgroupSetting *s = settings->cgroup[i];
         if (strcmp(s->file, "memory.max") == 0 && check_limit(cgroup_fd, s->value, err) < 0)
@@ -133,6 +137,8 @@ int cgroup_create(int base_fd, const char *id, const Casemate__Agent__V1__Resour
 {
     char name[VALIDATE_MAX_ID + 3];
     folder_name(id, name);
+    if (cgcheck_settings(base_fd, settings, err) < 0)
+        return -1;
     if (mkdirat(base_fd, name, 0755) < 0)
         return err_set_errno(err, errno, "make the cgroup");
     cleanup_fd int fd = openat(base_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

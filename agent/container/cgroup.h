@@ -19,7 +19,8 @@
  */
 int cgroup_make_base(const char *mount_point, const char *name, int *ret_base_fd, struct err *err);
 
-/* Makes a container's cgroup and applies the settings (may be NULL). *ret_fd (a directory) is the
+/* Makes a container's cgroup and applies the settings (may be NULL; cgcheck_settings says what of
+ * them is refused before anything is made). *ret_fd (a directory) is the
  * caller's. */
 int cgroup_create(int base_fd, const char *id, const Casemate__Agent__V1__Resources *settings,
                   int *ret_fd, struct err *err);
@@ -27,9 +28,10 @@ int cgroup_create(int base_fd, const char *id, const Casemate__Agent__V1__Resour
 /* Writes settings into an existing cgroup; the first that the kernel refuses ends it. */
 int cgroup_apply(int cgroup_fd, const Casemate__Agent__V1__Resources *settings, struct err *err);
 
-/* The same for one that has processes: BAD_STATE for a memory limit below what they use, and then
- * nothing is written. */
-int cgroup_update(int cgroup_fd, const Casemate__Agent__V1__Resources *settings, struct err *err);
+/* The same for one that has processes: BAD_STATE for a memory limit below what they use, and what
+ * cgcheck_settings refuses; then nothing is written. */
+int cgroup_update(int base_fd, int cgroup_fd, const Casemate__Agent__V1__Resources *settings,
+                  struct err *err);
 
 /* Kills every process in it and below, also such as are just being forked. Failure is logged. */
 void cgroup_kill(int cgroup_fd);

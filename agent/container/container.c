@@ -557,7 +557,7 @@ int container_update(struct containers *containers, const char *container_id,
     struct container *c = find(containers, container_id);
     if (c == NULL)
         return err_set(err, ERR_NOT_FOUND, "there is no container %s", container_id);
-    return cgroup_update(c->cgroup_fd, settings, err);
+    return cgroup_update(containers->cgroup_base_fd, c->cgroup_fd, settings, err);
 }
 
 /* ---- stats ---- */

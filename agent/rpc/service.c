@@ -115,10 +115,10 @@ static bool fail_with(struct pending *p, const struct err *failure)
 
 static void handle_hello(struct rpc_call *call, void *arg)
 {
-    static char features[][20] = {"devices",    "network", "oom-score",     "pid-pod",
-                                  "pid-target", "prepare", "resize-tty",    "run",
-                                  "seccomp",    "stats",   "strict-groups", "update-resources",
-                                  "user"};
+    static char features[][20] = {
+        "cgroup-checks", "devices",       "network",          "oom-score", "pid-pod",
+        "pid-target",    "prepare",       "resize-tty",       "run",       "seccomp",
+        "stats",         "strict-groups", "update-resources", "user"};
     struct service *s = arg;
     const Casemate__Agent__V1__HelloRequest *r = (const void *)rpc_call_request(call);
     if (r->version_min > PROTOCOL_VERSION || r->version_max < PROTOCOL_VERSION) {

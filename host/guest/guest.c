@@ -119,6 +119,7 @@ static const char *const feature_names[] = {
     [GUEST_STATS] = "stats",
     [GUEST_UPDATE_RESOURCES] = "update-resources",
     [GUEST_PREPARE] = "prepare",
+    [GUEST_CGROUP_CHECKS] = "cgroup-checks",
 };
 
 static unsigned take_features(const Casemate__Agent__V1__HelloReply *reply)
@@ -165,6 +166,7 @@ static int hello(struct guest *guest, int64_t deadline_ms, struct err *err)
     info->memory_bytes = reply->memory_bytes;
     info->cpus = reply->cpus;
     guest->features = take_features(reply);
+    guest->info.checks_cgroups = (guest->features >> GUEST_CGROUP_CHECKS & 1) != 0;
     result = 0;
 out:
     rpc_reply_fini(&raw);
@@ -309,6 +311,19 @@ int guest_check_process(const struct guest *guest, const Casemate__Agent__V1__Pr
     return 0;
 }
 
+/* An older agent writes what the kernel then does not do. */
+static int check_resources(const struct guest *guest,
+                           const Casemate__Agent__V1__Resources *resources, struct err *err)
+{
+    for (size_t i = 0; resources != NULL && i < resources->n_cgroup; i++) {
+        const char *file = resources->cgroup[i]->file;
+        if ((text_has_prefix(file, "cpuset.") || text_has_prefix(file, "hugetlb.")) &&
+            guest_need_feature(guest, GUEST_CGROUP_CHECKS, err) != 0)
+            return err_prefix(err, "%s", file);
+    }
+    return 0;
+}
+
 static int take_user(const Casemate__Agent__V1__User *user, struct guest_user *ret_user,
                      struct err *err)
 {
@@ -336,6 +351,8 @@ int guest_create_container(struct guest *guest,
     int result;
 
     if (guest_check_process(guest, request->process, err) != 0)
+        return -1;
+    if (check_resources(guest, request->resources, err) != 0)
         return -1;
     if (request->n_devices > 0 && guest_need_feature(guest, GUEST_DEVICES, err) != 0)
         return -1;
@@ -389,7 +406,8 @@ int guest_update_resources(struct guest *guest, const char *container_id,
 {
     Casemate__Agent__V1__UpdateResourcesRequest request;
 
-    if (guest_need_feature(guest, GUEST_UPDATE_RESOURCES, err) != 0)
+    if (guest_need_feature(guest, GUEST_UPDATE_RESOURCES, err) != 0 ||
+        check_resources(guest, resources, err) != 0)
         return -1;
     casemate__agent__v1__update_resources_request__init(&request);
     request.container_id = unconst(container_id);

@@ -45,6 +45,7 @@ struct guest_info {
     bool configured;
     uint64_t memory_bytes;
     uint32_t cpus;
+    bool checks_cgroups; /* refuses settings that its kernel would not do */
 };
 
 /*

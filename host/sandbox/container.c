@@ -161,17 +161,27 @@ static int create_in_guest(const struct pod_use *use, struct container *c,
         .luns = luns,
         .serials = c->facts->disks,
         .hostname = hostname,
+        .plain_cgroups = !guest_get_info(use->guest)->checks_cgroups,
     };
+    const Runtime__V1__LinuxContainerConfig *linux_ = c->facts->config->linux;
+    int64_t until_ms = clock_earlier(deadline_ms, clock_deadline(PODSIZE_ONLINE_MS));
     struct guest_user user;
+    int result;
     bool has_target;
 
     pod_hostname(use->pod, hostname);
     if (resolve_target(use->pod, c->facts->config, target, &has_target, err) != 0)
         return -1;
     input.pid_target_id = has_target ? target : NULL;
-    if (crispec_new(&input, &spec, err) != 0 ||
-        guest_create_container(use->guest, crispec_request(spec),
-                               manager_call_deadline(use->pod->mgr, deadline_ms), &user, err) != 0)
+    if (crispec_new(&input, &spec, err) != 0)
+        return -1;
+    do
+        result =
+            guest_create_container(use->guest, crispec_request(spec),
+                                   manager_call_deadline(use->pod->mgr, deadline_ms), &user, err);
+    while (result != 0 &&
+           podsize_try_again(use->pod, linux_ == NULL ? NULL : linux_->resources, err, until_ms));
+    if (result != 0)
         return -1;
     return keep_process(c->facts, crispec_request(spec)->process, &user, err);
 }
@@ -351,6 +361,13 @@ kill:
     return -1;
 }
 
+/* The program is at fault, as the agent begins to say then (PROTOCOL.md), or what should have run
+ * it. */
+static const char *reason_of_failure(const struct err *err)
+{
+    return text_has_prefix(err->msg, "exec ") ? "StartError" : "ContainerCannotRun";
+}
+
 int sandbox_container_start(struct sandbox_manager *mgr, const char *id, int64_t deadline_ms,
                             struct err *err)
 {
@@ -366,7 +383,7 @@ int sandbox_container_start(struct sandbox_manager *mgr, const char *id, int64_t
         unsigned step = begin_step(c->pod, "start", c->facts->config);
         result = start(&use, c, deadline_ms, err);
         if (result != 0)
-            container_mark_exited(c, START_FAILED_EXIT, clock_realtime_ns(), "StartError",
+            container_mark_exited(c, START_FAILED_EXIT, clock_realtime_ns(), reason_of_failure(err),
                                   err->msg);
         else
             phases_add(&mgr->phases, PHASE_START, clock_monotonic_ns() - began_ns);

@@ -41,6 +41,7 @@ struct crispec {
     Casemate__Agent__V1__Capabilities capabilities;
     Casemate__Agent__V1__RootFs rootfs;
     Casemate__Agent__V1__Resources resources;
+    bool plain_cgroups;
     Casemate__Agent__V1__Seccomp seccomp;
     struct sysfilter_program filter; /* what seccomp points to */
 };
@@ -402,6 +403,27 @@ static int add_memory(struct crispec *spec, const container_resources *from, str
     return 0;
 }
 
+/* A limit of 0 too: an update may take huge pages away. */
+static int add_sets(struct crispec *spec, const container_resources *from, struct err *err)
+{
+    if (*from->cpuset_cpus != '\0' && add_setting(spec, "cpuset.cpus", from->cpuset_cpus, err) != 0)
+        return -1;
+    if (*from->cpuset_mems != '\0' && add_setting(spec, "cpuset.mems", from->cpuset_mems, err) != 0)
+        return -1;
+    for (size_t i = 0; i < from->n_hugepage_limits; i++) {
+        const Runtime__V1__HugepageLimit *limit = from->hugepage_limits[i];
+        if (limit->limit == 0 && spec->plain_cgroups)
+            continue;
+        if (add_setting(
+                spec,
+                spec_join(spec, spec_join(spec, "hugetlb", '.', limit->page_size), '.', "max"),
+                spec_number(spec, limit->limit > INT64_MAX ? INT64_MAX : (int64_t)limit->limit),
+                err) != 0)
+            return -1;
+    }
+    return 0;
+}
+
 static int build_resources(struct crispec *spec, const container_resources *from, struct err *err)
 {
     Casemate__Agent__V1__Resources *to = &spec->resources;
@@ -410,11 +432,12 @@ static int build_resources(struct crispec *spec, const container_resources *from
     spec->request.resources = to;
     if (from == NULL)
         return 0;
-    to->cgroup = spec_alloc(spec, MAX_SETTINGS + from->n_unified,
+    to->cgroup = spec_alloc(spec, MAX_SETTINGS + from->n_hugepage_limits + from->n_unified,
                             sizeof(Casemate__Agent__V1__CgroupSetting *));
     if (to->cgroup == NULL)
         return err_no_memory(err);
-    if (add_cpu(spec, from, err) != 0 || add_memory(spec, from, err) != 0)
+    if (add_cpu(spec, from, err) != 0 || add_memory(spec, from, err) != 0 ||
+        add_sets(spec, from, err) != 0)
         return -1;
     for (size_t i = 0; i < from->n_unified; i++) {
         if (add_setting(spec, from->unified[i]->key, from->unified[i]->value, err) != 0)
@@ -489,6 +512,7 @@ int crispec_new(const struct crispec_input *input, struct crispec **ret_spec, st
 
     if (spec == NULL)
         return err_no_memory(err);
+    spec->plain_cgroups = input->plain_cgroups;
     casemate__agent__v1__create_container_request__init(&spec->request);
     spec->request.id = unconst(input->id);
     if (build_process(spec, input, err) != 0 ||
@@ -502,13 +526,14 @@ int crispec_new(const struct crispec_input *input, struct crispec **ret_spec, st
     return 0;
 }
 
-int crispec_new_resources(const Runtime__V1__LinuxContainerResources *resources,
+int crispec_new_resources(const Runtime__V1__LinuxContainerResources *resources, bool plain_cgroups,
                           struct crispec **ret_spec, struct err *err)
 {
     cleanup_crispec struct crispec *spec = calloc(1, sizeof(*spec));
 
     if (spec == NULL)
         return err_no_memory(err);
+    spec->plain_cgroups = plain_cgroups;
     casemate__agent__v1__create_container_request__init(&spec->request);
     if (build_resources(spec, resources, err) != 0)
         return -1;

@@ -27,14 +27,16 @@ struct crispec_input {
                                   by the request */
     const char *hostname;      /* of the pod, as the guest has it */
     const char *pid_target_id; /* full id for pid mode TARGET; else NULL */
+    bool plain_cgroups; /* the agent writes what the guest may not have: no huge pages of a size are
+                           not asked for, since they are what there is */
 };
 
 /* Builds the request; INVALID when config and image together name no command, or for what is wrong
  * in a seccomp profile, which is read from this host's disk. luns may be NULL: then the request has
  * no root filesystem. */
 int crispec_new(const struct crispec_input *input, struct crispec **ret_spec, struct err *err);
-/* Only the request's resources, for a container that exists. */
-int crispec_new_resources(const Runtime__V1__LinuxContainerResources *resources,
+/* Only the request's resources, for a container that exists; plain_cgroups as above. */
+int crispec_new_resources(const Runtime__V1__LinuxContainerResources *resources, bool plain_cgroups,
                           struct crispec **ret_spec, struct err *err);
 void crispec_free(struct crispec *spec);
 DEFINE_CLEANUP(crispec, struct crispec, crispec_free)

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "common/base/cleanup.h"
+#include "common/base/numset.h"
 #include "common/base/text.h"
 #include "host/sandbox/criseccomp.h"
 #include "host/sandbox/crivalid.h"
@@ -20,6 +21,7 @@
 #define MAX_ID          ((int64_t)UINT32_MAX - 1)
 #define MAX_DEVICES     64u  /* of a container, in the agent's protocol */
 #define MAX_DEVICE_PATH 256u /* likewise */
+#define MAX_PAGE_SIZES  8u
 
 typedef Runtime__V1__PodSandboxConfig pod_config;
 typedef Runtime__V1__ContainerConfig container_config;
@@ -229,25 +231,6 @@ static bool has_apparmor(const container_config *config)
     return text_has_prefix(security->apparmor_profile, "localhost/");
 }
 
-static bool has_cpuset(const container_config *config)
-{
-    const Runtime__V1__LinuxContainerResources *resources = resources_of(config);
-
-    return resources != NULL &&
-           (*resources->cpuset_cpus != '\0' || *resources->cpuset_mems != '\0');
-}
-
-static bool has_hugepages(const container_config *config)
-{
-    const Runtime__V1__LinuxContainerResources *resources = resources_of(config);
-
-    for (size_t i = 0; resources != NULL && i < resources->n_hugepage_limits; i++) {
-        if (resources->hugepage_limits[i]->limit != 0)
-            return true;
-    }
-    return false;
-}
-
 static const struct {
     const char *field;
     bool (*asked)(const container_config *config);
@@ -259,8 +242,6 @@ static const struct {
     {"linux.security_context.selinux_options", has_selinux,
      "SELinux is not available in the guest"},
     {"linux.security_context.apparmor", has_apparmor, "AppArmor is not available in the guest"},
-    {"linux.resources.cpuset_cpus", has_cpuset, "the guest does not have the node's CPU numbers"},
-    {"linux.resources.hugepage_limits", has_hugepages, "the guest has no huge pages"},
 };
 
 /* Devices that are software, the same in every kernel: the guest's own stands for the node's. */
@@ -363,6 +344,42 @@ static bool stays_below(const char *path)
            path[n - 1] != '/';
 }
 
+static int check_sets(const Runtime__V1__LinuxContainerResources *resources, struct err *err)
+{
+    struct numset set;
+
+    if (numset_parse(resources->cpuset_cpus, &set, err) != 0)
+        return err_prefix(err, "linux.resources.cpuset_cpus");
+    if (numset_parse(resources->cpuset_mems, &set, err) != 0)
+        return err_prefix(err, "linux.resources.cpuset_mems");
+    return 0;
+}
+
+/* "2MB", "1GB": what the kernel calls its sizes. */
+static bool is_page_size(const char *text)
+{
+    size_t digits = strspn(text, "0123456789");
+
+    return digits > 0 && digits <= 4 && strchr("KMG", text[digits]) != NULL &&
+           text[digits] != '\0' && strcmp(text + digits + 1, "B") == 0;
+}
+
+static int check_hugepages(const Runtime__V1__LinuxContainerResources *resources, struct err *err)
+{
+    if (resources->n_hugepage_limits > MAX_PAGE_SIZES)
+        return err_set(err, ERR_INVALID, "linux.resources.hugepage_limits: more than %u",
+                       MAX_PAGE_SIZES);
+    for (size_t i = 0; i < resources->n_hugepage_limits; i++) {
+        const Runtime__V1__HugepageLimit *limit = resources->hugepage_limits[i];
+        if (!is_page_size(limit->page_size))
+            return err_set(err, ERR_INVALID,
+                           "linux.resources.hugepage_limits[%zu].page_size: '%.32s' is no size "
+                           "such as 2MB",
+                           i, limit->page_size);
+    }
+    return 0;
+}
+
 static int check_resources(const Runtime__V1__LinuxContainerResources *resources, struct err *err)
 {
     if (resources == NULL)
@@ -376,7 +393,9 @@ static int check_resources(const Runtime__V1__LinuxContainerResources *resources
         resources->memory_swap_limit_in_bytes < resources->memory_limit_in_bytes)
         return err_set(err, ERR_INVALID,
                        "linux.resources.memory_swap_limit_in_bytes: below memory_limit_in_bytes");
-    return 0;
+    if (check_sets(resources, err) != 0)
+        return -1;
+    return check_hugepages(resources, err);
 }
 
 int crivalid_container(const container_config *config, const pod_config *pod, struct err *err)

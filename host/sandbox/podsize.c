@@ -6,21 +6,31 @@
  * template are born equal; only where machines boot anyway they boot as large as they should be.
  * The handler's bounds and the host's own size bound both: a limit is not a promise.
  *
+ * A set of CPUs names the guest's own, which are numbered from 0: the machine also gets as many as
+ * the highest number needs. A set beyond what it can have is for the guest to refuse, which knows
+ * best.
+ *
  * What the machine was told is kept, so that a container whose limits change nothing costs no
  * question to QEMU; a daemon that came back does not know it and tells it again. Less memory means
  * that the guest gives back what it can, down to what it booted with, never less.
  */
 #include "host/sandbox/podsize.h"
 
+#include <string.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "common/base/clock.h"
 #include "common/base/log.h"
+#include "common/base/numset.h"
 #include "host/sandbox/model.h"
 
 #define MAX_VCPUS    64
 #define MAX_MIB      (1024u * 1024)
 #define QUOTA_PERIOD 100000
 #define MIB          (1ull << 20)
+
+#define ONLINE_PAUSE_MS 20
 
 static uint32_t host_mib(void)
 {
@@ -76,7 +86,30 @@ static uint64_t cpu_of(const resources *r)
 struct limits {
     uint64_t memory; /* bytes */
     uint64_t cpu;    /* thousandths */
+    unsigned named;  /* the CPUs below this number */
 };
+
+static unsigned end_of_list(const char *list)
+{
+    struct numset set;
+    struct err ignored;
+
+    return numset_parse(list, &set, &ignored) != 0 ? 0 : numset_end(&set);
+}
+
+/* The CPUs that the sets name: all below this number. */
+static unsigned named_by(const resources *r)
+{
+    unsigned named = r == NULL ? 0 : end_of_list(r->cpuset_cpus);
+
+    for (size_t i = 0; r != NULL && i < r->n_unified; i++) {
+        unsigned end =
+            strcmp(r->unified[i]->key, "cpuset.cpus") == 0 ? end_of_list(r->unified[i]->value) : 0;
+        if (end > named)
+            named = end;
+    }
+    return named;
+}
 
 /* What the pod says for all its containers together, or what they say themselves if that is more:
  * as after an update, or when the client says nothing for the pod. */
@@ -95,10 +128,13 @@ static struct limits limits_of_all(struct pod *pod)
             continue;
         sum.memory = memory > UINT64_MAX - sum.memory ? UINT64_MAX : sum.memory + memory;
         sum.cpu += cpu_of(limits_of(c));
+        if (named_by(limits_of(c)) > sum.named)
+            sum.named = named_by(limits_of(c));
     }
     pthread_mutex_unlock(&pod->mutex);
     return (struct limits){.memory = sum.memory > pods.memory ? sum.memory : pods.memory,
-                           .cpu = sum.cpu > pods.cpu ? sum.cpu : pods.cpu};
+                           .cpu = sum.cpu > pods.cpu ? sum.cpu : pods.cpu,
+                           .named = sum.named};
 }
 
 /* What a machine of the handler may grow to. */
@@ -132,6 +168,8 @@ static uint32_t wanted_vcpus(const struct pod *pod, const struct limits *limits)
     uint64_t most = most_cpus(pod_handler(pod)), base = pod_handler(pod)->vcpus;
     uint64_t n = limits->cpu / 1000 + (limits->cpu % 1000 != 0 ? 1 : 0);
 
+    if (n < limits->named)
+        n = limits->named;
     if (n > most)
         n = most;
     return (uint32_t)(n < base ? base : n);
@@ -210,6 +248,39 @@ int podsize_make_room(struct pod *pod, struct vm *vm, int64_t deadline_ms, struc
         return -1;
     log_event(LOG_WARN, &ctx, err, "the machine has less than its containers' limits");
     return 0;
+}
+
+int podsize_name_cpus(struct pod *pod, struct vm *vm, const resources *r, int64_t deadline_ms,
+                      struct err *err)
+{
+    struct limits limits = {.named = named_by(r)};
+    uint32_t vcpus = wanted_vcpus(pod, &limits);
+    int result = 0;
+
+    pthread_mutex_lock(&pod->size_mutex);
+    if (limits.named > 0 && vcpus > pod->told_vcpus) {
+        result = vm_resize(vm, 0, vcpus, deadline_ms, err);
+        if (result == 0)
+            pod->told_vcpus = vcpus;
+        else if (err->code == ERR_EXHAUSTED)
+            result = 0; /* as above: the guest says by name what it has */
+    }
+    pthread_mutex_unlock(&pod->size_mutex);
+    return result;
+}
+
+bool podsize_try_again(struct pod *pod, const resources *r, const struct err *why, int64_t until_ms)
+{
+    const struct timespec pause = {.tv_nsec = ONLINE_PAUSE_MS * 1000000};
+    bool late;
+
+    pthread_mutex_lock(&pod->size_mutex);
+    late = why->code == ERR_EXHAUSTED && named_by(r) > 0 && named_by(r) <= pod->told_vcpus;
+    pthread_mutex_unlock(&pod->size_mutex);
+    if (!late || clock_monotonic_ms() >= until_ms)
+        return false;
+    nanosleep(&pause, NULL);
+    return true;
 }
 
 /* Puts other limits in place; gives back what was there. */

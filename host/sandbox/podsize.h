@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "common/base/err.h"
@@ -31,6 +32,17 @@ int podsize_apply(struct pod *pod, struct vm *vm, int64_t deadline_ms, struct er
 /* Likewise, for a container that is about to be created: a machine that cannot grow that far, as
  * after a change of the configuration, is no reason to refuse it; that is logged. */
 int podsize_make_room(struct pod *pod, struct vm *vm, int64_t deadline_ms, struct err *err);
+
+/* Has the machine get the vCPUs that the sets of a container's resources name, as far as it can:
+ * they are the guest's own, from 0. */
+int podsize_name_cpus(struct pod *pod, struct vm *vm, const Runtime__V1__LinuxContainerResources *r,
+                      int64_t deadline_ms, struct err *err);
+
+#define PODSIZE_ONLINE_MS 5000 /* a vCPU that was plugged in is the guest's by then */
+/* Whether a guest that has just refused these resources may not have seen its new vCPUs yet: true
+ * after a pause, until until_ms. r may be NULL. */
+bool podsize_try_again(struct pod *pod, const Runtime__V1__LinuxContainerResources *r,
+                       const struct err *why, int64_t until_ms);
 
 /* Changes the pod's own resources (what is zero stays as it is) and the machine with them. When the
  * machine cannot follow, nothing has changed. Does not store the record. */

@@ -182,7 +182,8 @@ int sandbox_container_create(struct sandbox_manager *mgr, const char *pod_id,
                              const Runtime__V1__PodSandboxConfig *pod_config, int64_t deadline_ms,
                              char ret_id[SANDBOX_ID_SIZE], struct err *err);
 
-/* Runs a CREATED container. BAD_STATE in any other state; a failing exec makes it EXITED. */
+/* Runs a CREATED container. BAD_STATE in any other state; after a failure it is EXITED with 128,
+ * for the reason StartError when its program cannot be executed, else ContainerCannotRun. */
 int sandbox_container_start(struct sandbox_manager *mgr, const char *id, int64_t deadline_ms,
                             struct err *err);
 
@@ -215,7 +216,7 @@ struct sandbox_container_info {
     int64_t started_ns;  /* 0: not yet */
     int64_t finished_ns; /* 0: not yet */
     int exit_code;       /* when EXITED */
-    const char *reason; /* "Completed", "Error", "OOMKilled", "StartError", "VMExited"…; else "" */
+    const char *reason;  /* docs/CRI.md has them; else "" */
     const char *message;
     const Runtime__V1__ContainerConfig *config;            /* as the client sent it */
     const Runtime__V1__LinuxContainerResources *resources; /* as updated; NULL: none */

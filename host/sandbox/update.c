@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/clock.h"
 #include "common/base/text.h"
 #include "host/sandbox/crispec.h"
 #include "host/sandbox/crivalid.h"
@@ -62,6 +63,31 @@ static int merge_unified(const resources *before, const resources *update, resou
     return 0;
 }
 
+/* Likewise the limits of huge pages, which are told apart by their size. */
+static int merge_hugepages(const resources *before, const resources *update, resources *merged,
+                           struct err *err)
+{
+    Runtime__V1__HugepageLimit **list =
+        calloc(before->n_hugepage_limits + update->n_hugepage_limits + 1, sizeof(*list));
+    size_t n = 0;
+
+    if (list == NULL)
+        return err_no_memory(err);
+    for (size_t i = 0; i < update->n_hugepage_limits; i++)
+        list[n++] = update->hugepage_limits[i];
+    for (size_t i = 0; i < before->n_hugepage_limits; i++) {
+        bool replaced = false;
+        for (size_t j = 0; j < update->n_hugepage_limits && !replaced; j++)
+            replaced = strcmp(before->hugepage_limits[i]->page_size,
+                              update->hugepage_limits[j]->page_size) == 0;
+        if (!replaced)
+            list[n++] = before->hugepage_limits[i];
+    }
+    merged->hugepage_limits = list;
+    merged->n_hugepage_limits = n;
+    return 0;
+}
+
 int resources_merge(const resources *before, const resources *update,
                     struct container_limits **ret_limits, struct err *err)
 {
@@ -80,13 +106,14 @@ int resources_merge(const resources *before, const resources *update,
         merged.cpuset_cpus = before->cpuset_cpus;
     if (*merged.cpuset_mems == '\0')
         merged.cpuset_mems = before->cpuset_mems;
-    if (merged.n_hugepage_limits == 0) {
-        merged.hugepage_limits = before->hugepage_limits;
-        merged.n_hugepage_limits = before->n_hugepage_limits;
-    }
     if (merge_unified(before, update, &merged, err) != 0)
         return -1;
+    if (merge_hugepages(before, update, &merged, err) != 0) {
+        free(merged.unified);
+        return -1;
+    }
     *ret_limits = container_limits_new(&merged, err);
+    free(merged.hugepage_limits);
     free(merged.unified);
     return *ret_limits == NULL ? -1 : 0;
 }
@@ -153,7 +180,9 @@ static int write_to_guest(const struct pod_use *use, const struct container *c,
                           struct err *err)
 {
     cleanup_crispec struct crispec *spec = NULL;
+    int64_t until_ms = clock_earlier(deadline_ms, clock_deadline(PODSIZE_ONLINE_MS));
     resources named = *update;
+    int result;
 
     if (named.cpu_period != 0 || named.cpu_quota != 0) {
         named.cpu_period = merged->cpu_period;
@@ -163,10 +192,15 @@ static int write_to_guest(const struct pod_use *use, const struct container *c,
         named.memory_limit_in_bytes = merged->memory_limit_in_bytes;
         named.memory_swap_limit_in_bytes = merged->memory_swap_limit_in_bytes;
     }
-    if (crispec_new_resources(&named, &spec, err) != 0)
+    if (crispec_new_resources(&named, !guest_get_info(use->guest)->checks_cgroups, &spec, err) !=
+            0 ||
+        podsize_name_cpus(c->pod, use->vm, update, deadline_ms, err) != 0)
         return -1;
-    return guest_update_resources(use->guest, c->facts->id, crispec_request(spec)->resources,
-                                  manager_call_deadline(c->pod->mgr, deadline_ms), err);
+    do
+        result = guest_update_resources(use->guest, c->facts->id, crispec_request(spec)->resources,
+                                        manager_call_deadline(c->pod->mgr, deadline_ms), err);
+    while (result != 0 && podsize_try_again(c->pod, update, err, until_ms));
+    return result;
 }
 
 static int update_container(const struct pod_use *use, struct container *c, const resources *update,

@@ -47,6 +47,7 @@ struct fake_agent {
     unsigned signals[FAKE_AGENT_SIGNALS];
     size_t n_signals;
     unsigned removed;
+    unsigned created;
     char settings[512];
 };
 
@@ -154,7 +155,8 @@ static void wait_for_end(struct fake_agent *a, struct rpc_call *call, struct ctr
 
 static void on_hello(struct rpc_call *call, void *arg)
 {
-    static char words[][20] = {"run", "stats", "update-resources", "network", "user"};
+    static char words[][20] = {"run",     "stats", "update-resources",
+                               "network", "user",  "cgroup-checks"};
     char *features[ARRAY_SIZE(words)];
     char text[] = "fake";
     Casemate__Agent__V1__HelloReply reply = CASEMATE__AGENT__V1__HELLO_REPLY__INIT;
@@ -278,19 +280,60 @@ static void on_run(struct rpc_call *call, void *arg)
     leave(a);
 }
 
+static void add(struct fake_agent *a, const char *id)
+{
+    for (size_t i = 0; i < MAX_CONTAINERS; i++) {
+        if (!a->ctrs[i].used) {
+            a->ctrs[i] = (struct ctr){.used = true};
+            (void)snprintf(a->ctrs[i].id, sizeof(a->ctrs[i].id), "%s", id);
+            break;
+        }
+    }
+}
+
+static void note_settings(struct fake_agent *a, const Casemate__Agent__V1__Resources *r)
+{
+    size_t at = 0;
+    a->settings[0] = '\0';
+    for (size_t i = 0; r != NULL && i < r->n_cgroup && at < sizeof(a->settings); i++)
+        at += (size_t)snprintf(a->settings + at, sizeof(a->settings) - at, "%s%s=%s",
+                               i == 0 ? "" : " ", r->cgroup[i]->file, r->cgroup[i]->value);
+}
+
+static bool refuse(struct fake_agent *a, struct rpc_call *call)
+{
+    if (a->options.refusals == 0)
+        return false;
+    a->options.refusals--;
+    fail(call, ERR_EXHAUSTED, "cpuset.cpus 0-1: the guest has 0");
+    return true;
+}
+
+static void on_create(struct rpc_call *call, void *arg)
+{
+    struct fake_agent *a = enter(arg);
+    const Casemate__Agent__V1__CreateContainerRequest *r = (const void *)rpc_call_request(call);
+    Casemate__Agent__V1__CreateContainerReply reply =
+        CASEMATE__AGENT__V1__CREATE_CONTAINER_REPLY__INIT;
+    a->created++;
+    note_settings(a, r->resources);
+    if (!refuse(a, call)) {
+        add(a, r->id);
+        rpc_call_reply(call, &reply.base);
+    }
+    leave(a);
+}
+
 static void on_update(struct rpc_call *call, void *arg)
 {
     struct fake_agent *a = enter(arg);
     const Casemate__Agent__V1__UpdateResourcesRequest *r = (const void *)rpc_call_request(call);
     Casemate__Agent__V1__UpdateResourcesReply reply =
         CASEMATE__AGENT__V1__UPDATE_RESOURCES_REPLY__INIT;
-    size_t at = 0;
-    a->settings[0] = '\0';
-    for (size_t i = 0; i < r->resources->n_cgroup && at < sizeof(a->settings); i++)
-        at += (size_t)snprintf(a->settings + at, sizeof(a->settings) - at, "%s%s=%s",
-                               i == 0 ? "" : " ", r->resources->cgroup[i]->file,
-                               r->resources->cgroup[i]->value);
-    if (a->options.update_fails != ERR_NONE)
+    note_settings(a, r->resources);
+    if (refuse(a, call))
+        ;
+    else if (a->options.update_fails != ERR_NONE)
         fail(call, a->options.update_fails, a->options.words);
     else
         rpc_call_reply(call, &reply.base);
@@ -332,6 +375,7 @@ static void on_stats(struct rpc_call *call, void *arg)
 
 static const struct rpc_method methods[] = {
     {.name = "Hello", .handler = on_hello},
+    {.name = "CreateContainer", .handler = on_create},
     {.name = "StartContainer", .handler = on_start},
     {.name = "Signal", .handler = on_signal},
     {.name = "Wait", .handler = on_wait},
@@ -399,13 +443,7 @@ void fake_agent_set(struct fake_agent *agent, const struct fake_agent_options *o
 void fake_agent_add(struct fake_agent *agent, const char *id)
 {
     (void)enter(agent);
-    for (size_t i = 0; i < MAX_CONTAINERS; i++) {
-        if (!agent->ctrs[i].used) {
-            agent->ctrs[i] = (struct ctr){.used = true};
-            (void)snprintf(agent->ctrs[i].id, sizeof(agent->ctrs[i].id), "%s", id);
-            break;
-        }
-    }
+    add(agent, id);
     leave(agent);
 }
 
@@ -422,6 +460,14 @@ unsigned fake_agent_removed(struct fake_agent *agent)
 {
     (void)enter(agent);
     unsigned n = agent->removed;
+    leave(agent);
+    return n;
+}
+
+unsigned fake_agent_created(struct fake_agent *agent)
+{
+    (void)enter(agent);
+    unsigned n = agent->created;
     leave(agent);
     return n;
 }

@@ -22,6 +22,7 @@ struct fake_agent;
 struct fake_agent_options {
     enum err_code start_fails; /* with `words` */
     enum err_code update_fails;
+    unsigned refusals; /* with EXHAUSTED: so many updates and creations, before others succeed */
     const char *words;
     bool ignores_term;  /* a container does not end by SIGTERM */
     const char *output; /* what a container writes before it ends, and a command */
@@ -50,5 +51,7 @@ void fake_agent_add(struct fake_agent *agent, const char *id);
 /* What came. */
 size_t fake_agent_signals(struct fake_agent *agent, unsigned ret_signals[FAKE_AGENT_SIGNALS]);
 unsigned fake_agent_removed(struct fake_agent *agent);
-/* "file=value file=value" of the last UpdateResources. */
+/* Containers that were asked for, with success or without. */
+unsigned fake_agent_created(struct fake_agent *agent);
+/* "file=value file=value" of the last UpdateResources or CreateContainer. */
 const char *fake_agent_settings(struct fake_agent *agent);

@@ -48,8 +48,8 @@ expect 'cpu.max after an update' "$(inside "$c" "cat $cgroup/cpu.max")" '20000 1
 expect 'cpu.weight after an update' "$(inside "$c" "cat $cgroup/cpu.weight")" 20
 expect 'resources in the status' "$(status "$c" 'resources.linux | "\(.memoryLimitInBytes) \(.cpuQuota) \(.cpuShares)"')" \
     '100663296 20000 512'
-if out=$(crictl update --cpuset-cpus 0 "$c" 2>&1); then fail "a cpuset was taken"; fi
-grep -q 'cpuset_cpus' <<<"$out" || fail "the refusal names no field: $out"
+if out=$(crictl update --cpuset-mems 1 "$c" 2>&1); then fail "a memory node that is not there was taken"; fi
+grep -q 'cpuset.mems 1: the guest has 0' <<<"$out" || fail "the refusal names no field: $out"
 big=$(make big '.linux.resources = {memory_limit_in_bytes: 100000000}' \
     sh -c 'head -c 20000000 /dev/zero >/dev/shm/big; echo ready; sleep 1000')
 crictl start "$big" >/dev/null
@@ -108,6 +108,13 @@ status "$nope" message | has 'exec /bin/nope: no such file or directory' || fail
 denied=$(make denied . /etc/passwd)
 if out=$(crictl start "$denied" 2>&1); then fail "a file without x was run"; fi
 grep -q 'exec /etc/passwd: permission denied' <<<"$out" || fail "not in words: $out"
+expect 'a file that is no program' "$(status "$denied" reason)" StartError
+odd=$(make odd . sleep 1000)
+mkdir "$work/logs/one/odd.log"
+if out=$(crictl start "$odd" 2>&1); then fail "a container without its log was started"; fi
+expect 'a container without its log' "$(crictl inspect "$odd" | jq -r '.status | "\(.state) \(.reason) \(.exitCode)"')" \
+    'CONTAINER_EXITED ContainerCannotRun 128'
+status "$odd" message | has "odd.log" || fail "the message: $(status "$odd" message)"
 echo "containers: exits, reasons, times"
 
 # ---- what forks and forks again ends with its container; the same name again

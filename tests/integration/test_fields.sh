@@ -237,6 +237,46 @@ says 'pids.max 99'
 says 321
 says 0::/
 
+# ---- sets of the guest's CPUs: the machine has one, grows to the number that is named, and no further than the host
+show='cd /sys/fs/cgroup; for f in cpuset.cpus cpuset.cpus.effective cpuset.mems; do echo "$f $(cat $f)"; done; grep Cpus_allowed_list /proc/self/status | tr "\t" " "'
+out cpus "$(res '{cpuset_cpus: "0", cpuset_mems: "0"}')" "$show"
+says 'cpuset.cpus 0'
+says 'cpuset.cpus.effective 0'
+says 'cpuset.mems 0'
+says 'Cpus_allowed_list: 0'
+crictl inspect "$c" | jq -e '.status.resources.linux | .cpusetCpus == "0" and .cpusetMems == "0"' >/dev/null || fail "a set in the status"
+host_cpus=$(nproc --all)
+if [ "$host_cpus" -gt 1 ]; then
+    out cpus-more "$(res '{cpuset_cpus: "1"}')" "$show; nproc"
+    says 'cpuset.cpus.effective 1'
+    says 'Cpus_allowed_list: 1'
+    says 1
+    begin cpus-update '.' /bin/sleep 1000
+    crictl update --cpuset-cpus 1 --cpuset-mems 0 "$c" >/dev/null
+    crictl exec --sync "$c" cat /sys/fs/cgroup/cpuset.cpus /sys/fs/cgroup/cpuset.mems | tr '\n' ' ' | has '^1 0 ' || fail "an update of the set"
+    crictl update --cpu-share 512 "$c" >/dev/null
+    crictl inspect "$c" | jq -e '.status.resources.linux.cpusetCpus == "1"' >/dev/null || fail "the set after another update"
+    if said=$(crictl update --cpuset-cpus "0-$host_cpus" "$c" 2>&1); then fail "more CPUs than the host has"; fi
+    [[ $said == *ResourceExhausted*"cpuset.cpus 0-$host_cpus: the guest has 0-"* ]] || fail "not by name: $said"
+    [ "$(crictl exec --sync "$c" cat /sys/fs/cgroup/cpuset.cpus)" = 1 ] || fail "the set after a refusal"
+fi
+out cpus-unified "$(res '{cpuset_cpus: "0", unified: {"cpuset.mems": "0", "cpuset.cpus": "0"}}')" "$show"
+says 'cpuset.cpus 0'
+says 'cpuset.mems 0'
+refused ResourceExhausted 'cpuset.cpus 1000: the guest has 0' "$(res '{cpuset_cpus: "1000"}')"
+refused ResourceExhausted 'cpuset.cpus 1000: the guest has 0' "$(res '{unified: {"cpuset.cpus": "1000"}}')"
+refused ResourceExhausted 'cpuset.mems 1: the guest has 0' "$(res '{cpuset_mems: "1"}')"
+refused InvalidArgument linux.resources.cpuset_cpus "$(res '{cpuset_cpus: "zero"}')"
+
+# ---- huge pages: the limit of each size
+out huge "$(res '{hugepage_limits: [{page_size: "2MB", limit: 4194304}, {page_size: "1GB", limit: 0}]}')" \
+    'cat /sys/fs/cgroup/hugetlb.2MB.max; cat /sys/fs/cgroup/hugetlb.1GB.max 2>/dev/null || echo none'
+says 4194304
+crictl inspect "$c" | jq -e '.status.resources.linux.hugepageLimits | length == 2 and (.[0].limit | tonumber) == 4194304' >/dev/null ||
+    fail "huge pages in the status: $(crictl inspect "$c" | jq -c .status.resources.linux)"
+refused Unimplemented 'hugetlb.64KB.max 65536: the guest has huge pages of ' "$(res '{hugepage_limits: [{page_size: "64KB", limit: 65536}]}')"
+refused InvalidArgument 'linux.resources.hugepage_limits[0].page_size' "$(res '{hugepage_limits: [{page_size: "two", limit: 1}]}')"
+
 # ---- refused by name
 refused Unimplemented mounts '.mounts = [{container_path: "/x", host_path: "/tmp"}]'
 refused Unimplemented 'devices[0].host_path' '.devices = [{host_path: "/dev/sda", container_path: "/dev/sda", permissions: "rwm"}]'

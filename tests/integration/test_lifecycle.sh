@@ -8,7 +8,7 @@
 need jq python3 busybox
 need_tools
 isolate "$0" "$@"
-start_daemon
+start_daemon '[guest]'
 touch "$work/crictl.yaml"
 busybox_image test.local/busybox:latest
 

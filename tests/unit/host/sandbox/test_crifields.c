@@ -31,6 +31,36 @@
 static bool seen[ARRAY_SIZE(crifields)];
 static char profile_path[] = "/tmp/crifields.XXXXXX";
 
+/* The page's last sections. */
+static const char more[] =
+    "\n## Sets of CPUs\n\n"
+    "`cpuset_cpus` numbers the CPUs of the pod's own machine, of which every pod has a CPU 0. The "
+    "machine gets as many vCPUs as the highest\nnumber needs, up to the host's CPUs and "
+    "`vcpus_max`; "
+    "a number beyond is refused with what the guest has. A set does not bind the\nmachine to CPUs "
+    "of "
+    "the host. The kubelet's static CPU manager sends sets of the node's numbers for every "
+    "container: "
+    "they are honoured\nas above, so each container runs on as many CPUs as it was given, not on "
+    "those "
+    "of the host, and machines grow to the node's highest\nnumber. Its policy `none` sends no sets "
+    "and "
+    "is the one to use. Memory nodes are the machine's too: it has node 0.\n\n"
+    "## How a container ended\n\n"
+    "| reason | exit code | |\n|---|---|---|\n"
+    "| Completed | 0 | |\n"
+    "| Error | its own, 128 + n after signal n | |\n"
+    "| OOMKilled | not 0 | the kernel killed one of its processes for want of memory |\n"
+    "| StartError | 128 | the program could not be executed: the message has its path and the "
+    "reason, `exec /bin/nope: no such file or directory` |\n"
+    "| ContainerCannotRun | 128 | anything else that kept it from running once it was created: "
+    "its log, its working directory, its identity in the guest; the message says which |\n"
+    "| Stopped, VMExited, AgentLost | 137 | it ended with its pod's machine, and the reason is the "
+    "pod's |\n"
+    "| Unknown | 255 | the guest could not say |\n\n"
+    "containerd says StartError for both of the failed starts, dockershim said ContainerCannotRun; "
+    "the kubelet shows either as it is and\nrestarts by the exit code.\n";
+
 /* ---- messages by path ---- */
 
 /* One element more of a repeated field, zeroed: its memory. */
@@ -449,6 +479,7 @@ static void the_page(void **state)
             "container's calls need (a bridge, /dev/net/tun, nftables) are loaded by the "
             "guest itself; `modprobe` is not\nthere.\n"),
         0);
+    assert_int_equal(buf_printf(&page, &err, "%s", more), 0);
     assert_int_equal(buf_take_string(&page, &text, &err), 0);
     if (getenv("CRIFIELDS_WRITE") != NULL)
         assert_int_equal(fd_write_file_atomic(AT_FDCWD, DOC, text, strlen(text), 0644, &err), 0);

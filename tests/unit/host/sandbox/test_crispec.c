@@ -452,6 +452,50 @@ static void resources(void **state)
     }
 }
 
+/* Sets and huge pages, before what `unified` says over them; limits of 0 not to an older agent. */
+static void sets(void **state)
+{
+    Runtime__V1__HugepageLimit small = RUNTIME__V1__HUGEPAGE_LIMIT__INIT, large = small;
+    Runtime__V1__HugepageLimit *limits[] = {&small, &large};
+    Runtime__V1__LinuxContainerResources__UnifiedEntry entry =
+        RUNTIME__V1__LINUX_CONTAINER_RESOURCES__UNIFIED_ENTRY__INIT;
+    Runtime__V1__LinuxContainerResources__UnifiedEntry *entries[] = {&entry};
+    Runtime__V1__LinuxContainerResources r = RUNTIME__V1__LINUX_CONTAINER_RESOURCES__INIT;
+    char cpus[] = "1-2", mems[] = "0", two[] = "2MB", one[] = "1GB";
+    char key[] = "cpuset.cpus", value[] = "0";
+
+    (void)state;
+    r.cpuset_cpus = cpus;
+    r.cpuset_mems = mems;
+    small.page_size = two;
+    small.limit = 4194304;
+    large.page_size = one;
+    r.hugepage_limits = limits;
+    r.n_hugepage_limits = 2;
+    entry.key = key;
+    entry.value = value;
+    r.unified = entries;
+    r.n_unified = 1;
+    for (int plain = 0; plain < 2; plain++) {
+        const Casemate__Agent__V1__Resources *got;
+        cleanup_buf struct buf text = BUF_INIT(1024);
+        cleanup_crispec struct crispec *spec = NULL;
+        cleanup_free char *joined = NULL;
+        struct err err;
+
+        assert_int_equal(crispec_new_resources(&r, plain, &spec, &err), 0);
+        got = crispec_request(spec)->resources;
+        for (size_t j = 0; j < got->n_cgroup; j++)
+            assert_int_equal(
+                buf_printf(&text, NULL, "%s=%s;", got->cgroup[j]->file, got->cgroup[j]->value), 0);
+        assert_int_equal(buf_take_string(&text, &joined, NULL), 0);
+        assert_string_equal(joined, plain ? "cpuset.cpus=1-2;cpuset.mems=0;hugetlb.2MB.max=4194304;"
+                                            "cpuset.cpus=0;"
+                                          : "cpuset.cpus=1-2;cpuset.mems=0;hugetlb.2MB.max=4194304;"
+                                            "hugetlb.1GB.max=0;cpuset.cpus=0;");
+    }
+}
+
 static void layers(void **state)
 {
     const Casemate__Agent__V1__RootFs *rootfs;
@@ -575,8 +619,9 @@ int main(void)
         cmocka_unit_test(environment),  cmocka_unit_test(working_directory),
         cmocka_unit_test(users),        cmocka_unit_test(restrictions),
         cmocka_unit_test(capabilities), cmocka_unit_test(unknown_capability),
-        cmocka_unit_test(resources),    cmocka_unit_test(layers),
-        cmocka_unit_test(isolation),    cmocka_unit_test(stop_signals),
+        cmocka_unit_test(resources),    cmocka_unit_test(sets),
+        cmocka_unit_test(layers),       cmocka_unit_test(isolation),
+        cmocka_unit_test(stop_signals),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -50,6 +50,8 @@ struct setup {
     char text[80];
     char *list[1];
     char climbing[24];
+    char cpus[8];
+    char size[8];
 };
 
 static void set_up(struct setup *s)
@@ -81,6 +83,9 @@ static void set_up(struct setup *s)
     runtime__v1__windows_pod_sandbox_config__init(&s->pod_windows);
     (void)snprintf(s->text, sizeof(s->text), "text");
     (void)snprintf(s->climbing, sizeof(s->climbing), "/dev/../etc/passwd");
+    (void)snprintf(s->cpus, sizeof(s->cpus), "0-1,5");
+    (void)snprintf(s->size, sizeof(s->size), "2MB");
+    s->hugepages.page_size = s->size;
     s->list[0] = s->text;
     s->ports[0] = &s->port;
     s->mounts[0] = &s->mount;
@@ -439,7 +444,16 @@ ASK(target_of_nobody)
 }
 ASK(cpuset)
 {
+    s->resources.cpuset_cpus = s->cpus;
+    s->resources.cpuset_mems = s->cpus;
+}
+ASK(odd_cpus)
+{
     s->resources.cpuset_cpus = s->text;
+}
+ASK(odd_mems)
+{
+    s->resources.cpuset_mems = s->text;
 }
 ASK(no_hugepages)
 {
@@ -450,6 +464,11 @@ ASK(hugepages)
 {
     no_hugepages(s);
     s->hugepages.limit = 1;
+}
+ASK(odd_page_size)
+{
+    no_hugepages(s);
+    s->hugepages.page_size = s->text;
 }
 ASK(negative_memory)
 {
@@ -469,6 +488,8 @@ static const struct row container_rows[] = {
     {NULL, ERR_NONE, apparmor_default},
     {NULL, ERR_NONE, privileged},
     {NULL, ERR_NONE, no_hugepages},
+    {NULL, ERR_NONE, hugepages},
+    {NULL, ERR_NONE, cpuset},
     {NULL, ERR_NONE, guest_device},
     {NULL, ERR_NONE, seccomp_default},
     {NULL, ERR_NONE, seccomp_legacy},
@@ -505,8 +526,9 @@ static const struct row container_rows[] = {
     {"apparmor", ERR_UNSUPPORTED, apparmor_profile},
     {"apparmor", ERR_UNSUPPORTED, apparmor_legacy},
     {"namespace_options.network", ERR_UNSUPPORTED, host_network},
-    {"cpuset_cpus", ERR_UNSUPPORTED, cpuset},
-    {"hugepage_limits", ERR_UNSUPPORTED, hugepages},
+    {"cpuset_cpus", ERR_INVALID, odd_cpus},
+    {"cpuset_mems", ERR_INVALID, odd_mems},
+    {"hugepage_limits[0].page_size", ERR_INVALID, odd_page_size},
 };
 
 static void expect(const struct row *row, int result, const struct err *err)

@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/base/clock.h"
@@ -58,6 +59,45 @@ int vm_resize(struct vm *vm, uint32_t memory_mib, uint32_t vcpus, int64_t deadli
     vm->mib = memory_mib != 0 ? memory_mib : vm->mib;
     vm->vcpus = vcpus != 0 ? vcpus : vm->vcpus;
     return 0;
+}
+
+/* ---- and an image that has no layer ---- */
+
+static struct image the_image = {
+    .id = "sha256:0",
+    .entrypoint = {.items = (const char *const[]){"/bin/true"}, .n = 1},
+    .working_dir = "/",
+    .user = "",
+    .username = "",
+    .stop_signal = ""};
+
+int image_get(struct image_service *svc, const char *name_or_id, struct image **ret_image,
+              struct err *err)
+{
+    (void)svc;
+    (void)name_or_id;
+    (void)err;
+    *ret_image = &the_image;
+    return 0;
+}
+void image_unref(struct image *one)
+{
+    (void)one;
+}
+int image_use(struct image_service *svc, const char *image_id, const char *container_id,
+              struct err *err)
+{
+    (void)svc;
+    (void)image_id;
+    (void)container_id;
+    (void)err;
+    return 0;
+}
+void image_release(struct image_service *svc, const char *image_id, const char *container_id)
+{
+    (void)svc;
+    (void)image_id;
+    (void)container_id;
 }
 
 struct fixture {
@@ -288,6 +328,34 @@ static void a_failed_start_is_told_in_words(void **state)
     assert_string_equal(f->c->message, "exec /nope: no such file or directory");
 }
 
+/* What is not the program's fault is told apart: the guest's, and the host's. */
+static void a_container_that_cannot_run(void **state)
+{
+    struct fixture *f = *state;
+    struct err err;
+
+    set(f, &(struct fake_agent_options){.start_fails = ERR_DENIED,
+                                        .words = "working directory /x: permission denied"});
+    assert_int_equal(sandbox_container_start(f->mgr, CTR_ID, clock_deadline(DEADLINE_MS), &err),
+                     -1);
+    assert_int_equal(err.code, ERR_DENIED);
+    expect_end(f, 128, "ContainerCannotRun");
+    assert_string_equal(f->c->message, "working directory /x: permission denied");
+}
+
+static void a_container_without_its_log(void **state)
+{
+    struct fixture *f = *state;
+    cleanup_free char *path = text_printf("%s/c.log", f->dir);
+    struct err err;
+
+    assert_int_equal(mkdir(path, 0700), 0);
+    assert_int_equal(sandbox_container_start(f->mgr, CTR_ID, clock_deadline(DEADLINE_MS), &err),
+                     -1);
+    expect_end(f, 128, "ContainerCannotRun");
+    assert_non_null(strstr(f->c->message, "c.log"));
+}
+
 /* ---- events ---- */
 
 static void expect_event(struct fixture *f, const char *id, Runtime__V1__ContainerEventType type,
@@ -500,7 +568,7 @@ static void a_refused_update_changes_nothing(void **state)
 {
     struct fixture *f = *state;
     Runtime__V1__LinuxContainerResources resources = RUNTIME__V1__LINUX_CONTAINER_RESOURCES__INIT;
-    char cpus[] = "0";
+    char cpus[] = "1-0";
     struct err err;
 
     set(f, &(struct fake_agent_options){.update_fails = ERR_BAD_STATE,
@@ -513,7 +581,7 @@ static void a_refused_update_changes_nothing(void **state)
     resources.memory_limit_in_bytes = 0;
     resources.cpuset_cpus = cpus;
     assert_int_equal(update(f, &resources, &err), -1);
-    assert_int_equal(err.code, ERR_UNSUPPORTED);
+    assert_int_equal(err.code, ERR_INVALID);
     assert_non_null(strstr(err.msg, "cpuset_cpus"));
     resources.cpuset_cpus = (char *)(uintptr_t)protobuf_c_empty_string;
     resources.oom_score_adj = 5;
@@ -649,6 +717,143 @@ static void the_machine_follows_its_containers(void **state)
     assert_int_equal(f->vm.mib, 364);
 }
 
+static int create(struct fixture *f, Runtime__V1__LinuxContainerResources *resources,
+                  unsigned attempt, struct err *err)
+{
+    Runtime__V1__ContainerConfig config = RUNTIME__V1__CONTAINER_CONFIG__INIT;
+    Runtime__V1__ContainerMetadata name = RUNTIME__V1__CONTAINER_METADATA__INIT;
+    Runtime__V1__ImageSpec spec = RUNTIME__V1__IMAGE_SPEC__INIT;
+    Runtime__V1__LinuxContainerConfig linux_ = RUNTIME__V1__LINUX_CONTAINER_CONFIG__INIT;
+    char text[] = "new", id[SANDBOX_ID_SIZE];
+
+    name.name = spec.image = text;
+    name.attempt = attempt;
+    linux_.resources = resources;
+    config.metadata = &name;
+    config.image = &spec;
+    config.linux = &linux_;
+    return sandbox_container_create(f->mgr, POD_ID, &config, NULL, clock_deadline(DEADLINE_MS), id,
+                                    err);
+}
+
+/* The whole way from CreateContainer: the machine grows first, and the agent is asked after it. */
+static void a_new_container_makes_the_machine_grow(void **state)
+{
+    struct fixture *f = *state;
+    Runtime__V1__LinuxContainerResources resources = RUNTIME__V1__LINUX_CONTAINER_RESOURCES__INIT;
+    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+    struct sandbox_container_list list;
+    struct err err;
+
+    /* A machine that is gone: nobody asks its agent, and no container is left. */
+    f->vm.gone = true;
+    resources.memory_limit_in_bytes = 300 << 20;
+    assert_int_equal(create(f, &resources, 1, &err), -1);
+    assert_int_equal(err.code, ERR_UNAVAILABLE);
+    assert_int_equal(fake_agent_created(f->agent), 0);
+    assert_int_equal(sandbox_container_list(f->mgr, NULL, &list, &err), 0);
+    assert_int_equal(list.n, 1); /* the fixture's */
+    sandbox_container_list_fini(&list);
+
+    /* 64 for the guest, one megabyte of the fixture's container, 300 of the new one. */
+    f->vm.gone = false;
+    resources.cpu_quota = 150000;
+    if (create(f, &resources, 1, &err) != 0)
+        fail_msg("%s", err.msg);
+    assert_int_equal(f->vm.mib, 365);
+    assert_int_equal(f->vm.vcpus, cpus < 2 ? 1 : 2);
+    assert_int_equal(f->vm.resized, 1);
+    assert_int_equal(fake_agent_created(f->agent), 1);
+    assert_string_equal(fake_agent_settings(f->agent),
+                        "cpu.max=150000 100000 memory.max=314572800");
+
+    /* One without limits asks for nothing; one that is too large is made all the same. */
+    if (create(f, NULL, 2, &err) != 0)
+        fail_msg("%s", err.msg);
+    assert_int_equal(f->vm.resized, 1);
+    resources.memory_limit_in_bytes = 2000ll << 20;
+    log_set_level(LOG_ERROR);
+    if (create(f, &resources, 3, &err) != 0)
+        fail_msg("%s", err.msg);
+    assert_int_equal(f->vm.mib, 365);
+    assert_int_equal(fake_agent_created(f->agent), 3);
+
+    /* What the agent refuses leaves nothing, and the next one's machine is not larger for it. */
+    set(f, &(struct fake_agent_options){.refusals = 1});
+    assert_int_equal(create(f, NULL, 4, &err), -1);
+    assert_int_equal(err.code, ERR_EXHAUSTED);
+    assert_int_equal(fake_agent_created(f->agent), 4);
+    if (create(f, NULL, 4, &err) != 0)
+        fail_msg("%s", err.msg);
+}
+
+/* Sets name the guest's CPUs: the machine has them first, and the guest a moment later. */
+static void cpus_by_number(void **state)
+{
+    struct fixture *f = *state;
+    Runtime__V1__LinuxContainerResources resources = RUNTIME__V1__LINUX_CONTAINER_RESOURCES__INIT;
+    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+    char two[] = "0-1", many[] = "0-1,900";
+    struct sandbox_container_info info;
+    struct err err;
+
+    if (cpus < 2)
+        skip();
+    resources.cpuset_cpus = two;
+    set(f, &(struct fake_agent_options){.refusals = 2});
+    if (create(f, &resources, 1, &err) != 0)
+        fail_msg("%s", err.msg);
+    assert_int_equal(fake_agent_created(f->agent), 3);
+    assert_string_equal(fake_agent_settings(f->agent), "cpuset.cpus=0-1");
+    assert_int_equal(f->vm.vcpus, 2);
+
+    /* Of a container that runs: the machine grows before the guest is told. */
+    f->vm.vcpus = f->pod->told_vcpus = 1;
+    set(f, &(struct fake_agent_options){.refusals = 1});
+    if (update(f, &resources, &err) != 0)
+        fail_msg("%s", err.msg);
+    assert_int_equal(f->vm.vcpus, 2);
+    assert_int_equal(sandbox_container_status(f->mgr, CTR_ID, &info, &err), 0);
+    assert_string_equal(info.resources->cpuset_cpus, two);
+    sandbox_container_info_fini(&info);
+
+    /* More than the host has: as many as there may be, and what the guest says, at once. */
+    resources.cpuset_cpus = many;
+    set(f, &(struct fake_agent_options){.refusals = 1000000});
+    assert_int_equal(update(f, &resources, &err), -1);
+    assert_int_equal(err.code, ERR_EXHAUSTED);
+    assert_string_equal(err.msg, "cpuset.cpus 0-1: the guest has 0");
+    assert_int_equal(f->vm.vcpus, cpus);
+    assert_int_equal(sandbox_container_status(f->mgr, CTR_ID, &info, &err), 0);
+    assert_string_equal(info.resources->cpuset_cpus, two);
+    sandbox_container_info_fini(&info);
+}
+
+static void limits_of_huge_pages_by_size(void **state)
+{
+    struct fixture *f = *state;
+    Runtime__V1__LinuxContainerResources resources = RUNTIME__V1__LINUX_CONTAINER_RESOURCES__INIT;
+    Runtime__V1__HugepageLimit limit = RUNTIME__V1__HUGEPAGE_LIMIT__INIT, *limits[] = {&limit};
+    char two[] = "2MB", one[] = "1GB";
+    struct sandbox_container_info info;
+    struct err err;
+
+    resources.hugepage_limits = limits;
+    resources.n_hugepage_limits = 1;
+    limit.page_size = two;
+    limit.limit = 4 << 20;
+    assert_int_equal(update(f, &resources, &err), 0);
+    limit.page_size = one;
+    limit.limit = 0;
+    assert_int_equal(update(f, &resources, &err), 0);
+    assert_string_equal(fake_agent_settings(f->agent), "hugetlb.1GB.max=0");
+    assert_int_equal(sandbox_container_status(f->mgr, CTR_ID, &info, &err), 0);
+    assert_int_equal(info.resources->n_hugepage_limits, 2);
+    assert_string_equal(info.resources->hugepage_limits[1]->page_size, two);
+    assert_int_equal(info.resources->hugepage_limits[1]->limit, 4 << 20);
+    sandbox_container_info_fini(&info);
+}
+
 static void a_pods_update_outlives_the_daemon(void **state)
 {
     struct fixture *f = *state;
@@ -730,6 +935,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(reasons_are_true, setup, teardown),
         cmocka_unit_test_setup_teardown(a_survivor_was_not_killed, setup, teardown),
         cmocka_unit_test_setup_teardown(a_failed_start_is_told_in_words, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_container_that_cannot_run, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_container_without_its_log, setup, teardown),
         cmocka_unit_test_setup_teardown(a_life_in_events, setup, teardown),
         cmocka_unit_test_setup_teardown(events_are_bounded, setup, teardown),
         cmocka_unit_test_setup_teardown(grace_comes_before_the_kill, setup, teardown),
@@ -744,6 +951,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(the_machine_follows_the_pod, setup, teardown),
         cmocka_unit_test_setup_teardown(the_configuration_bounds_the_machine, setup, teardown),
         cmocka_unit_test_setup_teardown(the_machine_follows_its_containers, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_new_container_makes_the_machine_grow, setup, teardown),
+        cmocka_unit_test_setup_teardown(cpus_by_number, setup, teardown),
+        cmocka_unit_test_setup_teardown(limits_of_huge_pages_by_size, setup, teardown),
         cmocka_unit_test_setup_teardown(a_pods_update_outlives_the_daemon, setup, teardown),
         cmocka_unit_test_setup_teardown(statistics_are_of_known_containers, setup, teardown),
         cmocka_unit_test_setup_teardown(statistics_of_a_liar_are_none, setup, teardown),
