@@ -49,6 +49,7 @@ static const struct cli_check checks[] = {
     {"reflink", cli_check_reflink},
     {"runtime", cli_check_run_dir},
     {"daemon", cli_check_daemon},
+    {"templates", cli_check_templates},
 };
 
 const struct cli_check *cli_checks(size_t *ret_n)
@@ -103,6 +104,12 @@ static void ask_daemon(const char *socket_path, struct cli_daemon_view *ret)
     copy_text(ret->accelerator_reason, sizeof(ret->accelerator_reason), m->accelerator_reason);
     copy_text(ret->transport, sizeof(ret->transport), m->transport);
     copy_text(ret->problem, sizeof(ret->problem), m->problem);
+    if (m->templates != NULL) {
+        ret->templates = m->templates->count;
+        ret->templates_refused = m->templates->refused;
+        ret->template_bytes = m->templates->bytes;
+        ret->template_max_bytes = m->templates->max_bytes;
+    }
     rpc_reply_fini(&reply);
 }
 

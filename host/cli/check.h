@@ -62,6 +62,9 @@ struct cli_daemon_view {
     char accelerator_reason[256];
     char transport[32];
     char problem[512];
+    /* Templates of machines; max_bytes 0: no bound. */
+    uint32_t templates, templates_refused;
+    uint64_t template_bytes, template_max_bytes;
 };
 
 struct cli_check_env {
@@ -104,4 +107,5 @@ void cli_check_mke2fs(const struct cli_check_env *env, struct cli_finding *ret);
 void cli_check_state_dir(const struct cli_check_env *env, struct cli_finding *ret);
 void cli_check_reflink(const struct cli_check_env *env, struct cli_finding *ret);
 void cli_check_run_dir(const struct cli_check_env *env, struct cli_finding *ret);
+void cli_check_templates(const struct cli_check_env *env, struct cli_finding *ret);
 void cli_check_daemon(const struct cli_check_env *env, struct cli_finding *ret);

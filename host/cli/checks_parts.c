@@ -227,6 +227,25 @@ void cli_check_run_dir(const struct cli_check_env *env, struct cli_finding *ret)
         cli_find(ret, CLI_CHECK_OK, NULL, "%s: %s free on its tmpfs", dir, size);
 }
 
+void cli_check_templates(const struct cli_check_env *env, struct cli_finding *ret)
+{
+    const struct cli_daemon_view *d = env->daemon;
+    char have[CLI_QUANTITY_SIZE], most[CLI_QUANTITY_SIZE];
+    cli_format_bytes(d->template_bytes, have);
+    cli_format_bytes(d->template_max_bytes, most);
+    if (!d->reachable)
+        cli_find(ret, CLI_CHECK_OK, NULL, "none without the daemon");
+    else if (d->templates_refused > 0)
+        cli_find(ret, CLI_CHECK_WARN,
+                 "raise [vmm] templates_max_mib, or set template = no where it does not matter",
+                 "%u occupy %s, and with %u more they would exceed %s: machines of those boot",
+                 d->templates, have, d->templates_refused, most);
+    else if (d->template_max_bytes == 0)
+        cli_find(ret, CLI_CHECK_OK, NULL, "%u occupy %s, without a bound", d->templates, have);
+    else
+        cli_find(ret, CLI_CHECK_OK, NULL, "%u occupy %s of %s at most", d->templates, have, most);
+}
+
 void cli_check_daemon(const struct cli_check_env *env, struct cli_finding *ret)
 {
     const struct cli_daemon_view *d = env->daemon;

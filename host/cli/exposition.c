@@ -58,6 +58,22 @@ static void print_histogram(const Casemate__Control__V1__Histogram *h, FILE *out
     fprintf(out, "} %" PRIu64 "\n", count);
 }
 
+static void print_gauge(const char *name, const char *help, uint64_t value, FILE *out)
+{
+    fprintf(out, "# HELP %s %s\n# TYPE %s gauge\n%s %" PRIu64 "\n", name, help, name, name, value);
+}
+
+static void print_templates(const Casemate__Control__V1__Templates *t, FILE *out)
+{
+    print_gauge("casemate_templates", "Templates that machines are clones of.", t->count, out);
+    print_gauge("casemate_template_bytes", "Memory that all templates together occupy.", t->bytes,
+                out);
+    print_gauge("casemate_template_max_bytes", "What it may be; 0: no bound.", t->max_bytes, out);
+    print_gauge("casemate_templates_refused",
+                "Kinds of machine that boot because their template would exceed the bound.",
+                t->refused, out);
+}
+
 int cli_exposition_print(const Casemate__Control__V1__MetricsReply *reply, FILE *out,
                          struct err *err)
 {
@@ -69,5 +85,7 @@ int cli_exposition_print(const Casemate__Control__V1__MetricsReply *reply, FILE 
           out);
     for (size_t i = 0; i < reply->n_start_phases; i++)
         print_histogram(reply->start_phases[i], out);
+    if (reply->templates != NULL) /* else of an older daemon */
+        print_templates(reply->templates, out);
     return 0;
 }

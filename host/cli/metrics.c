@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* `casemate metrics`: how long starts take, for Prometheus. */
+/* `casemate metrics`: how long starts take, and what templates occupy, for Prometheus. */
 #include <stdio.h>
 
 #include "host/cli/cli.h"
@@ -12,7 +12,8 @@ static const char usage[] =
     "usage: casemate metrics [OPTION]...\n"
     "Prints in the text format of Prometheus how long the phases of starts took since the daemon\n"
     "began: the pod as a whole, its network, machine, agent and configuration, and creating a\n"
-    "container, its devices and its start. For the textfile collector of node_exporter, say.\n"
+    "container, its devices and its start; and what the templates of machines occupy now. For the\n"
+    "textfile collector of node_exporter, say.\n"
     "\n"
     "      --socket PATH  the daemon's socket\n"
     "  -h, --help         print this and exit\n"

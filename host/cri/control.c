@@ -128,6 +128,15 @@ void control_pull_image(struct rpc_call *call, void *arg)
     }
 }
 
+static void fill_templates(const struct cri_daemon_status *d, Casemate__Control__V1__Templates *ret)
+{
+    casemate__control__v1__templates__init(ret);
+    ret->count = d->templates.count;
+    ret->bytes = d->templates.bytes;
+    ret->max_bytes = d->templates.max_bytes;
+    ret->refused = d->templates.refused;
+}
+
 void control_info(struct rpc_call *call, void *arg)
 {
     const struct cri *cri = arg;
@@ -142,6 +151,9 @@ void control_info(struct rpc_call *call, void *arg)
     m.transport = d.transport;
     m.guest_kernel_path = d.guest_kernel_path;
     m.problem = d.runtime_ready ? none : d.runtime_message;
+    Casemate__Control__V1__Templates templates;
+    fill_templates(&d, &templates);
+    m.templates = &templates;
     rpc_call_reply(call, &m.base);
 }
 
@@ -168,5 +180,10 @@ void control_metrics(struct rpc_call *call, void *arg)
     }
     m.start_phases = list;
     m.n_start_phases = PHASES;
+    struct cri_daemon_status d = {0};
+    Casemate__Control__V1__Templates templates;
+    cri->config.get_status(cri->config.get_status_arg, &d);
+    fill_templates(&d, &templates);
+    m.templates = &templates;
     rpc_call_reply(call, &m.base);
 }

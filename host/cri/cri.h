@@ -17,6 +17,14 @@ struct sandbox_manager;
 struct image_service;
 struct cri;
 
+/* Machines that have booted, which others are clones of. */
+struct cri_templates {
+    uint32_t count;
+    uint64_t bytes;     /* of the host's memory that they occupy */
+    uint64_t max_bytes; /* that they may occupy; 0: no bound */
+    uint32_t refused;   /* kinds of machine that boot because of the bound */
+};
+
 /* The daemon's view of itself, for Status and for people; all strings are valid until the next call
  * on the same thread. */
 struct cri_daemon_status {
@@ -30,6 +38,7 @@ struct cri_daemon_status {
     char qemu_version[64];
     char transport[32];
     char guest_kernel_path[1024];
+    struct cri_templates templates;
 };
 
 /* A runtime handler, as Status shows it. */

@@ -60,11 +60,13 @@ static json_t *make_handlers(const struct cri_config *c, const struct cri_daemon
 static int add_info(const struct cri_ctx *ctx, const struct cri_daemon_status *d,
                     Runtime__V1__StatusResponse *m, struct err *err)
 {
-    json_t *j =
-        json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:o}", "version", CASEMATE_VERSION,
-                  "accelerator", d->accelerator, "acceleratorReason", d->accelerator_reason, "qemu",
-                  d->qemu_version, "transport", d->transport, "guestKernel", d->guest_kernel_path,
-                  "network", d->network, "handlers", make_handlers(&ctx->cri->config, d));
+    json_t *j = json_pack(
+        "{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:o, s:{s:i, s:I, s:I, s:i}}", "version",
+        CASEMATE_VERSION, "accelerator", d->accelerator, "acceleratorReason", d->accelerator_reason,
+        "qemu", d->qemu_version, "transport", d->transport, "guestKernel", d->guest_kernel_path,
+        "network", d->network, "handlers", make_handlers(&ctx->cri->config, d), "templates",
+        "count", (int)d->templates.count, "bytes", (json_int_t)d->templates.bytes, "maxBytes",
+        (json_int_t)d->templates.max_bytes, "refused", (int)d->templates.refused);
     char *text = j == NULL ? NULL : json_dumps(j, JSON_COMPACT);
     json_decref(j);
     if (text == NULL)

@@ -69,7 +69,8 @@ struct config {
     enum vmm_accel accel;
     bool tcg_hardening;
     enum vmm_transport transport;
-    bool vhost_net;    /* the host's kernel moves packets where it can */
+    bool vhost_net;             /* the host's kernel moves packets where it can */
+    unsigned templates_max_mib; /* of the host's memory, all templates together; 0: no bound */
     unsigned uid_base; /* each QEMU runs under a uid of its own out of [uid_base, uid_base +
                           uid_count) */
     unsigned uid_count;

@@ -156,6 +156,10 @@ static void get_status(void *arg, struct cri_daemon_status *ret)
     (void)snprintf(ret->guest_kernel_path, sizeof(ret->guest_kernel_path), "%s", c->kernel);
     (void)snprintf(ret->network_message, sizeof(ret->network_message), "%s", n.reason);
     (void)snprintf(ret->network, sizeof(ret->network), "%s", n.network);
+    ret->templates = (struct cri_templates){.count = v.templates,
+                                            .bytes = v.template_bytes,
+                                            .max_bytes = v.template_max_bytes,
+                                            .refused = v.templates_refused};
     const char *missing = access(c->kernel, R_OK) < 0      ? c->kernel
                           : access(c->initrd, R_OK) < 0    ? c->initrd
                           : access(c->converter, X_OK) < 0 ? c->converter
@@ -229,6 +233,7 @@ static int make_vmm(struct daemon *d, struct err *err)
                            .run_dir = c->run_dir,
                            .accel_cache = cache,
                            .template_dir = templates,
+                           .templates_max_bytes = (uint64_t)c->templates_max_mib << 20,
                            .probe_kernel = c->kernel,
                            .probe_initrd = c->initrd,
                            .uid_base = c->uid_base,

@@ -13,6 +13,13 @@
  * Clones hold their memory's file themselves, so a template may go at any time: after an upgrade
  * the old machines keep the old one until they end.
  *
+ * All templates together occupy templates_max_bytes at most, as the files' blocks count it; what
+ * one will occupy is known when it was made or read. One that is too much is given up, and its
+ * machines boot. None is thrown out for another one: the shapes are those of the configuration's
+ * handlers, so all of them come again, and each change of place would cost a boot. While one is
+ * made, its machine's memory comes on top, and what only machines of a replaced template still
+ * hold is theirs.
+ *
  * The maker's machines have a name that is made of the folder's, so that a successor finds and
  * kills the one that a killed daemon left. Lock order: store->lock, then nothing.
  */
@@ -73,6 +80,8 @@ struct entry {
     char *stamp; /* of the files when it was wanted */
     char key[TEMPLATE_KEY_SIZE];
     struct template *template;
+    uint64_t bytes; /* what a template of these files occupies; 0: not known yet */
+    bool too_much;  /* it failed because of the bound on all of them */
     unsigned rejects;
     struct err failure;
     int64_t retry_ms;
@@ -247,6 +256,41 @@ static void publish(struct templates *store, struct entry *e, struct template *t
     pthread_mutex_unlock(&store->lock);
 }
 
+static uint64_t blocks_of(const struct template_files *files)
+{
+    uint64_t bytes = 0;
+    struct stat st;
+
+    for (size_t i = 0; i < TEMPLATE_PARTS; i++)
+        if (files->fds[i] >= 0 && fstat(files->fds[i], &st) == 0)
+            bytes += (uint64_t)st.st_blocks * 512;
+    return bytes;
+}
+
+/* Whether there is room for what is known of the entry's template; EXHAUSTED. The maker's. */
+static int check_room(struct templates *store, struct entry *e, struct err *err)
+{
+    const uint64_t max = store->vmm->config.templates_max_bytes;
+    const struct entry *other;
+    uint64_t others = 0;
+
+    pthread_mutex_lock(&store->lock);
+    LIST_FOREACH (other, &store->entries, link)
+        if (other->template != NULL)
+            others += other->bytes;
+    e->too_much = max > 0 && (others >= max || e->bytes > max - others);
+    bool too_much = e->too_much;
+    pthread_mutex_unlock(&store->lock);
+    if (!too_much)
+        return 0;
+    return err_set(err, ERR_EXHAUSTED,
+                   "templates occupy %llu MiB, %llu MiB are the most, and one with %u MiB of guest "
+                   "memory needs %s%llu MiB",
+                   (unsigned long long)others >> 20, (unsigned long long)max >> 20,
+                   e->spec.memory_mib, e->bytes == 0 ? "more than " : "",
+                   (unsigned long long)e->bytes >> 20);
+}
+
 /* Takes over the files. */
 static int try_and_publish(struct templates *store, struct entry *e, const struct template_job *job,
                            struct template_files *files, const char *what, struct err *err)
@@ -254,7 +298,11 @@ static int try_and_publish(struct templates *store, struct entry *e, const struc
     cleanup_template struct template *t = NULL;
     int ram_fd = -1;
 
-    if (template_try(job, files, clock_deadline(MAKE_MS), &ram_fd, err) < 0 ||
+    pthread_mutex_lock(&store->lock);
+    e->bytes = blocks_of(files);
+    pthread_mutex_unlock(&store->lock);
+    if (check_room(store, e, err) < 0 ||
+        template_try(job, files, clock_deadline(MAKE_MS), &ram_fd, err) < 0 ||
         template_new(files, ram_fd, &t, err) < 0)
         return -1;
     log_template(e, what, t);
@@ -262,22 +310,29 @@ static int try_and_publish(struct templates *store, struct entry *e, const struc
     return 0;
 }
 
-static int read_copy(struct templates *store, struct entry *e, const struct template_job *job)
+/* 0: it is in use. 1: it has to be made. -1: neither it nor one like it may be in memory. */
+static int read_copy(struct templates *store, struct entry *e, const struct template_job *job,
+                     struct err *err)
 {
     cleanup_free char *dir = folder_of(store, e->key);
     cleanup_template_files struct template_files files = TEMPLATE_NO_FILES;
     struct err why;
 
     if (dir == NULL)
-        return -1;
+        return err_no_memory(err);
     if (template_file_read(dir, e->key, &files, &why) == 0 &&
         try_and_publish(store, e, job, &files, "read", &why) == 0)
         return 0;
+    if (e->too_much) {
+        if (err != NULL)
+            *err = why;
+        return -1;
+    }
     if (why.code != ERR_NOT_FOUND)
         log_event(LOG_ERROR, NULL, &why, "the copy of template %.12s does not do: it is made anew",
                   e->key);
     remove_folder(store, e->key);
-    return -1;
+    return 1;
 }
 
 /* A copy that is not whole has no name that is looked for. */
@@ -336,7 +391,8 @@ static int serve_entry(struct templates *store, struct entry *e, struct err *err
 
     spec.first_disk = e->disk_fd < 0 ? NULL : &disk;
     e->began_ms = clock_monotonic_ms();
-    if (template_key(&e->choice, &spec, store->vmm->boot_id, key, err) < 0)
+    if (check_room(store, e, err) < 0 ||
+        template_key(&e->choice, &spec, store->vmm->boot_id, key, err) < 0)
         return -1;
     if (e->key[0] != '\0' && strcmp(e->key, key) != 0)
         remove_folder(store, e->key);
@@ -345,7 +401,9 @@ static int serve_entry(struct templates *store, struct entry *e, struct err *err
     pthread_mutex_unlock(&store->lock);
     if (mkdir(store->machine_dir, 0700) < 0 && errno != EEXIST)
         return err_set_errno(err, errno, "%s", store->machine_dir);
-    int result = read_copy(store, e, &job) == 0 ? 0 : make(store, e, &job, err);
+    int result = read_copy(store, e, &job, err);
+    if (result > 0)
+        result = make(store, e, &job, err);
     (void)fd_remove_tree(AT_FDCWD, store->machine_dir, NULL);
     return result;
 }
@@ -465,6 +523,8 @@ static void refresh(struct entry *e, char **stamp)
     free(e->stamp);
     e->stamp = steal_ptr(stamp);
     e->rejects = 0;
+    if (changed)
+        e->bytes = 0;
     e->state = ENTRY_WANTED;
 }
 
@@ -474,7 +534,7 @@ static struct entry *look_up(struct templates *store, const struct vmm_choice *c
                              const struct vm_spec *spec, char **shape, char **stamp,
                              struct err *err)
 {
-    struct entry *e = find(store, *shape);
+    struct entry *e = find(store, *shape), *last;
 
     if (e != NULL) {
         refresh(e, stamp);
@@ -489,7 +549,14 @@ static struct entry *look_up(struct templates *store, const struct vmm_choice *c
         return NULL;
     e->shape = steal_ptr(shape);
     e->stamp = steal_ptr(stamp);
-    LIST_INSERT_HEAD(&store->entries, e, link);
+    /* Last: they are made in the order in which they were asked for. */
+    LIST_FOREACH (last, &store->entries, link)
+        if (LIST_NEXT(last, link) == NULL)
+            break;
+    if (last == NULL)
+        LIST_INSERT_HEAD(&store->entries, e, link);
+    else
+        LIST_INSERT_AFTER(last, e, link);
     store->n_entries++;
     return e;
 }
@@ -613,13 +680,12 @@ void templates_get_status(struct templates *store, struct vmm_status *status)
 {
     const struct entry *e;
 
+    status->template_max_bytes = store->vmm->config.templates_max_bytes;
     pthread_mutex_lock(&store->lock);
     LIST_FOREACH (e, &store->entries, link) {
-        struct stat memory;
-        if (e->template == NULL || fstat(e->template->files.fds[TEMPLATE_MEMORY], &memory) < 0)
-            continue;
-        status->templates++;
-        status->template_bytes += (uint64_t)memory.st_blocks * 512;
+        status->templates += e->template != NULL;
+        status->template_bytes += e->template != NULL ? e->bytes : 0;
+        status->templates_refused += e->state == ENTRY_FAILED && e->too_much;
     }
     pthread_mutex_unlock(&store->lock);
 }

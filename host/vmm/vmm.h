@@ -41,6 +41,9 @@ struct vmm_config {
     /* Existing, root-only folder that is for nothing else, where templates outlive the daemon;
      * NULL: machines are not cloned. */
     const char *template_dir;
+    /* What all templates together may occupy of the host's memory; 0: no bound. A template beyond
+     * it is given up: its machines boot. */
+    uint64_t templates_max_bytes;
     /* The guest that the verdict is found with; NULL: AUTO takes TCG, saying why. */
     const char *probe_kernel;
     const char *probe_initrd;
@@ -103,6 +106,8 @@ struct vmm_status {
     char problem[512];            /* why vmm_prepare failed last; "" if it did not */
     uint32_t templates;           /* that clones are made of */
     uint64_t template_bytes;      /* memory that they occupy */
+    uint64_t template_max_bytes;  /* that they may occupy; 0: no bound */
+    uint32_t templates_refused;   /* shapes whose machines boot because of that */
 };
 /*
  * Has a template of this machine made in the background, so that no pod waits for it (id and dir

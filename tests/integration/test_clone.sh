@@ -127,6 +127,11 @@ crictl info | jq -e '[.runtimeHandlers[] | .name // ""] | index("cold") and inde
 crictl info | jq -e '.casemate | if type == "string" then fromjson else . end | .handlers[] |
     select(.name == "cold" and .machine == "q35" and .template == false and .accelerator == "tcg")' >/dev/null ||
     fail "Status does not say what the handlers are: $(crictl info | jq -c .casemate)"
+# The templates' memory is shown, and its bound.
+crictl info | jq -e '.casemate | if type == "string" then fromjson else . end | .templates |
+    .count == 1 and .bytes > 16777216 and .bytes <= .maxBytes and .maxBytes == 2147483648 and .refused == 0' >/dev/null ||
+    fail "Status on templates: $(crictl info | jq -c .casemate)"
+"$bin/casemate" metrics | has -x 'casemate_templates 1' || fail "metrics on templates: $("$bin/casemate" metrics)"
 # One start since this daemon began: each phase of it was counted.
 "$bin/casemate" metrics >"$work/metrics"
 for phase in pod machine agent configuration; do

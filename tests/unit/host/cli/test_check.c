@@ -220,6 +220,21 @@ static void folders_that_are_yet_to_be_made_are_judged(void **state)
     assert_finds(h, cli_check_run_dir, CLI_CHECK_FAIL, "0 B free");
 }
 
+static void templates_that_do_not_fit_are_told(void **state)
+{
+    struct host *h = *state;
+    struct cli_daemon_view *d = &h->daemon;
+    assert_finds(h, cli_check_templates, CLI_CHECK_OK, "without the daemon");
+    d->reachable = true;
+    d->templates = 2;
+    d->template_bytes = 200 << 20;
+    assert_finds(h, cli_check_templates, CLI_CHECK_OK, "2 occupy 200.0 MiB, without a bound");
+    d->template_max_bytes = 256 << 20;
+    assert_finds(h, cli_check_templates, CLI_CHECK_OK, "2 occupy 200.0 MiB of 256.0 MiB at most");
+    d->templates_refused = 1;
+    assert_finds(h, cli_check_templates, CLI_CHECK_WARN, "with 1 more they would exceed 256.0 MiB");
+}
+
 static void the_daemon_is_quoted(void **state)
 {
     struct host *h = *state;
@@ -294,6 +309,7 @@ int main(void)
         T(parts_have_to_be_there),
         T(folders_that_are_yet_to_be_made_are_judged),
         T(the_daemon_is_quoted),
+        T(templates_that_do_not_fit_are_told),
         T(every_check_has_a_name_and_speaks),
         T(the_configuration_is_read_over_the_defaults),
     };

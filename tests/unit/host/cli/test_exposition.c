@@ -69,6 +69,30 @@ static void buckets_add_up(void **state)
               "_sum{phase=\"network\"} 12.000034\n" NAME "_count{phase=\"network\"} 7\n");
 }
 
+static void templates_are_gauges(void **state)
+{
+    Casemate__Control__V1__Templates t = CASEMATE__CONTROL__V1__TEMPLATES__INIT;
+    Casemate__Control__V1__MetricsReply m = CASEMATE__CONTROL__V1__METRICS_REPLY__INIT;
+    cleanup_free char *text = NULL;
+    struct err err;
+    size_t n;
+    FILE *out = open_memstream(&text, &n);
+
+    (void)state;
+    assert_non_null(out);
+    t.count = 2;
+    t.bytes = 5000000000;
+    t.max_bytes = 6000000000;
+    t.refused = 1;
+    m.templates = &t;
+    assert_int_equal(cli_exposition_print(&m, out, &err), 0);
+    fclose(out);
+    assert_non_null(strstr(text, "# TYPE casemate_templates gauge\ncasemate_templates 2\n"));
+    assert_non_null(strstr(text, "\ncasemate_template_bytes 5000000000\n"));
+    assert_non_null(strstr(text, "\ncasemate_template_max_bytes 6000000000\n"));
+    assert_non_null(strstr(text, "\ncasemate_templates_refused 1\n"));
+}
+
 static void labels_are_escaped(void **state)
 {
     Casemate__Control__V1__Histogram h = histogram(odd);
@@ -100,6 +124,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(buckets_add_up),
+        cmocka_unit_test(templates_are_gauges),
         cmocka_unit_test(labels_are_escaped),
         cmocka_unit_test(nonsense_is_refused),
     };

@@ -40,6 +40,8 @@ static struct {
     pthread_t thread;
     struct vmm *vmm;
     int n_machines;
+    uint32_t memory_mib;
+    uint64_t max_bytes;
 } t;
 
 static void *run_loop(void *arg)
@@ -65,6 +67,7 @@ static void start_vmm(void)
         .transport = VMM_TRANSPORT_SERIAL,
         .run_dir = t.dir,
         .template_dir = t.templates,
+        .templates_max_bytes = t.max_bytes,
         .uid_base = geteuid() == 0 ? 3300000000U : 0,
         .uid_count = geteuid() == 0 ? 64 : 0,
     };
@@ -90,6 +93,7 @@ static int setup(void **state)
 
     (void)state;
     memset(&t, 0, sizeof(t));
+    t.memory_mib = 192;
     (void)snprintf(t.dir, sizeof(t.dir), "/tmp/test-clone-XXXXXX");
     if (mkdtemp(t.dir) == NULL)
         return -1;
@@ -146,7 +150,7 @@ static struct vm *start(bool *ret_cloned)
                                  .dir = dir,
                                  .kernel = t.kernel,
                                  .initrd = t.initrd,
-                                 .memory_mib = 192,
+                                 .memory_mib = t.memory_mib,
                                  .memory_max_mib = 1024,
                                  .vcpus = 1,
                                  .vcpus_max = 2,
@@ -310,6 +314,49 @@ static void without_one_machines_boot(void **state)
     start_and_end(false);
 }
 
+static void assert_templates(uint32_t count, uint32_t refused)
+{
+    struct vmm_status status;
+
+    vmm_get_status(t.vmm, &status);
+    assert_int_equal(status.templates, count);
+    assert_int_equal(status.templates_refused, refused);
+    assert_int_equal(status.template_max_bytes, t.max_bytes);
+    assert_true(t.max_bytes == 0 || status.template_bytes <= t.max_bytes);
+}
+
+/* What fits stays, and machines of what does not fit boot; a copy on disk makes no difference. */
+static void together_they_are_bounded(void **state)
+{
+    struct vmm_status status;
+    char key[TEMPLATE_KEY_SIZE];
+
+    (void)state;
+    require_guest();
+    start_and_end(true);
+    vmm_get_status(t.vmm, &status);
+    assert_int_equal(status.template_max_bytes, 0);
+    assert_true(status.template_bytes > 16 << 20);
+    copy_of(key);
+    t.max_bytes = status.template_bytes - 1;
+    restart_vmm();
+    start_and_end(false);
+    assert_templates(0, 1);
+    start_and_end(false);
+    copy_of(key);
+
+    t.max_bytes = status.template_bytes + (8 << 20);
+    restart_vmm();
+    start_and_end(true);
+    assert_templates(1, 0);
+    t.memory_mib = 224;
+    start_and_end(false);
+    assert_templates(1, 1);
+    t.memory_mib = 192;
+    start_and_end(true);
+    assert_templates(1, 1);
+}
+
 static void wait_for_memory(struct vm *vm, uint32_t mib)
 {
     struct vm_size size = {0};
@@ -389,6 +436,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(damaged_and_missing_copies_are_made_anew, setup, teardown),
         cmocka_unit_test_setup_teardown(other_files_make_another_one, setup, teardown),
         cmocka_unit_test_setup_teardown(without_one_machines_boot, setup, teardown),
+        cmocka_unit_test_setup_teardown(together_they_are_bounded, setup, teardown),
         cmocka_unit_test_setup_teardown(clones_grow_and_shrink, setup, teardown),
         cmocka_unit_test_setup_teardown(is_given_up_at_the_end, setup, teardown),
     };
