@@ -382,7 +382,7 @@ static int add_cpu(struct crispec *spec, const container_resources *from, struct
             return err_no_memory(err);
         return add_setting(spec, "cpu.max", spec_join(spec, quota, ' ', of), err);
     }
-    if (from->cpu_period > 0)
+    if (from->cpu_quota < 0 || from->cpu_period > 0)
         return add_setting(spec, "cpu.max", spec_join(spec, "max", ' ', spec_number(spec, period)),
                            err);
     return 0;
@@ -394,6 +394,8 @@ static int add_memory(struct crispec *spec, const container_resources *from, str
 
     if (from->memory_limit_in_bytes > 0 &&
         add_setting(spec, "memory.max", spec_number(spec, from->memory_limit_in_bytes), err) != 0)
+        return -1;
+    if (from->memory_limit_in_bytes < 0 && add_setting(spec, "memory.max", "max", err) != 0)
         return -1;
     if (swap < 0)
         return add_setting(spec, "memory.swap.max", "max", err);

@@ -384,12 +384,20 @@ static int check_resources(const Runtime__V1__LinuxContainerResources *resources
 {
     if (resources == NULL)
         return 0;
-    if (resources->cpu_period < 0 || resources->cpu_shares < 0 ||
-        resources->memory_limit_in_bytes < 0)
-        return err_set(err, ERR_INVALID, "linux.resources: negative value");
+    if (resources->cpu_period < 0)
+        return err_set(err, ERR_INVALID, "linux.resources.cpu_period: negative");
+    if (resources->cpu_shares < 0)
+        return err_set(err, ERR_INVALID, "linux.resources.cpu_shares: negative");
+    if (resources->memory_limit_in_bytes < -1)
+        return err_set(err, ERR_INVALID,
+                       "linux.resources.memory_limit_in_bytes: negative, and not -1 for none");
     if (resources->oom_score_adj < -1000 || resources->oom_score_adj > 1000)
         return err_set(err, ERR_INVALID, "linux.resources.oom_score_adj: not -1000 to 1000");
-    if (resources->memory_swap_limit_in_bytes > 0 && resources->memory_limit_in_bytes > 0 &&
+    if (resources->memory_swap_limit_in_bytes > 0 && resources->memory_limit_in_bytes <= 0)
+        return err_set(err, ERR_INVALID,
+                       "linux.resources.memory_swap_limit_in_bytes: is that of memory and swap "
+                       "together, and needs a memory_limit_in_bytes");
+    if (resources->memory_swap_limit_in_bytes > 0 &&
         resources->memory_swap_limit_in_bytes < resources->memory_limit_in_bytes)
         return err_set(err, ERR_INVALID,
                        "linux.resources.memory_swap_limit_in_bytes: below memory_limit_in_bytes");

@@ -28,13 +28,15 @@ static void keep(int64_t *to, int64_t before)
 }
 
 /* The limit of swap is that of memory and swap together: a new limit of memory moves both, so that
- * the swap stays what it was. */
+ * the swap stays what it was. No limit of memory any more is none of both. */
 static void keep_swap(const resources *before, resources *merged)
 {
     int64_t swap = before->memory_swap_limit_in_bytes, memory = before->memory_limit_in_bytes;
 
     if (merged->memory_swap_limit_in_bytes != 0)
         return;
+    if (merged->memory_limit_in_bytes < 0 && swap > 0)
+        swap = memory = -1;
     merged->memory_swap_limit_in_bytes =
         swap > 0 && memory > 0 ? merged->memory_limit_in_bytes + (swap - memory) : swap;
 }

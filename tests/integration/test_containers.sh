@@ -48,6 +48,9 @@ expect 'cpu.max after an update' "$(inside "$c" "cat $cgroup/cpu.max")" '20000 1
 expect 'cpu.weight after an update' "$(inside "$c" "cat $cgroup/cpu.weight")" 20
 expect 'resources in the status' "$(status "$c" 'resources.linux | "\(.memoryLimitInBytes) \(.cpuQuota) \(.cpuShares)"')" \
     '100663296 20000 512'
+crictl update --memory -1 --cpu-quota -1 "$c" >/dev/null
+expect 'limits taken away' "$(inside "$c" "cat $cgroup/memory.max $cgroup/cpu.max" | xargs)" 'max max 100000'
+crictl update --memory 100663296 --cpu-quota 20000 "$c" >/dev/null
 if out=$(crictl update --cpuset-mems 1 "$c" 2>&1); then fail "a memory node that is not there was taken"; fi
 grep -q 'cpuset.mems 1: the guest has 0' <<<"$out" || fail "the refusal names no field: $out"
 big=$(make big '.linux.resources = {memory_limit_in_bytes: 100000000}' \

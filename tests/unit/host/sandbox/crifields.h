@@ -164,9 +164,9 @@ static const struct crifield crifields[] = {
     {"container.stdin_once", GUEST, "", NULL, ""},
     {"container.tty", GUEST, "one terminal for all three; TERM is set", NULL, ""},
     {RES "cpu_period", GUEST, "cpu.max", "50000", ""},
-    {RES "cpu_quota", GUEST, "cpu.max", "50000", ""},
+    {RES "cpu_quota", GUEST, "cpu.max; -1: no limit any more", "50000", ""},
     {RES "cpu_shares", GUEST, "cpu.weight", "512", ""},
-    {RES "memory_limit_in_bytes", GUEST, "memory.max", "1000000", ""},
+    {RES "memory_limit_in_bytes", GUEST, "memory.max; -1: no limit any more", "1000000", ""},
     {RES "oom_score_adj", GUEST, "of the process in the guest, -1000 to 1000", NULL, ""},
     {RES "cpuset_cpus", GUEST,
      "cpuset.cpus, of the guest's CPUs, which are numbered from 0; the machine grows to the "
@@ -185,7 +185,8 @@ static const struct crifield crifields[] = {
      "files of cgroup v2, over what the other fields say; cpuset.* and hugetlb.* are refused as "
      "above",
      NULL, ""},
-    {RES "memory_swap_limit_in_bytes", GUEST, "memory.swap.max: what is above the memory limit",
+    {RES "memory_swap_limit_in_bytes", GUEST,
+     "memory.swap.max: what is above the memory limit, without which it is INVALID_ARGUMENT",
      "2000000", RES "memory_limit_in_bytes=1000000"},
     {SEC "capabilities.add_capabilities", GUEST,
      "names with or without CAP_, and ALL; unknown: INVALID_ARGUMENT", "SYS_ADMIN", ""},

@@ -417,6 +417,8 @@ static void resources(void **state)
         {0, 50000, 0, 0, 0, "cpu.max=50000 100000;"},
         {0, 50000, 20000, 0, 0, "cpu.max=50000 20000;"},
         {0, -1, 20000, 0, 0, "cpu.max=max 20000;"},
+        {0, -1, 0, 0, 0, "cpu.max=max 100000;"},
+        {0, 0, 0, -1, 0, "memory.max=max;"},
         {0, 0, 0, 100, 0, "memory.max=100;"},
         {0, 0, 0, 100, 100, "memory.max=100;memory.swap.max=0;"},
         {0, 0, 0, 100, 150, "memory.max=100;memory.swap.max=50;"},

@@ -474,9 +474,26 @@ ASK(negative_memory)
 {
     s->resources.memory_limit_in_bytes = -5;
 }
+ASK(no_memory_limit)
+{
+    s->resources.memory_limit_in_bytes = -1;
+}
+ASK(negative_shares)
+{
+    s->resources.cpu_shares = -1;
+}
+ASK(negative_period)
+{
+    s->resources.cpu_period = -1;
+}
 ASK(little_swap)
 {
     s->resources.memory_limit_in_bytes = 100;
+    s->resources.memory_swap_limit_in_bytes = 50;
+}
+
+ASK(swap_alone)
+{
     s->resources.memory_swap_limit_in_bytes = 50;
 }
 
@@ -489,6 +506,7 @@ static const struct row container_rows[] = {
     {NULL, ERR_NONE, privileged},
     {NULL, ERR_NONE, no_hugepages},
     {NULL, ERR_NONE, hugepages},
+    {NULL, ERR_NONE, no_memory_limit},
     {NULL, ERR_NONE, cpuset},
     {NULL, ERR_NONE, guest_device},
     {NULL, ERR_NONE, seccomp_default},
@@ -508,8 +526,11 @@ static const struct row container_rows[] = {
     {"supplemental_groups", ERR_INVALID, large_group},
     {"privileged", ERR_INVALID, privileged_alone},
     {"target_id", ERR_INVALID, target_of_nobody},
-    {"linux.resources", ERR_INVALID, negative_memory},
+    {"linux.resources.memory_limit_in_bytes", ERR_INVALID, negative_memory},
+    {"linux.resources.cpu_shares", ERR_INVALID, negative_shares},
+    {"linux.resources.cpu_period", ERR_INVALID, negative_period},
     {"memory_swap_limit_in_bytes", ERR_INVALID, little_swap},
+    {"memory_swap_limit_in_bytes", ERR_INVALID, swap_alone},
     {"mounts", ERR_UNSUPPORTED, mounts},
     {"devices[0].host_path", ERR_UNSUPPORTED, devices},
     {"devices[0].container_path", ERR_UNSUPPORTED, device_elsewhere},

@@ -562,6 +562,13 @@ static void an_update_changes_what_it_names(void **state)
     expect_limits(f, 2000000, 2500000, 1024);
     assert_string_equal(fake_agent_settings(f->agent),
                         "cpu.max=50000 100000 memory.max=2000000 memory.swap.max=500000");
+    /* -1 takes a limit away: of memory, that of swap with it. */
+    resources.memory_limit_in_bytes = resources.cpu_quota = -1;
+    if (update(f, &resources, &err) != 0)
+        fail_msg("%s", err.msg);
+    expect_limits(f, -1, -1, 1024);
+    assert_string_equal(fake_agent_settings(f->agent),
+                        "cpu.max=max 100000 memory.max=max memory.swap.max=max");
 }
 
 static void a_refused_update_changes_nothing(void **state)
