@@ -58,6 +58,7 @@ moves_data() {
     done
 }
 both_ways() {
+    # shellcheck disable=SC2016 # expanded in the guest
     until guest 'test "$(stat -c %s /www/big)" = 4194304'; do sleep 0.1; done
     guest 'cat /www/big' >"$work/big"
     moves_data "$1"
