@@ -14,13 +14,15 @@
 #include "common/base/err.h"
 #include "proto/agent/agent.pb-c.h"
 
+/* Addresses, without the routes that come with them. */
 int ifaddr_set_addresses(int netlink_fd, int ifindex,
                          const Casemate__Agent__V1__NetInterface *interface, bool fresh,
                          struct err *err);
-/* The interface must be up. */
+/* Routes of the main table. The interface must be up. */
 int ifaddr_set_routes(int netlink_fd, int ifindex,
                       const Casemate__Agent__V1__NetInterface *interface, bool fresh,
                       struct err *err);
+/* Permanent neighbours; what the kernel has learned stays. */
 int ifaddr_set_neighbours(int netlink_fd, int ifindex,
                           const Casemate__Agent__V1__NetInterface *interface, bool fresh,
                           struct err *err);

@@ -28,4 +28,5 @@ int ifind_first(int netlink_fd, const char *class_dir, struct ifind *ret, unsign
                 struct err *err);
 /* The one with this MAC address (6 bytes). NOT_FOUND while there is none. */
 int ifind_by_mac(int netlink_fd, const uint8_t *mac, struct ifind *ret, struct err *err);
+/* The one of this name. NOT_FOUND while there is none. */
 int ifind_by_name(int netlink_fd, const char *name, struct ifind *ret, struct err *err);

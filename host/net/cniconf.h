@@ -38,7 +38,9 @@ struct cniconf {
 
 /* Parses n bytes; a single plugin becomes a chain of one. INVALID says what is wrong. */
 int cniconf_parse(const char *text, size_t n, struct cniconf **ret_conf, struct err *err);
+/* One reference more; returns conf. */
 struct cniconf *cniconf_ref(struct cniconf *conf);
+/* One less: the last one frees it. NULL is fine. */
 void cniconf_unref(struct cniconf *conf);
 DEFINE_CLEANUP(cniconf, struct cniconf, cniconf_unref)
 #define cleanup_cniconf CLEANUP(cniconf_cleanup_)
@@ -62,4 +64,5 @@ struct cniconf_set {
  * ->problem. A missing folder holds none. own: a file name, or NULL.
  */
 void cniconf_load_dir(const char *path, size_t want, const char *own, struct cniconf_set *ret_set);
+/* Lets go of its configurations; an empty one is fine. */
 void cniconf_set_fini(struct cniconf_set *set);

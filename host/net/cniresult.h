@@ -36,6 +36,7 @@ int cniresult_parse(const char *text, size_t n, struct cniresult *ret_result, js
                     struct err *err);
 /* The same of a document. */
 int cniresult_read(const json_t *doc, struct cniresult *ret_result, struct err *err);
+/* Frees what it owns and zeroes it. */
 void cniresult_fini(struct cniresult *result);
 #define cleanup_cniresult CLEANUP(cniresult_fini)
 

@@ -17,6 +17,7 @@ struct netconf;
  * cniconf_load_dir. Both are copied. */
 int netconf_new(const char *path, size_t want, const char *own, struct netconf **ret_netconf,
                 struct err *err);
+/* NULL is fine. */
 void netconf_free(struct netconf *netconf);
 /* What the folder holds now; cniconf_set_fini. *ret_generation changes when it was read again. */
 void netconf_get(struct netconf *netconf, struct cniconf_set *ret_set, uint64_t *ret_generation);

@@ -41,10 +41,12 @@ bool netrecord_id_is_valid(const char *pod_id);
 int netrecord_save(int dir_fd, const struct netrecord *record, struct err *err);
 /* NOT_FOUND when the pod has none, PROTOCOL when it cannot be read. */
 int netrecord_load(int dir_fd, const char *pod_id, struct netrecord *ret_record, struct err *err);
+/* The same of a file's text. */
 int netrecord_decode(const char *text, size_t n, struct netrecord *ret_record, struct err *err);
 /* Removes the pod's file; a missing one is fine. */
 int netrecord_delete(int dir_fd, const char *pod_id, struct err *err);
 /* Ids of all pods that have a record: a heap array of heap strings. */
 int netrecord_list(int dir_fd, char ***ret_ids, size_t *ret_n, struct err *err);
+/* Frees what it owns and zeroes it. */
 void netrecord_fini(struct netrecord *record);
 #define cleanup_netrecord CLEANUP(netrecord_fini)

@@ -27,9 +27,11 @@ struct netscan {
     size_t n;
 };
 
+/* All of a namespace, at one moment. EXHAUSTED beyond the limits. */
 int netscan_read(int netns_fd, struct netscan *ret_scan, struct err *err);
 /* The link of a name, or NULL. */
 struct netscan_link *netscan_find(struct netscan *scan, const char *name);
+/* Frees what it owns and zeroes it. */
 void netscan_fini(struct netscan *scan);
 #define cleanup_netscan CLEANUP(netscan_fini)
 

@@ -93,6 +93,7 @@ int vmm_probe(struct vmm *vmm, enum vmm_accel accel, int64_t deadline_ms, struct
  * templates, for good: when it returns, no call is under way.
  */
 typedef int (*vmm_template_fn)(void *arg, struct vm *vm, int64_t deadline_ms, struct err *err);
+/* As said at the type. */
 void vmm_set_template_hook(struct vmm *vmm, vmm_template_fn fn, void *arg);
 
 struct vmm_status {
@@ -267,6 +268,7 @@ struct vm_size {
     uint32_t vcpus;
     uint32_t vcpus_max;
 };
+/* Asks QEMU. */
 int vm_get_size(struct vm *vm, int64_t deadline_ms, struct vm_size *ret_size, struct err *err);
 
 /* ---- disks ---------------------------------------------------------------------------------- */
