@@ -26,6 +26,7 @@ while read -r file; do
     cp -L "$file" "$root$file"
 done < <(echo "$tables" && cat "$work/libraries")
 ln -s "$tables" "$root/bin/iptables"
+"${CC:-cc}" -O1 -static -o "$root/bin/huge_pages" "$repo/tests/integration/huge_pages.c"
 python3 "$repo/scripts/oci-layout.py" --out "$work/layout" --ref test.local/busybox:latest --layer "$root" --env A=image \
     --env B=image --user app --workdir /home/app --stop-signal USR1 --entrypoint '["/bin/sh", "-c"]' \
     --cmd '["id -u; echo $A $B"]' >/dev/null
@@ -79,7 +80,7 @@ status='grep -E "^(Cap...|NoNewPrivs|Seccomp|Uid|Gid|Groups):" /proc/self/status
 
 pod_json p >/dev/null
 jq '.hostname = "the-pod" | .linux = {security_context: {privileged: true}, sysctls: {"kernel.shm_rmid_forced": "1",
-    "net.ipv4.ip_local_port_range": "40000 50000", "kernel.msgmax": "8192", "vm.overcommit_memory": "1"}}' \
+    "net.ipv4.ip_local_port_range": "40000 50000", "kernel.msgmax": "8192", "vm.overcommit_memory": "1", "vm.nr_hugepages": "4"}}' \
     "$work/pod-p.json" >"$work/changed.json"
 mv "$work/changed.json" "$work/pod-p.json"
 pod=$(crictl runp "$work/pod-p.json")
@@ -268,12 +269,17 @@ refused ResourceExhausted 'cpuset.cpus 1000: the guest has 0' "$(res '{unified: 
 refused ResourceExhausted 'cpuset.mems 1: the guest has 0' "$(res '{cpuset_mems: "1"}')"
 refused InvalidArgument linux.resources.cpuset_cpus "$(res '{cpuset_cpus: "zero"}')"
 
-# ---- huge pages: the limit of each size
+# ---- huge pages: the sysctl has made four of 2 MiB, the limit is two
 out huge "$(res '{hugepage_limits: [{page_size: "2MB", limit: 4194304}, {page_size: "1GB", limit: 0}]}')" \
-    'cat /sys/fs/cgroup/hugetlb.2MB.max; cat /sys/fs/cgroup/hugetlb.1GB.max 2>/dev/null || echo none'
+    'cat /sys/fs/cgroup/hugetlb.2MB.max; huge_pages 3'
+says 'page 2'
+says 'no more'
+says_not 'page 3'
 says 4194304
 crictl inspect "$c" | jq -e '.status.resources.linux.hugepageLimits | length == 2 and (.[0].limit | tonumber) == 4194304' >/dev/null ||
     fail "huge pages in the status: $(crictl inspect "$c" | jq -c .status.resources.linux)"
+out huge-free '.' 'huge_pages 3'
+says 'page 3'
 refused Unimplemented 'hugetlb.64KB.max 65536: the guest has huge pages of ' "$(res '{hugepage_limits: [{page_size: "64KB", limit: 65536}]}')"
 refused InvalidArgument 'linux.resources.hugepage_limits[0].page_size' "$(res '{hugepage_limits: [{page_size: "two", limit: 1}]}')"
 
