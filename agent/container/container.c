@@ -9,6 +9,12 @@
  * last mount namespace is gone and with it the disks' last users; then a child of low priority
  * deletes the folder, which may take long, and the id is free.
  *
+ * In a pod with a user namespace a container's first process is born in it, so that its mount, pid
+ * and cgroup namespaces belong to that, and cannot do what the VM's root must: mount the disks,
+ * make device nodes, give files their owners. A second child, the VM's root, does that in the first
+ * one's mount namespace while the first waits, tells it the outcome through a socket, and ends. It
+ * is in the container's cgroup, so it ends with it as well.
+ *
  * Every step of a removal is taken from the timer, never from the call that asks for it: that may
  * come from a watch of the very process that is to go.
  *
@@ -19,6 +25,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/close_range.h>
+#include <linux/sched.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -26,6 +34,7 @@
 #include <string.h>
 #include <sys/queue.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -38,12 +47,14 @@
 #include "agent/container/cgroup.h"
 #include "agent/container/devices.h"
 #include "agent/container/pause.h"
+#include "agent/container/podenv.h"
 #include "agent/container/stats.h"
 #include "agent/container/validate.h"
 #include "agent/mount/rootfs.h"
 #include "agent/process/launch.h"
 #include "agent/process/process.h"
 #include "agent/process/reaper.h"
+#include "agent/process/userns.h"
 
 #define DISK_TIMEOUT_MS 10000
 #define EMPTY_POLL_MS   5
@@ -86,7 +97,9 @@ struct containers {
     struct reaper *reaper;
     int cgroup_base_fd;
     int standard_filter_fd; /* -1 until first wanted */
-    struct pause *pause;    /* the pod's pid namespace, made when first wanted */
+    const struct podenv *pod;
+    struct pause *pause;   /* the pod's pid namespace, made when first wanted */
+    bool pause_has_userns; /* it belongs to the pod's user namespace */
     LIST_HEAD(, container) list;
     size_t count;
     uint64_t next_number;
@@ -104,6 +117,7 @@ int containers_new(const struct containers_config *config, struct containers **r
         return err_no_memory(err);
     cs->loop = config->loop;
     cs->reaper = config->reaper;
+    cs->pod = config->pod;
     cs->cgroup_base_fd = config->cgroup_base_fd;
     cs->standard_filter_fd = -1;
     LIST_INIT(&cs->list);
@@ -114,6 +128,11 @@ int containers_new(const struct containers_config *config, struct containers **r
 size_t containers_count(const struct containers *containers)
 {
     return containers->count;
+}
+
+static const struct userns *userns_of(const struct containers *cs)
+{
+    return cs->pod != NULL ? podenv_userns(cs->pod) : NULL;
 }
 
 static struct container *find(struct containers *cs, const char *id)
@@ -211,6 +230,7 @@ void containers_free(struct containers *containers)
 
 struct enter_new {
     const Casemate__Agent__V1__CreateContainerRequest *request;
+    const struct userns *userns; /* NULL: none */
     uint32_t project;
     char upper[UPPER_PATH_SIZE];
 };
@@ -241,12 +261,10 @@ static int make_upper(const char *path, uint32_t project, struct err *err)
     return 0;
 }
 
-/* In the child: a new root. */
-static int enter_new(void *arg, int *ret_ptmx_fd, struct err *err)
+static struct rootfs_spec rootfs_of(const struct enter_new *e)
 {
-    struct enter_new *e = arg;
     const Casemate__Agent__V1__CreateContainerRequest *r = e->request;
-    struct rootfs_spec spec = {
+    return (struct rootfs_spec){
         .rootfs = r->rootfs,
         .upper_dir = e->upper,
         .cwd = r->process->cwd[0] == '\0' ? "/" : r->process->cwd,
@@ -257,15 +275,96 @@ static int enter_new(void *arg, int *ret_ptmx_fd, struct err *err)
         .devices = r->devices,
         .n_devices = r->n_devices,
         .pod_shm = r->ipc_namespace != CASEMATE__AGENT__V1__NAMESPACE_SHARING__NAMESPACE_CONTAINER,
+        .userns = e->userns,
         .privileged = r->privileged,
         .deadline_ms = clock_deadline(DISK_TIMEOUT_MS),
     };
+}
+
+/* As the VM's root. */
+static int build_root(const struct enter_new *e, struct err *err)
+{
+    struct rootfs_spec spec = rootfs_of(e);
     if (make_upper(e->upper, e->project, err) < 0)
         return -1;
+    return rootfs_build(&spec, err);
+}
+
+static int finish_root(const struct enter_new *e, int *ret_ptmx_fd, struct err *err)
+{
+    struct rootfs_spec spec = rootfs_of(e);
     /* Now, not at fork: the new namespace's root is the cgroup that the caller is in by now. */
     if (unshare(CLONE_NEWCGROUP) < 0)
         return err_set_errno(err, errno, "make a cgroup namespace");
-    return rootfs_enter(&spec, ret_ptmx_fd, err);
+    return rootfs_finish(&spec, ret_ptmx_fd, err);
+}
+
+/* In the child: a new root. */
+static int enter_new(void *arg, int *ret_ptmx_fd, struct err *err)
+{
+    return build_root(arg, err) < 0 ? -1 : finish_root(arg, ret_ptmx_fd, err);
+}
+
+/* In the child that was born in the user namespace: the helper's outcome comes through the
+ * descriptor kept. */
+static int enter_inside(void *arg, int *ret_ptmx_fd, struct err *err)
+{
+    struct err outcome;
+    ssize_t n;
+    do {
+        n = recv(LAUNCH_KEEP_FD, &outcome, sizeof(outcome), 0);
+    } while (n < 0 && errno == EINTR);
+    if (n != (ssize_t)sizeof(outcome))
+        return err_set(err, ERR_SYSTEM, "a helper process ended unexpectedly");
+    if (outcome.code != ERR_NONE) {
+        *err = outcome;
+        return -1;
+    }
+    return finish_root(arg, ret_ptmx_fd, err);
+}
+
+/* Keeps these two, at 3 and 4, of all that the agent has open. */
+static int keep_only(int *a, int *b, struct err *err)
+{
+    int first = fcntl(*a, F_DUPFD_CLOEXEC, 5), second = fcntl(*b, F_DUPFD_CLOEXEC, 5);
+    if (first < 0 || second < 0 || dup3(first, 3, O_CLOEXEC) < 0 || dup3(second, 4, O_CLOEXEC) < 0)
+        return err_set_errno(err, errno, "duplicate a descriptor");
+    *a = 3;
+    *b = 4;
+    return close_range(5, ~0u, 0) < 0 ? err_set_errno(err, errno, "close descriptors") : 0;
+}
+
+/* The helper. The user namespace's descriptor is needed, too: it comes in the place of the channel
+ * once that is in a safe place. */
+static __attribute__((noreturn)) void help_main(struct enter_new *e, int channel, int pidfd)
+{
+    struct err outcome = {.code = ERR_NONE};
+    struct userns userns = *e->userns;
+    if (setns(pidfd, CLONE_NEWNS) < 0)
+        (void)err_set_errno(&outcome, errno, "enter the container's mount namespace");
+    log_set_fd(-1); /* its number may soon be something else's */
+    e->userns = &userns;
+    if (outcome.code == ERR_NONE && keep_only(&channel, &userns.fd, &outcome) == 0)
+        (void)build_root(e, &outcome);
+    (void)send(channel, &outcome, sizeof(outcome), MSG_NOSIGNAL);
+    _exit(0);
+}
+
+/* Without it the process waits for nothing: its end of the socket says so, and it fails. */
+static int start_helper(const struct container *c, struct enter_new *e, int channel,
+                        struct err *err)
+{
+    struct clone_args args = {
+        .flags = CLONE_INTO_CGROUP, .exit_signal = SIGCHLD, .cgroup = (__u64)c->cgroup_fd};
+    int pidfd = (int)syscall(SYS_pidfd_open, c->process->pid, 0);
+    if (pidfd < 0)
+        return err_set_errno(err, errno, "open process %d", (int)c->process->pid);
+    pid_t pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+    int e_fork = errno;
+    if (pid == 0)
+        help_main(e, channel, pidfd);
+    (void)close(pidfd);
+    return pid < 0 ? err_set_errno(err, e_fork, "fork") : 0;
 }
 
 /* A pidfd, through which the pid namespace of the process can be entered. */
@@ -283,6 +382,21 @@ static bool is_alive(const struct process *p)
     return p != NULL && p->state != PROCESS_ENDED;
 }
 
+/* One that was made before the pod had its user namespace, for a container that is gone by now, is
+ * replaced. */
+static int prepare_pause(struct containers *cs, struct err *err)
+{
+    const struct userns *userns = userns_of(cs);
+    if (cs->pause != NULL && cs->pause_has_userns == (userns != NULL))
+        return 0;
+    pause_stop(cs->pause);
+    cs->pause = NULL;
+    if (pause_start(cs->reaper, userns, &cs->pause, err) < 0)
+        return -1;
+    cs->pause_has_userns = userns != NULL;
+    return 0;
+}
+
 /* Decides where the container's processes are numbered: a new namespace (*flags), or *ret_fd's (-1:
  * the agent's). */
 static int choose_pid_namespace(struct containers *cs,
@@ -295,7 +409,7 @@ static int choose_pid_namespace(struct containers *cs,
         *flags |= CLONE_NEWPID;
         return 0;
     case CASEMATE__AGENT__V1__NAMESPACE_SHARING__NAMESPACE_POD:
-        if (cs->pause == NULL && pause_start(cs->reaper, &cs->pause, err) < 0)
+        if (prepare_pause(cs, err) < 0)
             return err_prefix(err, "the pod's pid namespace");
         return open_pid(pause_pid(cs->pause), ret_fd, err);
     case CASEMATE__AGENT__V1__NAMESPACE_SHARING__NAMESPACE_TARGET:
@@ -342,8 +456,10 @@ static uint32_t project_of(const struct container *c)
 static int launch_first(struct containers *cs, struct container *c,
                         const Casemate__Agent__V1__CreateContainerRequest *r, struct err *err)
 {
+    const struct userns *userns = userns_of(cs);
     cleanup_fd int pidns = -1;
-    struct enter_new enter = {.request = r, .project = project_of(c)};
+    int pair[2] = {-1, -1};
+    struct enter_new enter = {.request = r, .userns = userns, .project = project_of(c)};
     struct process_config config = {
         .loop = cs->loop,
         .reaper = cs->reaper,
@@ -353,10 +469,11 @@ static int launch_first(struct containers *cs, struct container *c,
     };
     struct launch_spec spec = {
         .process = r->process,
-        .enter = enter_new,
+        .enter = userns != NULL ? enter_inside : enter_new,
         .enter_arg = &enter,
-        .keep_fd = -1,
         .clone_flags = CLONE_NEWNS,
+        .userns = userns,
+        .born_inside = userns != NULL,
         .cgroup_fd = c->cgroup_fd,
         .master_fd = -1,
         .gated = true,
@@ -367,7 +484,16 @@ static int launch_first(struct containers *cs, struct container *c,
     spec.pidns_fd = pidns;
     if (r->ipc_namespace == CASEMATE__AGENT__V1__NAMESPACE_SHARING__NAMESPACE_CONTAINER)
         spec.clone_flags |= CLONE_NEWIPC;
-    return process_launch(&config, &spec, &c->process, err);
+    if (userns != NULL && socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+        return err_set_errno(err, errno, "make a socket pair");
+    spec.keep_fd = pair[0];
+    int rc = process_launch(&config, &spec, &c->process, err);
+    close_fd(&pair[0]);
+    struct err why;
+    if (rc == 0 && userns != NULL && start_helper(c, &enter, pair[1], &why) < 0)
+        log_event(LOG_ERROR, NULL, &why, "no helper for container %s, which fails", c->id);
+    close_fd(&pair[1]);
+    return rc;
 }
 
 /* Most containers have the standard devices only: their program is loaded once. */
@@ -448,12 +574,14 @@ int container_start(struct containers *containers, const char *container_id,
  * descriptor kept. */
 static int enter_join(void *arg, int *ret_ptmx_fd, struct err *err)
 {
-    const int *pidfd = arg;
+    const struct userns *userns = arg;
+    int namespaces = CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET | CLONE_NEWCGROUP;
     (void)ret_ptmx_fd;
-    if (setns(*pidfd, CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET | CLONE_NEWCGROUP) <
-        0)
+    if (userns != NULL)
+        namespaces |= CLONE_NEWUSER;
+    if (setns(LAUNCH_KEEP_FD, namespaces) < 0)
         return err_set_errno(err, errno, "enter the container's namespaces");
-    return 0;
+    return userns != NULL ? userns_become_root(err) : 0;
 }
 
 static void on_exec_exit(void *arg, struct process *p)
@@ -474,7 +602,7 @@ DEFINE_CLEANUP(exec, struct exec, exec_free)
 static int launch_exec(struct container *c, struct exec *e,
                        const Casemate__Agent__V1__ExecRequest *request, struct err *err)
 {
-    static int kept = LAUNCH_KEEP_FD;
+    const struct userns *userns = userns_of(c->owner);
     cleanup_fd int pidfd = -1;
     cleanup_fd int master = -1;
     struct process_config config = {
@@ -486,12 +614,14 @@ static int launch_exec(struct container *c, struct exec *e,
     };
     if (open_pid(c->process->pid, &pidfd, err) < 0)
         return -1;
-    if (request->process->tty && launch_open_terminal(c->process->ptmx_fd, &master, err) < 0)
+    if (request->process->tty &&
+        launch_open_terminal(c->process->ptmx_fd, userns, &master, err) < 0)
         return -1;
     struct launch_spec spec = {
         .process = request->process,
         .enter = enter_join,
-        .enter_arg = &kept,
+        .enter_arg = (void *)(uintptr_t)userns,
+        .userns = userns,
         .keep_fd = pidfd,
         .cgroup_fd = c->cgroup_fd,
         .pidns_fd = pidfd,

@@ -17,6 +17,7 @@
 struct containers;
 struct loop;
 struct process;
+struct podenv;
 struct reaper;
 
 #define CONTAINERS_MAX       512u
@@ -25,7 +26,8 @@ struct reaper;
 struct containers_config {
     struct loop *loop;
     struct reaper *reaper;
-    int cgroup_base_fd; /* see cgroup_make_base; stays the caller's */
+    const struct podenv *pod; /* outlives them; may be NULL */
+    int cgroup_base_fd;       /* see cgroup_make_base; stays the caller's */
 };
 
 /* No containers. */

@@ -15,6 +15,7 @@
 
 #include "common/base/log.h"
 #include "agent/process/reaper.h"
+#include "agent/process/userns.h"
 
 struct pause {
     struct reaper *reaper;
@@ -46,20 +47,32 @@ static void on_end(void *arg, pid_t pid, int status)
     p->pid = -1;
 }
 
-int pause_start(struct reaper *reaper, struct pause **ret_pause, struct err *err)
+static pid_t fork_pause(const struct userns *userns, struct err *err)
+{
+    struct clone_args args = {.flags = CLONE_NEWPID, .exit_signal = SIGCHLD};
+    const struct userns_birth birth = {
+        .userns = userns, .new_namespaces = CLONE_NEWPID, .cgroup_fd = -1, .pidns_fd = -1};
+    if (userns != NULL)
+        return userns_fork(&birth, err);
+    pid_t pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+    if (pid < 0)
+        (void)err_set_errno(err, errno, "fork");
+    return pid;
+}
+
+int pause_start(struct reaper *reaper, const struct userns *userns, struct pause **ret_pause,
+                struct err *err)
 {
     struct pause *p = calloc(1, sizeof(*p));
     if (p == NULL)
         return err_no_memory(err);
     p->reaper = reaper;
-    struct clone_args args = {.flags = CLONE_NEWPID, .exit_signal = SIGCHLD};
-    p->pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+    p->pid = fork_pause(userns, err);
     if (p->pid == 0)
         pause_main();
     if (p->pid < 0) {
-        int e = errno;
         free(p);
-        return err_set_errno(err, e, "fork");
+        return -1;
     }
     if (reaper_add(reaper, p->pid, on_end, p, err) < 0) {
         (void)kill(p->pid, SIGKILL);
@@ -68,6 +81,13 @@ int pause_start(struct reaper *reaper, struct pause **ret_pause, struct err *err
     }
     *ret_pause = p;
     return 0;
+}
+
+void pause_stop(struct pause *pause)
+{
+    if (pause != NULL && pause->pid > 0)
+        (void)kill(pause->pid, SIGKILL);
+    pause_free(pause);
 }
 
 pid_t pause_pid(const struct pause *pause)

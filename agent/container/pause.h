@@ -11,9 +11,14 @@
 
 struct pause;
 struct reaper;
+struct userns;
 
-/* Starts it. */
-int pause_start(struct reaper *reaper, struct pause **ret_pause, struct err *err);
+/* Starts it; the pid namespace belongs to the user namespace (NULL: the VM's). */
+int pause_start(struct reaper *reaper, const struct userns *userns, struct pause **ret_pause,
+                struct err *err);
+
+/* Kills it, with all processes of the namespace, and frees it. NULL is fine. */
+void pause_stop(struct pause *pause);
 
 /* Its pid in the agent's namespace. */
 pid_t pause_pid(const struct pause *pause);

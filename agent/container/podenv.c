@@ -4,6 +4,10 @@
  * lacks most: it has its template's. What can block (the disk may still be on its way) is a task;
  * the rest writes to the kernel directly.
  *
+ * A user namespace, with its network, UTS and IPC namespaces, comes before what is set in these:
+ * the agent is in them from then on, and its children with it. What was made before (the pod's
+ * /dev/shm, its files) is given to the namespace's root.
+ *
  * The boot id is drawn again after the host's entropy was mixed in, since clones draw from equal
  * generators before.
  */
@@ -35,6 +39,7 @@
 #include "agent/net/network.h"
 #include "agent/net/parking.h"
 #include "agent/process/task.h"
+#include "agent/process/userns.h"
 
 #define DISK_TIMEOUT_MS 10000
 #define NIC_TIMEOUT_MS  10000
@@ -54,6 +59,8 @@ struct podenv {
     char boot_id[PODENV_BOOT_ID_SIZE];
     struct network_card card; /* not ready any more once a network was asked for */
     struct parking parking;   /* of the card, while the pod has no network */
+    struct userns userns;     /* fd -1: none */
+    bool has_arrived;         /* in its network namespace */
     /* The scratch disk that PreparePod mounted. */
     bool is_prepared;
     uint32_t scratch_lun;
@@ -74,6 +81,7 @@ int podenv_new(struct reaper *reaper, const struct network_card *card, struct po
     parking_init(&pod->parking);
     if (card->slot != 0 && parking_make(&pod->parking, &why) < 0)
         log_event(LOG_WARN, NULL, &why, "no place for a card out of sight yet, going on");
+    pod->userns.fd = -1;
     text_random_hex((PODENV_BOOT_ID_SIZE - 1) / 2, pod->boot_id);
     *ret_pod = pod;
     return 0;
@@ -81,9 +89,17 @@ int podenv_new(struct reaper *reaper, const struct network_card *card, struct po
 
 void podenv_free(struct podenv *pod)
 {
-    if (pod != NULL)
-        parking_fini(&pod->parking);
+    if (pod == NULL)
+        return;
+    parking_fini(&pod->parking);
+    close_fd(&pod->userns.fd);
+    close_fd(&pod->card.outside_ns);
     free(pod);
+}
+
+const struct userns *podenv_userns(const struct podenv *pod)
+{
+    return pod->userns.fd >= 0 ? &pod->userns : NULL;
 }
 
 bool podenv_is_configured(const struct podenv *pod)
@@ -131,10 +147,12 @@ static int mix_entropy(const ProtobufCBinaryData *entropy, struct err *err)
 struct work {
     const Casemate__Agent__V1__ConfigurePodRequest *request; /* NULL: the network alone */
     const Casemate__Agent__V1__Network *network;             /* NULL: none yet */
+    const struct userns *userns;                             /* NULL: none */
     struct network_card card;
 };
 
-/* Every machine has a card; a pod without a network is not to see it. */
+/* Every machine has a card; a pod without a network is not to see it. (One with a user namespace
+ * has it in sight only after it was fetched.) */
 static int place_card(struct podenv *pod, const Casemate__Agent__V1__Network *network,
                       struct err *err)
 {
@@ -150,7 +168,7 @@ static int place_card(struct podenv *pod, const Casemate__Agent__V1__Network *ne
         return parking_put(&pod->parking, &pod->card.is, err);
     if (netlink_open(&fd, err) < 0)
         return -1;
-    if (ifind_by_slot(fd, IFIND_CLASS, pod->card.slot, &card, &why) == 0)
+    if (ifind_by_slot(fd, network_class_dir(&pod->card), pod->card.slot, &card, &why) == 0)
         return parking_put(&pod->parking, &card, err);
     if (why.code != ERR_NOT_FOUND && err != NULL)
         *err = why;
@@ -161,6 +179,8 @@ static int make_network(const struct work *work, struct err *err)
 {
     if (podfiles_write(work->network, err) < 0)
         return -1;
+    if (work->userns != NULL && podfiles_own(work->userns->uid, work->userns->gid, err) < 0)
+        return -1;
     return network_apply(work->network, &work->card, clock_deadline(NIC_TIMEOUT_MS), err);
 }
 
@@ -168,6 +188,13 @@ static int make_network(const struct work *work, struct err *err)
 static int network_task(void *arg, struct err *err)
 {
     return make_network(arg, err);
+}
+
+static int own_shm(const struct userns *userns, struct err *err)
+{
+    if (userns != NULL && chown(ROOTFS_SHM_DIR, userns->uid, userns->gid) < 0)
+        return err_set_errno(err, errno, "own /dev/shm");
+    return 0;
 }
 
 /* In a task: the scratch disk, or memory in its place, and the pod's /dev/shm. */
@@ -195,7 +222,7 @@ static int mount_all(void *arg, struct err *err)
         (void)umount2(ROOTFS_SCRATCH_DIR, MNT_DETACH);
         return err_set_errno(err, e, "mount /dev/shm");
     }
-    if (work->network != NULL && make_network(work, err) < 0) {
+    if (own_shm(work->userns, err) < 0 || (work->network != NULL && make_network(work, err) < 0)) {
         (void)umount2(ROOTFS_SHM_DIR, MNT_DETACH);
         (void)umount2(ROOTFS_SCRATCH_DIR, MNT_DETACH);
         return -1;
@@ -259,6 +286,23 @@ static int adopt_mounts(const struct podenv *pod, const Casemate__Agent__V1__Con
     return 0;
 }
 
+/* The pod's user namespace, once. */
+static int make_userns(struct podenv *pod, const Casemate__Agent__V1__UserNamespace *mapping,
+                       struct err *err)
+{
+    if (mapping == NULL || (pod->has_arrived && userns_has_mapping(&pod->userns, mapping)))
+        return 0;
+    if (pod->userns.fd >= 0 && !userns_has_mapping(&pod->userns, mapping))
+        return err_set(err, ERR_BAD_STATE, "this pod has another user namespace");
+    if (pod->userns.fd < 0 &&
+        (network_leave(&pod->card, err) < 0 || userns_make(mapping, &pod->userns, err) < 0))
+        return -1;
+    if (network_arrive(&pod->card, err) < 0)
+        return -1;
+    pod->has_arrived = true;
+    return 0;
+}
+
 int podenv_configure(struct podenv *pod, const Casemate__Agent__V1__ConfigurePodRequest *request,
                      void (*done)(void *arg, const struct err *err), void *arg, struct err *err)
 {
@@ -266,25 +310,33 @@ int podenv_configure(struct podenv *pod, const Casemate__Agent__V1__ConfigurePod
         return err_set(err, ERR_BAD_STATE, "configuration is under way");
     if (pod->state == PODENV_CONFIGURED && strcmp(pod->id, request->pod_id) != 0)
         return err_set(err, ERR_BAD_STATE, "this VM is pod %s", pod->id);
-    if (set_clock(request->realtime_ns, err) < 0 || mix_entropy(&request->entropy, err) < 0)
+    if (set_clock(request->realtime_ns, err) < 0 || mix_entropy(&request->entropy, err) < 0 ||
+        make_userns(pod, request->user_namespace, err) < 0)
         return -1;
     if (request->hostname[0] != '\0' &&
         sethostname(request->hostname, strlen(request->hostname)) < 0)
         return err_set_errno(err, errno, "set the hostname");
-    if (sysctl_set(request->sysctls, request->n_sysctls, err) < 0)
+    const uid_t ns_root = pod->userns.fd >= 0 ? pod->userns.uid : 0;
+    if (sysctl_set(request->sysctls, request->n_sysctls, ns_root, err) < 0)
         return -1;
     if (pod->state == PODENV_CONFIGURED) {
+        if (own_shm(podenv_userns(pod), err) < 0)
+            return -1;
         if (request->network != NULL)
             return podenv_configure_network(pod, request->network, done, arg, err);
         done(arg, NULL);
         return 0;
     }
-    struct work work = {.request = request, .network = request->network, .card = pod->card};
+    struct work work = {.request = request,
+                        .network = request->network,
+                        .userns = podenv_userns(pod),
+                        .card = pod->card};
     if (request->network != NULL && place_card(pod, request->network, err) < 0)
         return -1;
     (void)snprintf(pod->id, sizeof(pod->id), "%s", request->pod_id);
     text_random_hex((PODENV_BOOT_ID_SIZE - 1) / 2, pod->boot_id);
-    if (pod->is_prepared && adopt_mounts(pod, request, err) < 0)
+    if (pod->is_prepared &&
+        (adopt_mounts(pod, request, err) < 0 || own_shm(podenv_userns(pod), err) < 0))
         return -1;
     if (pod->is_prepared && request->network == NULL) {
         pod->state = PODENV_CONFIGURED;
@@ -312,7 +364,7 @@ int podenv_configure_network(struct podenv *pod, const Casemate__Agent__V1__Netw
                              void (*done)(void *arg, const struct err *err), void *arg,
                              struct err *err)
 {
-    struct work work = {.network = network, .card = pod->card};
+    struct work work = {.network = network, .userns = podenv_userns(pod), .card = pod->card};
     if (pod->state != PODENV_CONFIGURED)
         return err_set(err, ERR_BAD_STATE, "the pod is not configured, or just being so");
     if (place_card(pod, network, err) < 0)

@@ -14,6 +14,7 @@
 struct network_card;
 struct podenv;
 struct reaper;
+struct userns;
 
 #define PODENV_BOOT_ID_SIZE 33u /* 32 hexadecimal digits and a NUL */
 
@@ -33,6 +34,9 @@ bool podenv_is_configured(const struct podenv *pod);
  */
 const char *podenv_boot_id(const struct podenv *pod);
 
+/* The user namespace of the pod's containers; NULL: the VM's. */
+const struct userns *podenv_userns(const struct podenv *pod);
+
 /*
  * Before a template of this VM is saved: mounts scratch (ext4, checked by validate.h), which
  * podenv_configure then finds mounted. done as below. BAD_STATE after either was called before.
@@ -42,7 +46,8 @@ int podenv_prepare(struct podenv *pod, const Casemate__Agent__V1__Disk *scratch,
 
 /*
  * Configures; done(arg, NULL or why not) is called later. BAD_STATE when another pod was
- * configured, or configuration is under way. The request (checked by validate.h) need not live on.
+ * configured, or configuration is under way, or the pod has another user namespace. The request
+ * (checked by validate.h) need not live on.
  */
 int podenv_configure(struct podenv *pod, const Casemate__Agent__V1__ConfigurePodRequest *request,
                      void (*done)(void *arg, const struct err *err), void *arg, struct err *err);

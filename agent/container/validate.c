@@ -218,6 +218,18 @@ int validate_prepare(const Casemate__Agent__V1__PreparePodRequest *r, struct err
     return check_scratch(r->scratch, err);
 }
 
+/* No more than one range each, from 0 on: what CRI's clients ask for. */
+static int check_mapping(const char *field, const Casemate__Agent__V1__IdMapping *m,
+                         struct err *err)
+{
+    if (m == NULL || m->length == 0 || m->host_id == 0)
+        return err_set(err, ERR_INVALID, "user_namespace.%s: none, empty, or of the VM's root",
+                       field);
+    if (m->length > UINT32_MAX - m->host_id)
+        return err_set(err, ERR_INVALID, "user_namespace.%s: beyond the last id", field);
+    return 0;
+}
+
 int validate_configure(const Casemate__Agent__V1__ConfigurePodRequest *r, struct err *err)
 {
     if (!validate_id(r->pod_id))
@@ -233,6 +245,9 @@ int validate_configure(const Casemate__Agent__V1__ConfigurePodRequest *r, struct
     if (r->scratch != NULL && check_scratch(r->scratch, err) < 0)
         return -1;
     if (r->network != NULL && netvalid_check(r->network, err) < 0)
+        return -1;
+    if (r->user_namespace != NULL && (check_mapping("uids", r->user_namespace->uids, err) < 0 ||
+                                      check_mapping("gids", r->user_namespace->gids, err) < 0))
         return -1;
     return validate_sysctls(r->sysctls, r->n_sysctls, err);
 }

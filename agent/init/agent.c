@@ -98,6 +98,7 @@ static int make_all(struct agent *agent, struct err *err)
     struct containers_config config = {
         .loop = agent->loop,
         .reaper = agent->reaper,
+        .pod = agent->pod,
         .cgroup_base_fd = agent->config.cgroup_base_fd,
     };
     if (containers_new(&config, &agent->containers, err) < 0)

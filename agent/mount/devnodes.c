@@ -49,8 +49,13 @@ int devnodes_make_standard(int dev_fd, struct err *err)
     return 0;
 }
 
-/* A node like the one that st describes, at a path below dev_fd whose folders are made. */
-static int make_node(int dev_fd, const char *path, const struct stat *st, struct err *err)
+/*
+ * A node like the one that st describes, at a path below dev_fd whose folders are made. One that
+ * the container was granted belongs to its root; of the others, which a privileged one sees, root
+ * of a user namespace has no more than what their modes give to everybody.
+ */
+static int make_node(int dev_fd, const char *path, const struct stat *st, bool granted,
+                     struct err *err)
 {
     cleanup_fd int folder = -1;
     char parent[256] = ".";
@@ -66,7 +71,7 @@ static int make_node(int dev_fd, const char *path, const struct stat *st, struct
     (void)umask(old);
     if (rc < 0)
         return e == EEXIST ? 0 : err_set_errno(err, e, "make device %s", path);
-    if (fchownat(folder, name, st->st_uid, st->st_gid, AT_SYMLINK_NOFOLLOW) < 0)
+    if (!granted && fchownat(folder, name, st->st_uid, st->st_gid, AT_SYMLINK_NOFOLLOW) < 0)
         return err_set_errno(err, errno, "own device %s", path);
     return 0;
 }
@@ -87,7 +92,7 @@ int devnodes_make(int dev_fd, int vm_dev_fd, Casemate__Agent__V1__Device *const 
             return err_set_errno(err, errno, "device %s", from);
         if (!is_device(&st))
             return err_set(err, ERR_INVALID, "%s is no device", from);
-        if (make_node(dev_fd, d->path + sizeof(DEV) - 1, &st, err) < 0)
+        if (make_node(dev_fd, d->path + sizeof(DEV) - 1, &st, true, err) < 0)
             return -1;
     }
     return 0;
@@ -113,7 +118,7 @@ static int copy_folder(int dev_fd, int vm_dev_fd, const char *path, int depth, s
             fstatat(vm_dev_fd, child, &st, AT_SYMLINK_NOFOLLOW) < 0)
             continue;
         if (is_device(&st))
-            rc = make_node(dev_fd, child, &st, err);
+            rc = make_node(dev_fd, child, &st, false, err);
         else if (S_ISDIR(st.st_mode) && depth < MAX_DEPTH)
             rc = copy_folder(dev_fd, vm_dev_fd, child, depth + 1, err);
     }

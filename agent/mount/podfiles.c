@@ -58,6 +58,15 @@ int podfiles_write(const Casemate__Agent__V1__Network *network, struct err *err)
     return 0;
 }
 
+int podfiles_own(uid_t uid, gid_t gid, struct err *err)
+{
+    for (size_t i = 0; i < PODFILES_COUNT; i++) {
+        if (lchown(files[i].source, uid, gid) < 0 && errno != ENOENT)
+            return err_set_errno(err, errno, "own %s", files[i].source);
+    }
+    return 0;
+}
+
 int podfiles_open(struct podfiles *ret_files, struct err *err)
 {
     struct podfiles opened = PODFILES_NONE;

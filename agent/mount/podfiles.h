@@ -6,6 +6,7 @@
 #pragma once
 
 #include <stdbool.h>
+#include <sys/types.h>
 
 #include "common/base/err.h"
 #include "proto/agent/agent.pb-c.h"
@@ -17,6 +18,9 @@
  * that the message has not stays as it is.
  */
 int podfiles_write(const Casemate__Agent__V1__Network *network, struct err *err);
+
+/* Gives the files that there are to a user: root of the pod's user namespace. */
+int podfiles_own(uid_t uid, gid_t gid, struct err *err);
 
 /* Copies of their mounts, detached: taken along into a container. -1: the pod has no such file. */
 struct podfiles {

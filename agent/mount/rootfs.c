@@ -6,12 +6,22 @@
  *      are one to three characters and relative, because mount(2) takes one page of options and an
  *      image may have 127 layers. "volatile": nothing in the overlay outlives the VM, so no sync is
  *      worth its price.
- *   3. pivot_root and detach the old root. From here on every path is the container's own, and no
- *      process of the container runs yet. The pod's /dev/shm is taken along as a detached copy made
- *      before.
- *   4. /proc, /dev, /sys on real directories (an image whose /proc is a link is refused: what is
- *      masked below must be what the name says), then masked and read-only paths, then the root
- *      itself read-only if asked for.
+ *   3. pivot_root. From here on every path is the container's own, and no process of the container
+ *      runs yet. The pod's /dev/shm is taken along as a detached copy made before. /dev with its
+ *      nodes: a tmpfs made inside a user namespace would have none that can be opened.
+ *   4. /proc, /sys and the like on real directories (an image whose /proc is a link is refused:
+ *      what is masked below must be what the name says). Only now the old root goes: who mounts a
+ *      proc or sysfs in a user namespace must see one already. Then masked and read-only paths, and
+ *      the root itself read-only if asked for.
+ *
+ * 1 to 3 are rootfs_build, 4 is rootfs_finish.
+ *
+ * With a user namespace the files of the image must belong to its ids. Where the layers' file
+ * system can, they are mounted again with ids mapped, and that costs nothing; whether it can is
+ * found out by trying, since it depends on kernel and type (squashfs: Linux 6.2). What the writable
+ * layer gets has the mapped ids anyway. Where it cannot, every file's owner is changed in the
+ * overlay (shift.h), which with metacopy copies no content. Layers cannot bring metacopy's
+ * attributes with them: the host leaves out trusted.overlay.*.
  */
 #include "agent/mount/rootfs.h"
 
@@ -31,6 +41,7 @@
 #include "agent/mount/disk.h"
 #include "agent/mount/mnt.h"
 #include "agent/mount/podfiles.h"
+#include "agent/mount/shift.h"
 
 #define HARMLESS    (MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC)
 #define TTY_GID     "5"
@@ -59,7 +70,52 @@ static int mount_layers(const struct rootfs_spec *spec, struct err *err)
     return 0;
 }
 
-static int mount_overlay(const struct rootfs_spec *spec, struct err *err)
+/* A copy of layer i's mount with ids mapped, over it. EINVAL: its file system cannot. */
+static int map_layer(size_t i, const struct userns *userns, struct err *err)
+{
+    struct mount_attr attr = {.attr_set = MOUNT_ATTR_IDMAP, .userns_fd = (__u64)userns->fd};
+    char name[24];
+    (void)snprintf(name, sizeof(name), "%zu", i);
+    cleanup_fd int fd = open_tree(AT_FDCWD, name, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+    if (fd < 0)
+        return err_set_errno(err, errno, "layer %zu: copy its mount", i);
+    if (mount_setattr(fd, "", AT_EMPTY_PATH, &attr, sizeof(attr)) < 0)
+        return err_set_errno(err, errno, "layer %zu: map its ids", i);
+    if (move_mount(fd, "", AT_FDCWD, name, MOVE_MOUNT_F_EMPTY_PATH) < 0)
+        return err_set_errno(err, errno, "layer %zu: attach it with ids mapped", i);
+    return 0;
+}
+
+static void unmap_layers(size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        char name[24];
+        (void)snprintf(name, sizeof(name), "%zu", i);
+        (void)umount2(name, MNT_DETACH);
+    }
+}
+
+/* All of the layers or none: *ret_mapped says which. */
+static int map_layers(const struct rootfs_spec *spec, bool *ret_mapped, struct err *err)
+{
+    for (size_t i = 0; i < spec->rootfs->n_layers; i++) {
+        struct err why;
+        if (map_layer(i, spec->userns, &why) == 0)
+            continue;
+        if (why.sys_errno != EINVAL) {
+            if (err != NULL)
+                *err = why;
+            return -1;
+        }
+        unmap_layers(i);
+        *ret_mapped = false;
+        return 0;
+    }
+    *ret_mapped = true;
+    return 0;
+}
+
+static int mount_overlay(const struct rootfs_spec *spec, bool metacopy, struct err *err)
 {
     cleanup_buf struct buf options = BUF_INIT(MAX_OPTIONS);
     cleanup_free char *text = NULL;
@@ -68,8 +124,8 @@ static int mount_overlay(const struct rootfs_spec *spec, struct err *err)
         if (buf_printf(&options, err, "%s%zu", before, i) < 0)
             return -1;
     }
-    if (buf_printf(&options, err, ",upperdir=%s/upper,workdir=%s/work,volatile", spec->upper_dir,
-                   spec->upper_dir) < 0 ||
+    if (buf_printf(&options, err, ",upperdir=%s/upper,workdir=%s/work,volatile%s", spec->upper_dir,
+                   spec->upper_dir, metacopy ? ",redirect_dir=on,metacopy=on" : "") < 0 ||
         buf_take_string(&options, &text, err) < 0)
         return err_prefix(err, "overlay");
     if (mkdir("root", 0755) < 0)
@@ -77,6 +133,26 @@ static int mount_overlay(const struct rootfs_spec *spec, struct err *err)
     if (mount("overlay", "root", "overlay", 0, text) < 0)
         return err_set_errno(err, errno, "mount the overlay");
     return 0;
+}
+
+/* The overlay, whose files belong to the user namespace. */
+static int mount_mapped_overlay(const struct rootfs_spec *spec, struct err *err)
+{
+    char upper[128];
+    bool mapped;
+    (void)snprintf(upper, sizeof(upper), "%s/upper", spec->upper_dir);
+    if (map_layers(spec, &mapped, err) < 0 || mount_overlay(spec, !mapped, err) < 0)
+        return -1;
+    if (mapped) {
+        /* The container's "/". */
+        if (chown(upper, spec->userns->uid, spec->userns->gid) < 0)
+            return err_set_errno(err, errno, "own the root directory");
+        return 0;
+    }
+    cleanup_fd int root = open("root", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (root < 0)
+        return err_set_errno(err, errno, "open the root directory");
+    return shift_tree(root, spec->userns, err);
 }
 
 static int build_root(const struct rootfs_spec *spec, struct err *err)
@@ -87,17 +163,23 @@ static int build_root(const struct rootfs_spec *spec, struct err *err)
         return err_set_errno(err, errno, "mount the work directory");
     if (chdir(ROOTFS_WORK_DIR) < 0)
         return err_set_errno(err, errno, "enter the work directory");
-    if (mount_layers(spec, err) < 0 || mount_overlay(spec, err) < 0)
+    if (mount_layers(spec, err) < 0)
         return -1;
-    return 0;
+    return spec->userns != NULL ? mount_mapped_overlay(spec, err) : mount_overlay(spec, false, err);
 }
 
+/* The old root is then over the new one, in which the caller is. */
 static int switch_root(struct err *err)
 {
     if (chdir("root") < 0)
         return err_set_errno(err, errno, "enter the new root");
     if (syscall(SYS_pivot_root, ".", ".") < 0)
         return err_set_errno(err, errno, "switch to the new root");
+    return 0;
+}
+
+static int detach_old_root(struct err *err)
+{
     if (umount2(".", MNT_DETACH) < 0)
         return err_set_errno(err, errno, "detach the old root");
     if (chdir("/") < 0)
@@ -134,15 +216,20 @@ static int mount_standard(int root, const struct standard_mount *m, bool privile
     return 0;
 }
 
+static int mount_dev(int root, struct err *err)
+{
+    static const struct mnt_option options[] = {{"mode", "0755"}, {"size", "64m"}, {NULL, NULL}};
+    static const struct standard_mount dev = {"dev", "tmpfs", options, MOUNT_ATTR_NOSUID,
+                                              false, false};
+    return mount_standard(root, &dev, false, err);
+}
+
 static int mount_kernel_file_systems(int root, bool privileged, struct err *err)
 {
-    static const struct mnt_option dev_options[] = {
-        {"mode", "0755"}, {"size", "64m"}, {NULL, NULL}};
     static const struct mnt_option pts_options[] = {
         {"mode", "0620"}, {"gid", TTY_GID}, {"ptmxmode", "0666"}, {NULL, NULL}};
     static const struct standard_mount mounts[] = {
         {"proc", "proc", NULL, HARMLESS, false, false},
-        {"dev", "tmpfs", dev_options, MOUNT_ATTR_NOSUID, false, false},
         {"dev/pts", "devpts", pts_options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, false, false},
         {"dev/mqueue", "mqueue", NULL, HARMLESS, false, true},
         {"sys", "sysfs", NULL, HARMLESS | MOUNT_ATTR_RDONLY, true, false},
@@ -250,46 +337,52 @@ static int open_outside(const struct rootfs_spec *spec, struct outside *o, struc
     return spec->pod_shm ? mnt_copy(ROOTFS_SHM_DIR, false, &o->pod_shm, err) : 0;
 }
 
+/* What only the VM's root can put there. */
 static int furnish(int root, const struct outside *outside, const struct rootfs_spec *spec,
-                   int *ret_ptmx_fd, struct err *err)
+                   struct err *err)
 {
     cleanup_fd int dev = -1;
-    cleanup_fd int ptmx = -1;
     cleanup_fd int cwd = -1;
-    if (mount_kernel_file_systems(root, spec->privileged, err) < 0 ||
-        attach_shm(root, outside->pod_shm, err) < 0 ||
+    if (mount_dev(root, err) < 0 || attach_shm(root, outside->pod_shm, err) < 0 ||
         mnt_open_in(root, "dev", O_DIRECTORY, &dev, err) < 0 ||
         devnodes_make_standard(dev, err) < 0 ||
         devnodes_make(dev, outside->vm_dev, spec->devices, spec->n_devices, err) < 0 ||
-        (spec->privileged && devnodes_make_all(dev, outside->vm_dev, err) < 0) ||
-        mnt_open_in(root, "dev/pts/ptmx", O_NOFOLLOW, &ptmx, err) < 0)
+        (spec->privileged && devnodes_make_all(dev, outside->vm_dev, err) < 0))
         return -1;
     if (mnt_make_dir_in(root, spec->cwd, true, &cwd, err) < 0)
         return err_prefix(err, "working directory");
-    if (podfiles_attach(&outside->files, root, spec->rootfs->read_only, err) < 0)
-        return -1;
-    if (restrict_paths(root, spec, err) < 0)
-        return -1;
-    *ret_ptmx_fd = steal_fd(&ptmx);
+    return podfiles_attach(&outside->files, root, spec->rootfs->read_only, err);
+}
+
+static int open_root(int *ret_fd, struct err *err)
+{
+    int fd = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return err_set_errno(err, errno, "open /");
+    *ret_fd = fd;
     return 0;
 }
 
-int rootfs_enter(const struct rootfs_spec *spec, int *ret_ptmx_fd, struct err *err)
+int rootfs_build(const struct rootfs_spec *spec, struct err *err)
 {
     CLEANUP(close_outside)
     struct outside outside = {.pod_shm = -1, .vm_dev = -1, .files = PODFILES_NONE};
     cleanup_fd int root = -1;
-    if (build_root(spec, err) < 0)
+    if (build_root(spec, err) < 0 || open_outside(spec, &outside, err) < 0 ||
+        switch_root(err) < 0 || open_root(&root, err) < 0)
         return -1;
-    if (open_outside(spec, &outside, err) < 0)
+    if (spec->userns != NULL && userns_own_files(spec->userns, err) < 0)
         return -1;
-    if (switch_root(err) < 0)
-        return -1;
-    root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (root < 0)
-        return err_set_errno(err, errno, "open /");
+    return furnish(root, &outside, spec, err);
+}
+
+int rootfs_finish(const struct rootfs_spec *spec, int *ret_ptmx_fd, struct err *err)
+{
+    cleanup_fd int root = -1;
     cleanup_fd int ptmx = -1;
-    if (furnish(root, &outside, spec, &ptmx, err) < 0)
+    if (open_root(&root, err) < 0 || mount_kernel_file_systems(root, spec->privileged, err) < 0 ||
+        mnt_open_in(root, "dev/pts/ptmx", O_NOFOLLOW, &ptmx, err) < 0 || detach_old_root(err) < 0 ||
+        restrict_paths(root, spec, err) < 0)
         return -1;
     if (spec->rootfs->read_only && mnt_set_read_only(root, false, err) < 0)
         return -1;

@@ -10,6 +10,10 @@
  *
  * To wait for an interface, changes of links are listened to before the first look.
  *
+ * A pod with a user namespace has a network namespace of its own, which no card appears in: each is
+ * looked and waited for where it does, and fetched. sysfs shows the interfaces of the namespace in
+ * which it was mounted, so there is a second one.
+ *
  * Pods start by cloning a template, and what the template has done no clone has to do. So the one
  * card that every VM has is brought up at boot: its queues are filled, its settings made. Up it
  * would get an IPv6 address of its template's MAC address and announce it; therefore it is told to
@@ -22,10 +26,13 @@
 #include <fcntl.h>
 #include <linux/rtnetlink.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 
 #include "common/base/cleanup.h"
 #include "common/base/clock.h"
@@ -41,14 +48,23 @@
 #define GENERATE_FROM_MAC 0
 #define GENERATE_NONE     1
 
+/* sysfs of the pod's own network namespace. */
+#define INSIDE_SYSFS "/run/casemate/sysfs"
+
 typedef Casemate__Agent__V1__NetInterface Interface;
 
 /* ---- finding -------------------------------------------------------------------------------- */
 
+static int find_in(const char *class_dir, int fd, const Interface *wanted, struct ifind *ret,
+                   struct err *err)
+{
+    return wanted->pci_slot != 0 ? ifind_by_slot(fd, class_dir, wanted->pci_slot, ret, err)
+                                 : ifind_by_mac(fd, wanted->mac.data, ret, err);
+}
+
 static int find(int fd, const Interface *wanted, struct ifind *ret, struct err *err)
 {
-    return wanted->pci_slot != 0 ? ifind_by_slot(fd, IFIND_CLASS, wanted->pci_slot, ret, err)
-                                 : ifind_by_mac(fd, wanted->mac.data, ret, err);
+    return find_in(IFIND_CLASS, fd, wanted, ret, err);
 }
 
 static int listen_to_links(int *ret_fd, struct err *err)
@@ -92,6 +108,84 @@ static int find_in_time(int fd, const Interface *wanted, int64_t deadline_ms, st
         drain(changes);
     }
     return 0;
+}
+
+/* ---- fetching ------------------------------------------------------------------------------- */
+
+int network_leave(struct network_card *card, struct err *err)
+{
+    if (card->outside_ns >= 0)
+        return 0;
+    card->outside_ns = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+    return card->outside_ns < 0 ? err_set_errno(err, errno, "open the network namespace") : 0;
+}
+
+static int set_flags(int fd, int ifindex, unsigned int flags, unsigned int change, struct err *err);
+
+int network_arrive(struct network_card *card, struct err *err)
+{
+    struct ifind lo;
+    cleanup_fd int fd = -1;
+
+    card->ready = false;
+    if (mkdir(INSIDE_SYSFS, 0700) < 0 && errno != EEXIST)
+        return err_set_errno(err, errno, "make %s", INSIDE_SYSFS);
+    if (mount("sysfs", INSIDE_SYSFS, "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0)
+        return err_set_errno(err, errno, "mount %s", INSIDE_SYSFS);
+    if (netlink_open(&fd, err) < 0 || ifind_by_name(fd, "lo", &lo, err) < 0 ||
+        set_flags(fd, lo.ifindex, IFF_UP, IFF_UP, err) < 0)
+        return err_prefix(err, "loopback");
+    return 0;
+}
+
+const char *network_class_dir(const struct network_card *card)
+{
+    return card->outside_ns < 0 ? IFIND_CLASS : INSIDE_SYSFS "/class/net";
+}
+
+/* Under a name that nothing has: it may be taken already where the card goes. */
+static int move_link(int fd, const struct ifind *is, int to_ns, struct err *err)
+{
+    const struct ifinfomsg head = {.ifi_index = is->ifindex};
+    struct netlink_message m;
+    char name[IFNAMSIZ];
+
+    (void)snprintf(name, sizeof(name), "in%d", is->ifindex);
+    netlink_begin(&m, RTM_NEWLINK, 0, &head, sizeof(head));
+    netlink_put_u32(&m, IFLA_NET_NS_FD, (uint32_t)to_ns);
+    netlink_put_text(&m, IFLA_IFNAME, name);
+    return netlink_do(fd, &m, err) < 0 ? err_prefix(err, "take it into the pod's network") : 0;
+}
+
+/* In the namespace in which cards appear. */
+static int fetch_from(const Interface *wanted, int to_ns, int64_t deadline_ms, struct err *err)
+{
+    struct ifind is;
+    cleanup_fd int fd = -1;
+
+    if (netlink_open(&fd, err) < 0 || find_in_time(fd, wanted, deadline_ms, &is, err) < 0)
+        return -1;
+    if ((is.flags & IFF_UP) != 0 && set_flags(fd, is.ifindex, 0, IFF_UP, err) < 0)
+        return err_prefix(err, "take it down");
+    return move_link(fd, &is, to_ns, err);
+}
+
+/* For a child: after a failure it may be in the other namespace. */
+static int fetch(int fd, const Interface *wanted, int outside_ns, int64_t deadline_ms,
+                 struct ifind *ret, struct err *err)
+{
+    struct err why;
+
+    if (find_in(INSIDE_SYSFS "/class/net", fd, wanted, ret, &why) == 0)
+        return 0;
+    cleanup_fd int here = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+    if (here < 0 || setns(outside_ns, CLONE_NEWNET) < 0)
+        return err_set_errno(err, errno, "leave the pod's network");
+    if (fetch_from(wanted, here, deadline_ms, err) < 0)
+        return -1;
+    if (setns(here, CLONE_NEWNET) < 0)
+        return err_set_errno(err, errno, "enter the pod's network");
+    return find_in(INSIDE_SYSFS "/class/net", fd, wanted, ret, err);
 }
 
 /* ---- one interface's link ------------------------------------------------------------------- */
@@ -254,7 +348,7 @@ void network_prepare(struct network_card *ret_card)
     struct err err;
     cleanup_fd int fd = -1;
 
-    *ret_card = (struct network_card){0};
+    *ret_card = (struct network_card){.outside_ns = -1};
     if (netlink_open(&fd, &err) < 0 || ifind_by_name(fd, "lo", &lo, &err) < 0 ||
         set_flags(fd, lo.ifindex, IFF_UP, IFF_UP, &err) < 0) {
         log_event(LOG_WARN, NULL, &err, "no loopback, going on");
@@ -321,8 +415,8 @@ static int apply_one(int fd, const Interface *wanted, struct ifind *is, struct e
     return ifaddr_set_routes(fd, is->ifindex, wanted, false, err);
 }
 
-static int apply_all(const Casemate__Agent__V1__Network *network, int64_t deadline_ms,
-                     struct err *err)
+static int apply_all(const Casemate__Agent__V1__Network *network, int outside_ns,
+                     int64_t deadline_ms, struct err *err)
 {
     struct ifind is[NETVALID_MAX_INTERFACES];
     const size_t n = network->n_interfaces;
@@ -331,7 +425,9 @@ static int apply_all(const Casemate__Agent__V1__Network *network, int64_t deadli
     if (netlink_open(&fd, err) < 0)
         return -1;
     for (size_t i = 0; i < n; i++) {
-        if (find_in_time(fd, network->interfaces[i], deadline_ms, &is[i], err) < 0)
+        const Interface *wanted = network->interfaces[i];
+        if ((outside_ns < 0 ? find_in_time(fd, wanted, deadline_ms, &is[i], err)
+                            : fetch(fd, wanted, outside_ns, deadline_ms, &is[i], err)) < 0)
             return err_prefix(err, "interface %s", network->interfaces[i]->name);
     }
     for (size_t i = 0; i < n; i++) {
@@ -353,8 +449,8 @@ int network_apply(const Casemate__Agent__V1__Network *network, const struct netw
     if (network->n_interfaces == 1 && is_card(network->interfaces[0], card))
         result = apply_card(network->interfaces[0], card, err);
     else if (network->n_interfaces > 0)
-        result = apply_all(network, deadline_ms, err);
+        result = apply_all(network, card != NULL ? card->outside_ns : -1, deadline_ms, err);
     if (result < 0)
         return -1;
-    return sysctl_set(network->sysctls, network->n_sysctls, err);
+    return sysctl_set(network->sysctls, network->n_sysctls, 0, err);
 }

@@ -15,6 +15,7 @@ struct network_card {
     bool ipv6;         /* the kernel has it */
     unsigned int slot; /* PCI, as in the message */
     struct ifind is;
+    int outside_ns; /* network namespace in which the VM's cards appear; -1: this one */
 };
 
 /*
@@ -22,6 +23,17 @@ struct network_card {
  * one, too, though it has no address and says nothing. Never waits; what fails is logged.
  */
 void network_prepare(struct network_card *ret_card);
+
+/*
+ * Before and after the calling process enters another network namespace, for good. From then on a
+ * card is fetched when it is asked for. There, loopback is brought up. card->outside_ns is the
+ * caller's.
+ */
+int network_leave(struct network_card *card, struct err *err);
+int network_arrive(struct network_card *card, struct err *err);
+
+/* See ifind_by_slot: of the interfaces that the calling process sees. */
+const char *network_class_dir(const struct network_card *card);
 
 /* Whether network_apply will not wait: nothing but the card, if that, is asked for. */
 bool network_is_ready(const Casemate__Agent__V1__Network *network, const struct network_card *card);

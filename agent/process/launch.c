@@ -23,6 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/fsuid.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -34,6 +35,7 @@
 #include "common/base/fd.h"
 #include "common/base/log.h"
 #include "agent/process/identity.h"
+#include "agent/process/limits.h"
 #include "agent/process/userdb.h"
 
 #define CHANNEL_FD   3
@@ -212,11 +214,22 @@ static void own_pipes(uid_t uid)
     }
 }
 
-int launch_open_terminal(int ptmx_fd, int *ret_master, struct err *err)
+int launch_open_terminal(int ptmx_fd, const struct userns *userns, int *ret_master, struct err *err)
 {
     char path[32];
     (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", ptmx_fd);
+    /* The slave belongs to who opens the master; nobody inside could take it from the VM's root. */
+    if (userns != NULL) {
+        (void)setfsgid(userns->gid);
+        (void)setfsuid(userns->uid);
+    }
     cleanup_fd int master = open(path, O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK);
+    int e = errno;
+    if (userns != NULL) {
+        (void)setfsuid(0);
+        (void)setfsgid(0);
+    }
+    errno = e;
     int unlock = 0;
     if (master < 0 || ioctl(master, TIOCSPTLCK, &unlock) < 0)
         return err_set_errno(err, errno, "make a terminal");
@@ -228,7 +241,7 @@ int launch_open_terminal(int ptmx_fd, int *ret_master, struct err *err)
 static int make_terminal(int ptmx_fd, struct err *err)
 {
     cleanup_fd int master = -1;
-    if (launch_open_terminal(ptmx_fd, &master, err) < 0)
+    if (launch_open_terminal(ptmx_fd, NULL, &master, err) < 0)
         return -1;
     if (master == MASTER_FD) {
         (void)steal_fd(&master);
@@ -354,15 +367,17 @@ static void reset_signals(void)
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-/* Before the container's root is entered: what is at /proc there is the container's business. */
-static int set_oom_score(int32_t score, struct err *err)
+/* Whether all that it is to be is in its user namespace: the kernel would only say EINVAL. */
+static int check_ids(const struct userns *userns, const struct user *user, struct err *err)
 {
-    char text[16];
-    if (score == 0)
+    if (userns == NULL)
         return 0;
-    (void)snprintf(text, sizeof(text), "%d", score);
-    if (fd_write_text(AT_FDCWD, "/proc/self/oom_score_adj", text, err) < 0)
-        return err_prefix(err, "OOM score");
+    if (userns_check_ids(userns, user->uid, user->gid, err) < 0)
+        return -1;
+    for (size_t i = 0; i < user->n_groups; i++) {
+        if (userns_check_ids(userns, user->uid, user->groups[i], err) < 0)
+            return -1;
+    }
     return 0;
 }
 
@@ -399,7 +414,7 @@ static int child_run(const struct launch_spec *spec, int *channel, struct err *e
         return -1;
     *channel = CHANNEL_FD;
     (void)umask(0022);
-    if (set_oom_score(process->oom_score_adj, err) < 0)
+    if (!spec->born_inside && limits_set_oom_score(process->oom_score_adj, err) < 0)
         return -1;
     if (spec->enter(spec->enter_arg, &ptmx_fd, err) < 0)
         return -1;
@@ -407,7 +422,7 @@ static int child_run(const struct launch_spec *spec, int *channel, struct err *e
         (void)close(KEEP_FD);
 
     struct user user;
-    if (identity_find(process, &user, err) < 0)
+    if (identity_find(process, &user, err) < 0 || check_ids(spec->userns, &user, err) < 0)
         return -1;
     const char *cwd = process->cwd[0] == '\0' ? "/" : process->cwd;
     if (fd_make_dirs(cwd, 0755, err) < 0)
@@ -455,14 +470,40 @@ static __attribute__((noreturn)) void child_main(const struct launch_spec *spec,
 /* ---- the agent's side
  * ---------------------------------------------------------------------------------------------- */
 
-static pid_t clone_child(const struct launch_spec *spec)
+/* As fork(2). */
+static pid_t clone_child(const struct launch_spec *spec, struct err *err)
 {
     struct clone_args args = {
         .flags = spec->clone_flags | (spec->cgroup_fd >= 0 ? CLONE_INTO_CGROUP : 0),
         .exit_signal = SIGCHLD,
         .cgroup = spec->cgroup_fd >= 0 ? (__u64)spec->cgroup_fd : 0,
     };
-    return (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+    pid_t pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+    if (pid < 0)
+        (void)err_set_errno(err, errno, "fork");
+    return pid;
+}
+
+static pid_t bear_child(const struct launch_spec *spec, struct err *err)
+{
+    struct userns_birth birth = {
+        .userns = spec->userns,
+        .new_namespaces = spec->clone_flags,
+        .cgroup_fd = spec->cgroup_fd,
+        .pidns_fd = spec->pidns_fd,
+        .oom_score_adj = spec->process->oom_score_adj,
+    };
+    return userns_fork(&birth, err);
+}
+
+/* Nobody inside could do this: what belongs to the VM's root is out of their reach. */
+static int give_stdio(const struct launch_spec *spec, struct err *err)
+{
+    for (size_t i = 0; i < 3; i++) {
+        if (spec->stdio[i] >= 0 && fchown(spec->stdio[i], spec->userns->uid, spec->userns->gid) < 0)
+            return err_set_errno(err, errno, "own a pipe");
+    }
+    return 0;
 }
 
 int launch_start(const struct launch_spec *spec, struct launch *ret_launch, struct err *err)
@@ -474,24 +515,25 @@ int launch_start(const struct launch_spec *spec, struct launch *ret_launch, stru
     cleanup_fd int theirs = pair[1];
     cleanup_fd int home_ns = -1;
 
+    if (spec->userns != NULL && give_stdio(spec, err) < 0)
+        return -1;
     /* setns(2) changes where children are born, not where the agent is. */
-    if (spec->pidns_fd >= 0) {
+    if (spec->pidns_fd >= 0 && !spec->born_inside) {
         home_ns = open("/proc/self/ns/pid", O_RDONLY | O_CLOEXEC);
         if (home_ns < 0)
             return err_set_errno(err, errno, "open the agent's pid namespace");
         if (setns(spec->pidns_fd, CLONE_NEWPID) < 0)
             return err_set_errno(err, errno, "enter the pid namespace");
     }
-    pid_t pid = clone_child(spec);
+    pid_t pid = spec->born_inside ? bear_child(spec, err) : clone_child(spec, err);
     if (pid == 0)
         child_main(spec, theirs);
-    int clone_errno = errno;
     if (home_ns >= 0 && setns(home_ns, CLONE_NEWPID) < 0) {
         /* Later children would be born in the container: nothing may be started any more. */
         abort();
     }
     if (pid < 0)
-        return err_set_errno(err, clone_errno, "fork");
+        return -1;
     *ret_launch = (struct launch){.pid = pid, .channel = steal_fd(&ours)};
     return 0;
 }

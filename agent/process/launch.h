@@ -13,6 +13,7 @@
 #include "common/base/err.h"
 #include "agent/process/caps.h"
 #include "agent/process/userdb.h"
+#include "agent/process/userns.h"
 #include "proto/agent/agent.pb-c.h"
 
 /* The number that keep_fd has in the child. */
@@ -21,16 +22,19 @@
 struct launch_spec {
     const Casemate__Agent__V1__Process *process; /* checked by validate.h */
     /*
-     * Run in the child, as root, first of all: joins or builds the namespaces and leaves the root
-     * directory that the process shall have as "/". *ret_ptmx_fd (-1 from the start) may be set to
-     * an O_PATH descriptor of its devpts' ptmx, which is then sent to the agent. Descriptors other
-     * than 0, 1, 2 and keep_fd are closed already.
+     * Run in the child, as root (born_inside: of the user namespace), first of all: joins or builds
+     * the namespaces and leaves the root directory that the process shall have as "/". *ret_ptmx_fd
+     * (-1 from the start) may be set to an O_PATH descriptor of its devpts' ptmx, which is then
+     * sent to the agent. Descriptors other than 0, 1, 2 and keep_fd are closed already.
      */
     int (*enter)(void *arg, int *ret_ptmx_fd, struct err *err);
     void *enter_arg;
-    int keep_fd;          /* stays open for enter; -1: none */
-    uint64_t clone_flags; /* CLONE_NEW* */
-    int cgroup_fd;        /* the cgroup's directory, -1: the agent's own */
+    int keep_fd;                 /* stays open for enter; -1: none */
+    uint64_t clone_flags;        /* CLONE_NEW* */
+    const struct userns *userns; /* the process's user namespace; NULL: the VM's */
+    bool
+        born_inside; /* it begins in userns, to which its new namespaces belong; else enter joins */
+    int cgroup_fd;   /* the cgroup's directory, -1: the agent's own */
     int pidns_fd;  /* pid namespace to be born in, -1: the agent's (or a new one by clone_flags) */
     int master_fd; /* with a tty: its master if there is one already, else -1: one is made in the
                       new root */
@@ -62,9 +66,11 @@ int launch_start(const struct launch_spec *spec, struct launch *ret_launch, stru
 
 /*
  * A new terminal of the devpts that ptmx_fd (O_PATH) is from: its master, non-blocking and
- * unlocked, is the caller's. Never looks at a path of the container.
+ * unlocked, is the caller's. It belongs to root of the user namespace, if there is one (else NULL).
+ * Never looks at a path of the container.
  */
-int launch_open_terminal(int ptmx_fd, int *ret_master, struct err *err);
+int launch_open_terminal(int ptmx_fd, const struct userns *userns, int *ret_master,
+                         struct err *err);
 
 /* What the child has to say. *ret_ready is written for LAUNCH_READY, *ret_failure for
  * LAUNCH_FAILED.

@@ -1,10 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The table of setrlimit(2). */
+/* The table of setrlimit(2), and a file. */
 #include "agent/process/limits.h"
 
+#include <fcntl.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
+
+#include "common/base/fd.h"
 
 int rlimit_by_name(const char *name)
 {
@@ -34,4 +38,15 @@ int rlimit_by_name(const char *name)
             return table[i].resource;
     }
     return -1;
+}
+
+int limits_set_oom_score(int32_t score, struct err *err)
+{
+    char text[16];
+    if (score == 0)
+        return 0;
+    (void)snprintf(text, sizeof(text), "%d", score);
+    if (fd_write_text(AT_FDCWD, "/proc/self/oom_score_adj", text, err) < 0)
+        return err_prefix(err, "OOM score");
+    return 0;
 }

@@ -118,7 +118,7 @@ static void handle_hello(struct rpc_call *call, void *arg)
     static char features[][20] = {
         "cgroup-checks", "devices",       "network",          "oom-score", "pid-pod",
         "pid-target",    "prepare",       "resize-tty",       "run",       "seccomp",
-        "stats",         "strict-groups", "update-resources", "user"};
+        "stats",         "strict-groups", "update-resources", "user",      "userns"};
     struct service *s = arg;
     const Casemate__Agent__V1__HelloRequest *r = (const void *)rpc_call_request(call);
     if (r->version_min > PROTOCOL_VERSION || r->version_max < PROTOCOL_VERSION) {
@@ -181,6 +181,11 @@ static void handle_configure_pod(struct rpc_call *call, void *arg)
     struct configuring *c = NULL;
     if (validate_configure(r, &err) < 0)
         goto fail;
+    if (r->user_namespace != NULL && podenv_userns(s->config.pod) == NULL &&
+        containers_count(s->config.containers) > 0) {
+        (void)err_set(&err, ERR_BAD_STATE, "user_namespace: there are containers already");
+        goto fail;
+    }
     c = calloc(1, sizeof(*c));
     if (c == NULL) {
         (void)err_no_memory(&err);

@@ -79,7 +79,9 @@ static int add_info(const struct cri_ctx *ctx, const struct cri_daemon_status *d
     return r;
 }
 
-/* None of them has a feature of this list yet. */
+/* What they can is the guest's, the same for all. Read-only mounts are volumes, which there are
+ * not.
+ */
 static int add_handlers(const struct cri_ctx *ctx, Runtime__V1__StatusResponse *m, struct err *err)
 {
     const struct cri_config *c = &ctx->cri->config;
@@ -91,6 +93,7 @@ static int add_handlers(const struct cri_ctx *ctx, Runtime__V1__StatusResponse *
             cri_text(ctx, c->handlers[i].name, &h->name, err) < 0 ||
             cri_make(ctx, &h->features, runtime__v1__runtime_handler_features__init) < 0)
             return -1;
+        h->features->user_namespaces = true;
         m->runtime_handlers[m->n_runtime_handlers++] = h;
     }
     return 0;

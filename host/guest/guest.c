@@ -120,6 +120,7 @@ static const char *const feature_names[] = {
     [GUEST_UPDATE_RESOURCES] = "update-resources",
     [GUEST_PREPARE] = "prepare",
     [GUEST_CGROUP_CHECKS] = "cgroup-checks",
+    [GUEST_USERNS] = "userns",
 };
 
 static unsigned take_features(const Casemate__Agent__V1__HelloReply *reply)
@@ -262,6 +263,8 @@ int guest_configure_pod(struct guest *guest,
     int result;
 
     if (request->network != NULL && guest_need_feature(guest, GUEST_NETWORK, err) != 0)
+        return -1;
+    if (request->user_namespace != NULL && guest_need_feature(guest, GUEST_USERNS, err) != 0)
         return -1;
     if (call(guest, "ConfigurePod", request, deadline_ms, &raw, err) != 0)
         return -1;

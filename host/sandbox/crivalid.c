@@ -15,6 +15,7 @@
 #include "common/base/numset.h"
 #include "common/base/text.h"
 #include "host/sandbox/criseccomp.h"
+#include "host/sandbox/criuserns.h"
 #include "host/sandbox/crivalid.h"
 #include "host/sandbox/podfiles.h"
 
@@ -34,12 +35,6 @@ static bool selinux_asked(const Runtime__V1__SELinuxOption *option)
 {
     return option != NULL && (*option->user != '\0' || *option->role != '\0' ||
                               *option->type != '\0' || *option->level != '\0');
-}
-
-static bool userns_asked(const Runtime__V1__NamespaceOption *option)
-{
-    return option != NULL && option->userns_options != NULL &&
-           option->userns_options->mode != RUNTIME__V1__NAMESPACE_MODE__NODE;
 }
 
 static int check_namespaces(const Runtime__V1__NamespaceOption *option, const char *where,
@@ -67,10 +62,7 @@ static int check_namespaces(const Runtime__V1__NamespaceOption *option, const ch
         return err_set(err, ERR_INVALID, "%s.pid: unknown mode %d", where, (int)option->pid);
     if (option->pid == RUNTIME__V1__NAMESPACE_MODE__TARGET && *option->target_id == '\0')
         return err_set(err, ERR_INVALID, "%s.target_id: missing for pid mode TARGET", where);
-    if (userns_asked(option))
-        return err_set(err, ERR_UNSUPPORTED, "%s.userns_options: user namespaces are not provided",
-                       where);
-    return 0;
+    return criuserns_check(option, where, err);
 }
 
 static int check_id(const Runtime__V1__Int64Value *value, const char *field, struct err *err)
@@ -316,7 +308,7 @@ static int check_security(const container_security *security, const pod_config *
     const pod_security *of_pod = security_of_pod(pod);
 
     if (security == NULL)
-        return 0;
+        return criuserns_check_container(NULL, of_pod, err);
     if (security->privileged && (of_pod == NULL || !of_pod->privileged))
         return err_set(err, ERR_INVALID,
                        "linux.security_context.privileged: the pod is not privileged");
@@ -328,10 +320,11 @@ static int check_security(const container_security *security, const pod_config *
         return err_set(err, ERR_INVALID,
                        "linux.security_context.supplemental_groups_policy: unknown value %d",
                        (int)security->supplemental_groups_policy);
-    if (check_user(security, err) != 0 || criseccomp_check(security, err) != 0)
+    if (check_user(security, err) != 0 || criseccomp_check(security, err) != 0 ||
+        check_namespaces(security->namespace_options, "linux.security_context.namespace_options",
+                         err) != 0)
         return -1;
-    return check_namespaces(security->namespace_options, "linux.security_context.namespace_options",
-                            err);
+    return criuserns_check_container(security, of_pod, err);
 }
 
 /* A relative path that stays where it begins. */

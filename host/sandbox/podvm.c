@@ -24,6 +24,7 @@
 #include "common/base/fd.h"
 #include "common/base/log.h"
 #include "common/base/text.h"
+#include "host/sandbox/criuserns.h"
 #include "host/sandbox/handler.h"
 #include "host/sandbox/model.h"
 #include "host/sandbox/podnet.h"
@@ -279,6 +280,36 @@ static int start_vm(const struct bringup *b, struct err *err)
     return result;
 }
 
+/* The messages of a user namespace, which point at each other: not to be moved. */
+struct userns_message {
+    Casemate__Agent__V1__UserNamespace message;
+    Casemate__Agent__V1__IdMapping uids, gids;
+};
+
+/* NULL: the pod has none. */
+static Casemate__Agent__V1__UserNamespace *make_userns(const struct pod *pod,
+                                                       struct userns_message *m)
+{
+    const Runtime__V1__LinuxPodSandboxConfig *linux_ = pod->facts->config->linux;
+    const Runtime__V1__LinuxSandboxSecurityContext *security =
+        linux_ == NULL ? NULL : linux_->security_context;
+    const Runtime__V1__UserNamespace *from =
+        criuserns_of(security == NULL ? NULL : security->namespace_options);
+
+    if (from == NULL)
+        return NULL;
+    casemate__agent__v1__user_namespace__init(&m->message);
+    casemate__agent__v1__id_mapping__init(&m->uids);
+    casemate__agent__v1__id_mapping__init(&m->gids);
+    m->uids.host_id = from->uids[0]->host_id;
+    m->uids.length = from->uids[0]->length;
+    m->gids.host_id = from->gids[0]->host_id;
+    m->gids.length = from->gids[0]->length;
+    m->message.uids = &m->uids;
+    m->message.gids = &m->gids;
+    return &m->message;
+}
+
 static int configure(struct pod *pod, int64_t deadline_ms, struct err *err)
 {
     const Runtime__V1__LinuxPodSandboxConfig *linux_ = pod->facts->config->linux;
@@ -288,6 +319,7 @@ static int configure(struct pod *pod, int64_t deadline_ms, struct err *err)
         calloc(n + 1, sizeof(Casemate__Agent__V1__Sysctl *));
     Casemate__Agent__V1__ConfigurePodRequest request;
     Casemate__Agent__V1__Disk disk;
+    struct userns_message userns;
     uint8_t entropy[ENTROPY_BYTES];
     char boot_id[GUEST_TEXT_SIZE];
     char hostname[65];
@@ -316,6 +348,7 @@ static int configure(struct pod *pod, int64_t deadline_ms, struct err *err)
     request.sysctls = list;
     request.n_sysctls = n;
     request.shm_bytes = SHM_BYTES;
+    request.user_namespace = make_userns(pod, &userns);
     request.realtime_ns = clock_realtime_ns();
     /* With many machines starting at once this takes what the start as a whole may take. */
     if (guest_configure_pod(pod->guest, &request, deadline_ms, boot_id, err) != 0)

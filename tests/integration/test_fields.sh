@@ -288,7 +288,8 @@ refused Unimplemented mounts '.mounts = [{container_path: "/x", host_path: "/tmp
 refused Unimplemented 'devices[0].host_path' '.devices = [{host_path: "/dev/sda", container_path: "/dev/sda", permissions: "rwm"}]'
 refused Unimplemented selinux_options "$(sec '{selinux_options: {level: "s0"}}')"
 refused Unimplemented apparmor "$(sec '{apparmor: {profile_type: 2, localhost_ref: "x"}}')"
-refused Unimplemented userns_options "$(sec '{namespace_options: {userns_options: {mode: 0}}}')"
+refused InvalidArgument userns_options "$(sec '{namespace_options: {userns_options: {mode: 0, uids: [{host_id: 100000, length: 65536}],
+    gids: [{host_id: 100000, length: 65536}]}}}')"
 refused Unimplemented namespace_options.network "$(sec '{namespace_options: {network: 2}}')"
 refused InvalidArgument capabilities "$(sec '{capabilities: {add_capabilities: ["FLY"]}}')"
 refused InvalidArgument masked "$(sec '{masked_paths: ["relative"]}')"

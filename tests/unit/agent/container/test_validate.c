@@ -230,6 +230,44 @@ static void test_configure(void **state)
     assert_int_equal(configure("h", 32, 1, ""), -1);
 }
 
+static int configure_userns(uint32_t uid, uint32_t n_uids, uint32_t gid, uint32_t n_gids)
+{
+    uint8_t entropy[32] = {0};
+    struct err err;
+    Casemate__Agent__V1__IdMapping uids = CASEMATE__AGENT__V1__ID_MAPPING__INIT, gids = uids;
+    Casemate__Agent__V1__UserNamespace userns = CASEMATE__AGENT__V1__USER_NAMESPACE__INIT;
+    Casemate__Agent__V1__ConfigurePodRequest r = CASEMATE__AGENT__V1__CONFIGURE_POD_REQUEST__INIT;
+    uids.host_id = uid;
+    uids.length = n_uids;
+    gids.host_id = gid;
+    gids.length = n_gids;
+    userns.uids = &uids;
+    userns.gids = n_gids == 77 ? NULL : &gids; /* 77: not there */
+    r.pod_id = TEXT("pod");
+    r.entropy = (ProtobufCBinaryData){.len = sizeof(entropy), .data = entropy};
+    r.realtime_ns = 1;
+    r.user_namespace = &userns;
+    int rc = validate_configure(&r, &err);
+    if (rc < 0 && (err.code != ERR_INVALID || strstr(err.msg, "user_namespace") == NULL))
+        fail_msg("%s: %s", err_code_name(err.code), err.msg);
+    return rc;
+}
+
+static void test_userns(void **state)
+{
+    (void)state;
+    assert_int_equal(configure_userns(100000, 65536, 1, UINT32_MAX - 1), 0);
+    assert_int_equal(configure_userns(UINT32_MAX - 1, 1, 5, 5), 0);
+    assert_int_equal(configure_userns(0, 65536, 1, 1), -1);
+    assert_int_equal(configure_userns(1, 1, 0, 1), -1);
+    assert_int_equal(configure_userns(1, 0, 1, 1), -1);
+    assert_int_equal(configure_userns(1, 1, 1, 0), -1);
+    assert_int_equal(configure_userns(UINT32_MAX, 1, 1, 1), -1);
+    assert_int_equal(configure_userns(UINT32_MAX - 1, 2, 1, 1), -1);
+    assert_int_equal(configure_userns(1, 1, 2, UINT32_MAX - 1), -1);
+    assert_int_equal(configure_userns(1, 1, 1, 77), -1);
+}
+
 static void test_ids(void **state)
 {
     char id[130];
@@ -249,7 +287,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_create), cmocka_unit_test(test_process),
         cmocka_unit_test(test_exec),   cmocka_unit_test(test_configure),
-        cmocka_unit_test(test_ids),
+        cmocka_unit_test(test_ids),    cmocka_unit_test(test_userns),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -339,7 +339,7 @@ static void the_mac_is_set_where_the_place_is_known(void **state)
 /* The way of a clone: made ready at boot, with another's MAC address, and then told who it is. */
 static void a_card_made_ready_becomes_the_pods(void **state)
 {
-    struct network_card card = {.ready = true, .ipv6 = true, .slot = 16};
+    struct network_card card = {.ready = true, .ipv6 = true, .slot = 16, .outside_ns = -1};
     Casemate__Agent__V1__Network network = CASEMATE__AGENT__V1__NETWORK__INIT;
     struct card c;
     Casemate__Agent__V1__NetInterface *list[2] = {&c.message, &c.message};

@@ -479,6 +479,10 @@ static void test_status(void **state)
     assert_string_equal(m->runtime_handlers[0]->name, "");
     assert_string_equal(m->runtime_handlers[1]->name, "casemate");
     assert_string_equal(m->runtime_handlers[2]->name, "small");
+    for (size_t i = 0; i < m->n_runtime_handlers; i++) {
+        assert_true(m->runtime_handlers[i]->features->user_namespaces);
+        assert_false(m->runtime_handlers[i]->features->recursive_read_only_mounts);
+    }
 
     fx.status.runtime_ready = fx.status.network_ready = false;
     (void)snprintf(fx.status.runtime_message, sizeof(fx.status.runtime_message), "no QEMU");

@@ -36,6 +36,14 @@ struct crifield {
 #define SEC     "container.linux.security_context."
 #define RES     "container.linux.resources."
 
+/* The mappings of one security context, and of a pod with a container that fits it. */
+#define MAPPED(base)                                                                               \
+    base "namespace_options.userns_options.uids[].host_id=100000 " base                            \
+         "namespace_options.userns_options.uids[].length=65536 " base                              \
+         "namespace_options.userns_options.gids[].host_id=100000 " base                            \
+         "namespace_options.userns_options.gids[].length=65536 "
+#define USERNS MAPPED(POD_SEC) MAPPED(SEC)
+
 static const struct crifield crifields[] = {
     /* ---- the pod ---- */
     {"pod.metadata.name", HOST,
@@ -85,17 +93,24 @@ static const struct crifield crifields[] = {
      NULL, ""},
     {POD_SEC "namespace_options.ipc=TARGET", WRONG, "CRI has POD and NODE", NULL, ""},
     {POD_SEC "namespace_options.target_id", HOST, "with pid TARGET", "x", ""},
-    {POD_SEC "namespace_options.userns_options.mode=POD", REFUSED,
-     "user namespaces are not provided: the guest's image file systems cannot be id-mapped", NULL,
+    {POD_SEC "namespace_options.userns_options.mode=POD", HOST,
+     "one user namespace for the pod's containers, below the guest's (see below)", NULL, USERNS},
+    {POD_SEC "namespace_options.userns_options.mode=CONTAINER", WRONG, "CRI has POD and NODE", NULL,
      ""},
-    {POD_SEC "namespace_options.userns_options.mode=CONTAINER", REFUSED, "as above", NULL, ""},
     {POD_SEC "namespace_options.userns_options.mode=NODE", HOST, "no user namespace", NULL, ""},
-    {POD_SEC "namespace_options.userns_options.mode=TARGET", REFUSED, "as above", NULL, ""},
-    {POD_SEC "namespace_options.userns_options.uids", MOOT,
-     "mode NODE has no mappings; refused with any other", NULL,
-     POD_SEC "namespace_options.userns_options.mode=2"},
-    {POD_SEC "namespace_options.userns_options.gids", MOOT, "as above", NULL,
-     POD_SEC "namespace_options.userns_options.mode=2"},
+    {POD_SEC "namespace_options.userns_options.mode=TARGET", WRONG, "CRI has POD and NODE", NULL,
+     ""},
+    {POD_SEC "namespace_options.userns_options.uids[].host_id", HOST,
+     "an id of the guest, not of the node; 0: INVALID_ARGUMENT. One mapping, none with mode NODE",
+     "100000", USERNS},
+    {POD_SEC "namespace_options.userns_options.uids[].container_id", HOST,
+     "0, else INVALID_ARGUMENT", "0", USERNS},
+    {POD_SEC "namespace_options.userns_options.uids[].length", HOST,
+     "at least 1, and not beyond the last id", "65536", USERNS},
+    {POD_SEC "namespace_options.userns_options.gids[].host_id", HOST, "as above; may differ",
+     "100000", USERNS},
+    {POD_SEC "namespace_options.userns_options.gids[].container_id", HOST, "as above", "0", USERNS},
+    {POD_SEC "namespace_options.userns_options.gids[].length", HOST, "as above", "65536", USERNS},
     {POD_SEC "selinux_options.user", REFUSED, "SELinux is not available in the guest", NULL, ""},
     {POD_SEC "selinux_options.role", REFUSED, "as above", NULL, ""},
     {POD_SEC "selinux_options.type", REFUSED, "as above", NULL, ""},
@@ -214,17 +229,21 @@ static const struct crifield crifields[] = {
     {SEC "namespace_options.ipc=TARGET", WRONG, "CRI has POD and NODE", NULL, ""},
     {SEC "namespace_options.target_id", HOST,
      "a container of the pod, with pid TARGET; an id or a prefix of one", "x", ""},
-    {SEC "namespace_options.userns_options.mode=POD", REFUSED,
-     "user namespaces are not provided: the guest's image file systems cannot be id-mapped", NULL,
+    {SEC "namespace_options.userns_options.mode=POD", HOST,
+     "must be as the pod's: else INVALID_ARGUMENT", NULL, USERNS},
+    {SEC "namespace_options.userns_options.mode=CONTAINER", WRONG, "CRI has POD and NODE", NULL,
      ""},
-    {SEC "namespace_options.userns_options.mode=CONTAINER", REFUSED, "as above", NULL, ""},
     {SEC "namespace_options.userns_options.mode=NODE", MOOT, "no user namespace", NULL, ""},
-    {SEC "namespace_options.userns_options.mode=TARGET", REFUSED, "as above", NULL, ""},
-    {SEC "namespace_options.userns_options.uids", MOOT,
-     "mode NODE has no mappings; refused with any other", NULL,
-     SEC "namespace_options.userns_options.mode=2"},
-    {SEC "namespace_options.userns_options.gids", MOOT, "as above", NULL,
-     SEC "namespace_options.userns_options.mode=2"},
+    {SEC "namespace_options.userns_options.mode=TARGET", WRONG, "CRI has POD and NODE", NULL, ""},
+    {SEC "namespace_options.userns_options.uids[].host_id", HOST, "must be as the pod's", "100000",
+     USERNS},
+    {SEC "namespace_options.userns_options.uids[].container_id", HOST, "as above", "0", USERNS},
+    {SEC "namespace_options.userns_options.uids[].length", HOST,
+     "as above; run_as_user must be below it", "65536", USERNS},
+    {SEC "namespace_options.userns_options.gids[].host_id", HOST, "as above", "100000", USERNS},
+    {SEC "namespace_options.userns_options.gids[].container_id", HOST, "as above", "0", USERNS},
+    {SEC "namespace_options.userns_options.gids[].length", HOST,
+     "as above; all groups must be below it", "65536", USERNS},
     {SEC "selinux_options.user", REFUSED, "SELinux is not available in the guest", NULL, ""},
     {SEC "selinux_options.role", REFUSED, "as above", NULL, ""},
     {SEC "selinux_options.type", REFUSED, "as above", NULL, ""},

@@ -196,7 +196,7 @@ static void set_path(struct configs *c, const char *path, const char *value)
 /* "path=value path=value …" */
 static void set_all(struct configs *c, const char *assignments)
 {
-    char text[512], *save = NULL;
+    char text[2048], *save = NULL;
 
     (void)snprintf(text, sizeof(text), "%s", assignments);
     for (char *word = strtok_r(text, " ", &save); word != NULL; word = strtok_r(NULL, " ", &save)) {
@@ -472,6 +472,18 @@ static void the_page(void **state)
     assert_int_equal(
         buf_printf(
             &page, &err,
+            "\n## User namespaces\n\nA pod's user namespace is one of its guest: the kubelet's "
+            "host ids are ids of the guest's kernel, where nothing else has them. The\npod's "
+            "network, UTS, IPC and pid namespaces belong to it, so root of a container has there "
+            "what its capabilities say and elsewhere in the\nguest nothing. Files of the image "
+            "appear with their owners; ids that are not in the mapping appear as nobody's. Where "
+            "the guest's\nkernel can map the ids of the image's layers (squashfs: Linux 6.2 and "
+            "later; found out by trying) that costs nothing. Where it cannot,\nas with Debian "
+            "12's, CreateContainer changes the owner of every file in the writable layer: "
+            "slower in proportion to the number of\nfiles, which the layer's count of inodes "
+            "then includes, and names that were links to one file are files of their own. Their "
+            "contents\nare not copied. Privileged containers have all capabilities, but in the "
+            "namespace; they see the guest's devices, and can open those that\neverybody can.\n"
             "\n## What has no field\n\nEvery process starts with umask 0022, at most 1048576 "
             "open files (soft and hard) and otherwise the kernel's limits. /dev/shm has\n64 "
             "MiB, the pod's and one of a container's own. A container sees its own cgroup as "

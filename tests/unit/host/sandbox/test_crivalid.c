@@ -28,6 +28,10 @@ struct setup {
     Runtime__V1__LinuxContainerResources resources;
     Runtime__V1__NamespaceOption namespaces;
     Runtime__V1__UserNamespace userns;
+    Runtime__V1__IDMapping uids, gids;
+    Runtime__V1__IDMapping *uid_list[2], *gid_list[2];
+    Runtime__V1__NamespaceOption pod_namespaces;
+    Runtime__V1__UserNamespace pod_userns;
     Runtime__V1__SELinuxOption selinux;
     Runtime__V1__SecurityProfile profile;
     Runtime__V1__Int64Value id;
@@ -69,6 +73,15 @@ static void set_up(struct setup *s)
     runtime__v1__linux_container_resources__init(&s->resources);
     runtime__v1__namespace_option__init(&s->namespaces);
     runtime__v1__user_namespace__init(&s->userns);
+    runtime__v1__idmapping__init(&s->uids);
+    runtime__v1__idmapping__init(&s->gids);
+    runtime__v1__namespace_option__init(&s->pod_namespaces);
+    runtime__v1__user_namespace__init(&s->pod_userns);
+    s->uids = s->gids = (Runtime__V1__IDMapping){
+        .base = s->uids.base, .host_id = 100000, .container_id = 0, .length = 65536};
+    s->gids.base = s->uids.base;
+    s->uid_list[0] = s->uid_list[1] = &s->uids;
+    s->gid_list[0] = s->gid_list[1] = &s->gids;
     runtime__v1__selinux_option__init(&s->selinux);
     runtime__v1__security_profile__init(&s->profile);
     runtime__v1__int64_value__init(&s->id);
@@ -212,7 +225,7 @@ ASK(pod_bad_network)
     s->namespaces.network = RUNTIME__V1__NAMESPACE_MODE__CONTAINER;
     s->pod_security.namespace_options = &s->namespaces;
 }
-ASK(pod_userns)
+ASK(pod_unmapped_userns)
 {
     s->namespaces.userns_options = &s->userns; /* mode POD */
     s->pod_security.namespace_options = &s->namespaces;
@@ -220,7 +233,80 @@ ASK(pod_userns)
 ASK(pod_no_userns)
 {
     s->userns.mode = RUNTIME__V1__NAMESPACE_MODE__NODE;
+    pod_unmapped_userns(s);
+}
+ASK(pod_userns)
+{
+    pod_unmapped_userns(s);
+    s->userns.uids = s->uid_list;
+    s->userns.gids = s->gid_list;
+    s->userns.n_uids = s->userns.n_gids = 1;
+}
+ASK(pod_userns_apart)
+{
     pod_userns(s);
+    s->gids.host_id = 300000;
+    s->gids.length = 10;
+}
+ASK(pod_userns_to_the_end)
+{
+    pod_userns(s);
+    s->uids.host_id = UINT32_MAX - s->uids.length;
+}
+ASK(pod_userns_beyond)
+{
+    pod_userns_to_the_end(s);
+    s->uids.length++;
+}
+ASK(pod_userns_overflow)
+{
+    pod_userns(s);
+    s->gids.length = UINT32_MAX;
+}
+ASK(pod_userns_two)
+{
+    pod_userns(s);
+    s->userns.n_uids = 2;
+}
+ASK(pod_userns_no_groups)
+{
+    pod_userns(s);
+    s->userns.n_gids = 0;
+}
+ASK(pod_userns_not_zero)
+{
+    pod_userns(s);
+    s->uids.container_id = 1;
+}
+ASK(pod_userns_empty)
+{
+    pod_userns(s);
+    s->gids.length = 0;
+}
+ASK(pod_userns_root)
+{
+    pod_userns(s);
+    s->gids.host_id = 0;
+}
+ASK(pod_userns_node_mapped)
+{
+    pod_userns(s);
+    s->userns.mode = RUNTIME__V1__NAMESPACE_MODE__NODE;
+}
+ASK(pod_userns_container)
+{
+    pod_userns(s);
+    s->userns.mode = RUNTIME__V1__NAMESPACE_MODE__CONTAINER;
+}
+ASK(pod_userns_target)
+{
+    pod_userns(s);
+    s->userns.mode = RUNTIME__V1__NAMESPACE_MODE__TARGET;
+}
+ASK(pod_userns_guest_pid)
+{
+    pod_userns(s);
+    s->namespaces.pid = RUNTIME__V1__NAMESPACE_MODE__NODE;
 }
 ASK(pod_group_alone)
 {
@@ -257,7 +343,21 @@ static const struct row pod_rows[] = {
     {"selinux_options", ERR_UNSUPPORTED, pod_selinux},
     {"namespace_options.network", ERR_UNSUPPORTED, pod_host_network},
     {"namespace_options.ipc", ERR_UNSUPPORTED, pod_host_ipc},
-    {"userns_options", ERR_UNSUPPORTED, pod_userns},
+    {NULL, ERR_NONE, pod_userns},
+    {NULL, ERR_NONE, pod_userns_apart},
+    {NULL, ERR_NONE, pod_userns_to_the_end},
+    {"userns_options.uids: 0 mappings", ERR_INVALID, pod_unmapped_userns},
+    {"userns_options.uids: 2 mappings", ERR_INVALID, pod_userns_two},
+    {"userns_options.gids: 0 mappings", ERR_INVALID, pod_userns_no_groups},
+    {"userns_options.uids: beyond", ERR_INVALID, pod_userns_beyond},
+    {"userns_options.gids: beyond", ERR_INVALID, pod_userns_overflow},
+    {"userns_options.uids: the container's 0", ERR_INVALID, pod_userns_not_zero},
+    {"userns_options.gids: the length", ERR_INVALID, pod_userns_empty},
+    {"userns_options.gids: onto root", ERR_INVALID, pod_userns_root},
+    {"userns_options: mode NODE", ERR_INVALID, pod_userns_node_mapped},
+    {"userns_options.mode", ERR_INVALID, pod_userns_container},
+    {"userns_options.mode", ERR_INVALID, pod_userns_target},
+    {"pid NODE", ERR_INVALID, pod_userns_guest_pid},
 };
 
 /* ---- containers ---- */
@@ -497,7 +597,78 @@ ASK(swap_alone)
     s->resources.memory_swap_limit_in_bytes = 50;
 }
 
+/* A container in the user namespace of its pod. */
+ASK(userns)
+{
+    s->userns.uids = s->pod_userns.uids = s->uid_list;
+    s->userns.gids = s->pod_userns.gids = s->gid_list;
+    s->userns.n_uids = s->userns.n_gids = s->pod_userns.n_uids = s->pod_userns.n_gids = 1;
+    s->namespaces.userns_options = &s->userns;
+    s->security.namespace_options = &s->namespaces;
+    s->pod_namespaces.userns_options = &s->pod_userns;
+    s->pod_security.namespace_options = &s->pod_namespaces;
+}
+ASK(userns_of_pod_alone)
+{
+    userns(s);
+    s->security.namespace_options = NULL;
+}
+ASK(userns_no_security)
+{
+    userns(s);
+    s->linux_.security_context = NULL;
+}
+ASK(userns_of_container_alone)
+{
+    userns(s);
+    s->pod_security.namespace_options = NULL;
+}
+ASK(userns_other)
+{
+    userns(s);
+    s->gids.host_id++;
+    s->pod_userns.gids = s->uid_list;
+}
+ASK(userns_last_user)
+{
+    userns(s);
+    s->id.value = 65535;
+    s->security.run_as_user = s->security.run_as_group = &s->id;
+}
+ASK(userns_user_beyond)
+{
+    userns_last_user(s);
+    s->uids.length = 65535;
+}
+ASK(userns_group_beyond)
+{
+    userns_last_user(s);
+    s->gids.length = 65535;
+}
+ASK(userns_groups_beyond)
+{
+    userns(s);
+    s->groups[0] = 65536;
+    s->security.supplemental_groups = s->groups;
+    s->security.n_supplemental_groups = 1;
+}
+ASK(userns_privileged)
+{
+    userns(s);
+    s->security.privileged = s->pod_security.privileged = true;
+}
+
 static const struct row container_rows[] = {
+    {NULL, ERR_NONE, userns},
+    {NULL, ERR_NONE, userns_last_user},
+    {NULL, ERR_NONE, userns_privileged},
+    {"userns_options: not as the pod's", ERR_INVALID, userns_of_pod_alone},
+    {"userns_options: not as the pod's", ERR_INVALID, userns_no_security},
+    {"userns_options: not as the pod's", ERR_INVALID, userns_of_container_alone},
+    {"userns_options: not as the pod's", ERR_INVALID, userns_other},
+    {"run_as_user", ERR_INVALID, userns_user_beyond},
+    {"run_as_group", ERR_INVALID, userns_group_beyond},
+    {"supplemental_groups", ERR_INVALID, userns_groups_beyond},
     {NULL, ERR_NONE, nothing},
     {NULL, ERR_NONE, no_linux},
     {NULL, ERR_NONE, dotted_log},
