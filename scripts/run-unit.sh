@@ -3,18 +3,35 @@
 # Runs cmocka programs one after another: run-unit.sh BUILDDIR PROGRAM...
 # Every program's output goes to BUILDDIR/tests/log/; what failed is printed, what was skipped is named, and the
 # closing line says how many there were. UNIT_TIMEOUT bounds one program (seconds).
+#
+# Where that is permitted each program has a PID namespace of its own, so that whatever it has started (machines, registries)
+# ends with it, also when it is cut off; and a program that ends and leaves processes behind has failed.
 set -euo pipefail
 build=$1
 shift
 log=$build/tests/log
 mkdir -p "$log"
+# The namespace's first process outlives the program, reaps, and looks who is left (after their time to die of it).
+# shellcheck disable=SC2016
+inside='"$@"; status=$?
+    for _ in $(seq 100); do
+        left=$(grep -hs "^Name:" /proc/[2-9]/status /proc/[1-9][0-9]*/status | cut -f 2 | grep -vx -e grep -e cut -e bash -e seq)
+        [ -n "$left" ] || exit $status
+        sleep 0.1
+    done
+    echo "FAILED: processes are left: $left"
+    exit $((status == 0 ? 125 : status))'
+apart=()
+if unshare --pid --fork --kill-child --mount-proc true 2>/dev/null; then
+    apart=(unshare --pid --fork --kill-child --mount-proc bash -c "$inside" bash)
+fi
 passed=0 failed=0 skipped=0
 for program in "$@"; do
     case $program in *.a | *.o) continue ;; esac
     name=${program#"$build"/}
     out=$log/$(basename "$program").log
     status=0
-    timeout --kill-after=10 "${UNIT_TIMEOUT:-300}" "$program" >"$out" 2>&1 </dev/null || status=$?
+    timeout --kill-after=10 "${UNIT_TIMEOUT:-300}" "${apart[@]}" "$program" >"$out" 2>&1 </dev/null || status=$?
     n_pass=$(grep -c '^\[       OK \]' "$out" || true)
     n_skip=$(grep -c '^\[  SKIPPED \] .' "$out" || true)
     n_skip=$((n_skip / 2 + n_skip % 2))

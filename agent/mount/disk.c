@@ -13,6 +13,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/netlink.h>
 #include <poll.h>
 #include <stdio.h>
@@ -58,7 +59,7 @@ static bool is_address(const char *name, uint32_t lun)
 /* The disk's name, such as "sda", from the device's block folder. Returns whether there is one. */
 static bool block_name(int devices_fd, const char *address, char *ret_name, size_t size)
 {
-    char target[512], folder[128];
+    char target[512], folder[NAME_MAX + sizeof("/block")];
     ssize_t n = readlinkat(devices_fd, address, target, sizeof(target) - 1);
     if (n < 0)
         return false;
@@ -105,7 +106,7 @@ static int check_size(const char *sysfs, const char *name, uint64_t size_bytes, 
  */
 static bool has_serial(int devices_fd, const char *address, const char *serial)
 {
-    char path[128];
+    char path[NAME_MAX + sizeof("/vpd_pg80")];
     uint8_t page[VPD_HEADER + 256];
     size_t n = 0;
     size_t len = strlen(serial);

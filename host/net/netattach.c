@@ -50,10 +50,10 @@ static int choose_networks(struct net *net, struct netrecord *record, struct err
     netconf_get(net->conf, &set, &generation);
     if (set.n == 0 && !net->loopback_only)
         result = err_set(err, ERR_UNAVAILABLE, "%s", set.problem);
-    for (size_t i = 0; i < set.n; i++) {
+    for (unsigned i = 0; i < set.n && i < ARRAY_SIZE(record->networks); i++) {
         struct netrecord_network *network = &record->networks[record->n++];
         network->conf = cniconf_ref(set.confs[i]);
-        (void)snprintf(network->ifname, sizeof(network->ifname), "eth%zu", i);
+        (void)snprintf(network->ifname, sizeof(network->ifname), "eth%u", i);
     }
     cniconf_set_fini(&set);
     return result;
