@@ -182,6 +182,7 @@ struct pod {
     struct vm *vm;       /* NULL: none */
     struct guest *guest; /* NULL: none */
     bool has_network;    /* host/net has something of it */
+    bool network_failed; /* its plugins failed, and so did its start */
     char (*ips)[NET_ADDR_TEXT];
     size_t n_ips;
     bool gone; /* forgotten: whoever waits for its removal is done */

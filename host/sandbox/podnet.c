@@ -168,13 +168,12 @@ static void give_up_machine(struct podnet *p)
     struct err err;
 
     atomic_store(&p->failed, true);
-    if (p->pod->spare_facts != NULL)
-        return;
-    vmm_look_again(p->pod->mgr->deps.vmm);
     pthread_mutex_lock(&p->pod->mutex);
-    if (p->pod->vm != NULL)
+    p->pod->network_failed = true;
+    if (p->pod->vm != NULL && p->pod->spare_facts == NULL)
         vm = vm_ref(p->pod->vm);
     pthread_mutex_unlock(&p->pod->mutex);
+    vmm_look_again(p->pod->mgr->deps.vmm);
     if (vm != NULL && vm_kill(vm, &err) != 0)
         log_event(LOG_WARN, &ctx, &err, "a machine without a network is not killed yet");
     vm_unref(vm);

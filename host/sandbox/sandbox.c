@@ -118,7 +118,7 @@ static void log_timeline(struct pod *pod)
                   (double)steps[i].cpu_us / 1000);
 }
 
-/* *was_spare: whether it may be one; then, whether it was. */
+/* *was_spare: whether it may be one; then, whether it was, and failed as one. */
 static int run_once(struct sandbox_manager *mgr, const Runtime__V1__PodSandboxConfig *config,
                     const char *handler, int64_t deadline_ms, bool *was_spare,
                     char ret_id[SANDBOX_ID_SIZE], struct err *err)
@@ -136,6 +136,8 @@ static int run_once(struct sandbox_manager *mgr, const Runtime__V1__PodSandboxCo
                   unknown);
     if (pod_bring_up(pod, deadline_ms, err) != 0) {
         struct err why;
+        /* No other machine would help. */
+        *was_spare = *was_spare && !pod->network_failed;
         log_event(LOG_ERROR, &ctx, err, "pod %s does not start", config->metadata->name);
         pod_end_vm(pod, "StartFailed", err->msg);
         if (pod_forget(pod, &why) != 0)

@@ -26,6 +26,7 @@ plugin() {
 }
 mkdir "$work/leases"
 plugin ok
+export SPARES=0
 start_daemon '[network]' "bin_dirs = $work/plugins" '[handler "deaf"]' "initrd = $work/deaf.img" 'template = no' \
     '[handler "deafclone"]' "initrd = $work/deaf.img"
 touch "$work/crictl.yaml"
@@ -68,6 +69,24 @@ for mode in error late; do
         refused "$handler" 25
     done
 done
+# A machine that was made ahead is no reason to try again: the plugin is asked once, also when it says that it may be.
+stop_daemon
+SPARES=1
+: >"$work/casemated.log"
+write_config '[network]' "bin_dirs = $work/plugins"
+launch_daemon
+# A pod that has a network: the machine ahead is made after it. The fake makes no interface, so it is a network in name.
+plugin ok
+first=$(crictl runp "$(pod_json first)")
+made_ahead() { grep -q 'a machine was made ahead' "$work/casemated.log"; }
+wait_for 60 made_ahead
+plugin busy
+if crictl runp "$(pod_json busy)" >"$work/refused" 2>&1; then fail "a pod without a network"; fi
+grep -q "plugin 'fake' (ADD): try again later" "$work/refused" || fail "$(cat "$work/refused")"
+[ "$(grep -c '^ADD ' "$work/fake.log")" = 1 ] || fail "the plugin was asked twice: $(cat "$work/fake.log")"
+[ "$(crictl pods -q | wc -l)" = 1 ] || fail "the pod that failed is left"
+[ "$(find "$run/net/netns" -type f | wc -l)" = 1 ] || fail "a namespace is left"
+crictl rmp -f "$first" >/dev/null
 # The daemon is none the worse: a guest that answers has its network told.
 plugin ok
 stop_daemon
