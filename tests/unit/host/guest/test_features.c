@@ -9,10 +9,12 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "common/base/cleanup.h"
 #include "common/base/clock.h"
@@ -85,6 +87,27 @@ static void *run_loop(void *arg)
     return NULL;
 }
 
+static void tell_up(void *arg)
+{
+    int *fd = arg;
+    assert_int_equal(write(*fd, "", 1), 1);
+}
+
+/* Before it is under way nobody is the loop's thread, and whoever calls would run it himself. */
+static void start_loop(struct fixture *f)
+{
+    struct err err;
+    char byte;
+    int up[2];
+
+    assert_int_equal(pipe2(up, O_CLOEXEC), 0);
+    assert_int_equal(loop_post(f->loop, tell_up, &up[1], &err), 0);
+    assert_int_equal(pthread_create(&f->thread, NULL, run_loop, f), 0);
+    assert_int_equal(read(up[0], &byte, 1), 1);
+    close(up[0]);
+    close(up[1]);
+}
+
 /* Connects to an agent with these features, as words. */
 static void connect_to(struct fixture *f, char *words)
 {
@@ -111,7 +134,7 @@ static void connect_to(struct fixture *f, char *words)
     assert_int_equal(rpc_server_new(&server, &f->server, &err), 0);
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
     assert_int_equal(rpc_server_add_connection(f->server, pair[0], NULL, NULL, &err), 0);
-    assert_int_equal(pthread_create(&f->thread, NULL, run_loop, f), 0);
+    start_loop(f);
     if (guest_connect(&config, pair[1], clock_deadline(DEADLINE_MS), &f->guest, &err) != 0)
         fail_msg("%s", err.msg);
 }
