@@ -317,7 +317,7 @@ static void test_restart(void **state)
     /* What DEL is still to remove is no garbage, so it may be in the list, or be gone already. */
     log = get_file("log.input");
     assert_non_null(strstr(log, "\"cni.dev/valid-attachments\":["));
-    assert_non_null(strstr(log, "{\"containerID\":\"pod-c\",\"ifname\":\"eth0\"}]"));
+    assert_non_null(strstr(log, "{\"containerID\":\"pod-c\",\"ifname\":\"eth0\"}"));
     net_free(net);
 
     /* After a reboot the namespace is gone, and its path is an empty file at best. */
