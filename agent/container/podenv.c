@@ -360,6 +360,14 @@ static void on_networked(void *arg, const struct err *err)
     pod->done(pod->done_arg, err);
 }
 
+int podenv_rehearse_network(const struct podenv *pod, const Casemate__Agent__V1__Network *network,
+                            struct err *err)
+{
+    if (pod->state != PODENV_CONFIGURED)
+        return err_set(err, ERR_BAD_STATE, "the pod is not configured, or just being so");
+    return network_rehearse(network, &pod->card, err);
+}
+
 int podenv_configure_network(struct podenv *pod, const Casemate__Agent__V1__Network *network,
                              void (*done)(void *arg, const struct err *err), void *arg,
                              struct err *err)

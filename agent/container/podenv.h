@@ -53,6 +53,13 @@ int podenv_configure(struct podenv *pod, const Casemate__Agent__V1__ConfigurePod
                      void (*done)(void *arg, const struct err *err), void *arg, struct err *err);
 
 /*
+ * Makes the interface of the message and takes it back, as network_rehearse. BAD_STATE unless the
+ * pod is configured and not just being so.
+ */
+int podenv_rehearse_network(const struct podenv *pod, const Casemate__Agent__V1__Network *network,
+                            struct err *err);
+
+/*
  * Makes the interfaces and the pod's files as the message (checked by netvalid.h) says; done is
  * called later, as above. BAD_STATE unless the pod is configured, and while another one is under
  * way.

@@ -214,17 +214,33 @@ int ifaddr_set_addresses(int netlink_fd, int ifindex, const Interface *interface
     return 0;
 }
 
-int ifaddr_add_link_local(int netlink_fd, int ifindex, const uint8_t *mac, struct err *err)
+/* RFC 4291, appendix A: the MAC address with ff:fe in its middle and one bit turned. */
+static void make_link_local(const uint8_t *mac, uint8_t ret_address[16])
 {
-    /* RFC 4291, appendix A: the MAC address with ff:fe in its middle and one bit turned. */
     const uint8_t address[16] = {0xfe, 0x80, [8] = mac[0] ^ 2, mac[1], mac[2],
                                  0xff, 0xfe, mac[3],           mac[4], mac[5]};
+
+    memcpy(ret_address, address, sizeof(address));
+}
+
+int ifaddr_drop_link_local(int netlink_fd, int ifindex, const uint8_t *mac, struct err *err)
+{
+    struct item item = {.family = AF_INET6, .prefix = 64};
+
+    make_link_local(mac, item.addr);
+    return drop_address(netlink_fd, ifindex, &item, err);
+}
+
+int ifaddr_add_link_local(int netlink_fd, int ifindex, const uint8_t *mac, struct err *err)
+{
+    uint8_t address[16];
     const struct ifaddrmsg head = {.ifa_family = AF_INET6,
                                    .ifa_prefixlen = 64,
                                    .ifa_scope = RT_SCOPE_LINK,
                                    .ifa_index = (uint32_t)ifindex};
     struct netlink_message m;
 
+    make_link_local(mac, address);
     netlink_begin(&m, RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, &head, sizeof(head));
     netlink_put(&m, IFA_LOCAL, address, sizeof(address));
     netlink_put_u32(&m, IFA_FLAGS, IFA_F_PERMANENT | IFA_F_NODAD);

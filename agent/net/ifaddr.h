@@ -28,3 +28,5 @@ int ifaddr_set_neighbours(int netlink_fd, int ifindex,
                           struct err *err);
 /* Its own IPv6 address, fe80::…, as the kernel makes it of a MAC address (6 bytes). */
 int ifaddr_add_link_local(int netlink_fd, int ifindex, const uint8_t *mac, struct err *err);
+/* Takes that one off; it must be there. */
+int ifaddr_drop_link_local(int netlink_fd, int ifindex, const uint8_t *mac, struct err *err);

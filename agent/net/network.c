@@ -404,6 +404,38 @@ static int apply_card(const Interface *wanted, const struct network_card *card, 
     return 0;
 }
 
+static int restore_card(const struct network_card *card, const Interface *was, struct err *err)
+{
+    const struct ifinfomsg head = {.ifi_index = card->is.ifindex};
+    const Interface nothing = CASEMATE__AGENT__V1__NET_INTERFACE__INIT;
+    const int ifindex = card->is.ifindex;
+    struct netlink_message m;
+    cleanup_fd int fd = -1;
+
+    if (netlink_open(&fd, err) < 0 || ifaddr_set_routes(fd, ifindex, &nothing, false, err) < 0 ||
+        ifaddr_set_neighbours(fd, ifindex, &nothing, false, err) < 0 ||
+        ifaddr_set_addresses(fd, ifindex, &nothing, false, err) < 0 ||
+        (card->ipv6 && ifaddr_drop_link_local(fd, ifindex, was->mac.data, err) < 0))
+        return -1;
+    netlink_begin(&m, RTM_NEWLINK, 0, &head, sizeof(head));
+    netlink_put(&m, IFLA_ADDRESS, card->is.mac, sizeof(card->is.mac));
+    netlink_put_u32(&m, IFLA_MTU, card->is.mtu);
+    if (card->ipv6)
+        put_generation(&m, GENERATE_NONE);
+    return netlink_do(fd, &m, err);
+}
+
+int network_rehearse(const Casemate__Agent__V1__Network *network, const struct network_card *card,
+                     struct err *err)
+{
+    if (network->n_interfaces != 1 || !is_card(network->interfaces[0], card))
+        return err_set(err, ERR_INVALID, "only the card, while it is ready, can be rehearsed with");
+    if (apply_card(network->interfaces[0], card, err) < 0 ||
+        restore_card(card, network->interfaces[0], err) < 0)
+        return err_prefix(err, "rehearsal");
+    return 0;
+}
+
 /* ---- all of it ------------------------------------------------------------------------------ */
 
 static int apply_one(int fd, const Interface *wanted, struct ifind *is, struct err *err)

@@ -39,6 +39,15 @@ const char *network_class_dir(const struct network_card *card);
 bool network_is_ready(const Casemate__Agent__V1__Network *network, const struct network_card *card);
 
 /*
+ * Makes the one interface of the message, which must be the card while it is ready (INVALID), and
+ * takes everything back. Under emulation each path of the kernel is dear the first time that a
+ * machine takes it, so a machine made ahead takes these before anybody waits. After a failure the
+ * card is in no known state.
+ */
+int network_rehearse(const Casemate__Agent__V1__Network *network, const struct network_card *card,
+                     struct err *err);
+
+/*
  * Makes every interface of the message (checked by netvalid.h) as it says, then sets its sysctls.
  * card (may be NULL) makes the first time quicker. An interface that is not there (just plugged in)
  * is waited for until the deadline: NOT_FOUND. May be repeated, without the card, also with another

@@ -116,9 +116,9 @@ static bool fail_with(struct pending *p, const struct err *failure)
 static void handle_hello(struct rpc_call *call, void *arg)
 {
     static char features[][20] = {
-        "cgroup-checks", "devices",       "network",          "oom-score", "pid-pod",
-        "pid-target",    "prepare",       "resize-tty",       "run",       "seccomp",
-        "stats",         "strict-groups", "update-resources", "user",      "userns"};
+        "cgroup-checks", "devices",          "network",    "oom-score", "pid-pod", "pid-target",
+        "prepare",       "rehearse",         "resize-tty", "run",       "seccomp", "stats",
+        "strict-groups", "update-resources", "user",       "userns"};
     struct service *s = arg;
     const Casemate__Agent__V1__HelloRequest *r = (const void *)rpc_call_request(call);
     if (r->version_min > PROTOCOL_VERSION || r->version_max < PROTOCOL_VERSION) {
@@ -211,15 +211,27 @@ static void on_networked(void *arg, const struct err *err)
         rpc_call_reply(call, &reply.base);
 }
 
+static int rehearse_network(struct podenv *pod, struct rpc_call *call,
+                            const Casemate__Agent__V1__Network *network, struct err *err)
+{
+    if (podenv_rehearse_network(pod, network, err) < 0)
+        return -1;
+    on_networked(call, NULL);
+    return 0;
+}
+
 static void handle_configure_network(struct rpc_call *call, void *arg)
 {
     struct service *s = arg;
     const Casemate__Agent__V1__ConfigureNetworkRequest *r = (const void *)rpc_call_request(call);
+    struct podenv *pod = s->config.pod;
     struct err err;
     if (r->network == NULL)
         (void)err_set(&err, ERR_INVALID, "network is missing");
     else if (netvalid_check(r->network, &err) == 0 &&
-             podenv_configure_network(s->config.pod, r->network, on_networked, call, &err) == 0)
+             (r->rehearsal
+                  ? rehearse_network(pod, call, r->network, &err)
+                  : podenv_configure_network(pod, r->network, on_networked, call, &err)) == 0)
         return;
     rpc_call_fail(call, &err);
 }

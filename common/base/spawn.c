@@ -148,6 +148,9 @@ child_main(const struct spawn_spec *spec, int report_fd, pid_t parent)
         child_fail(report_fd, "chdir", errno);
 
     child_fds(spec, &report_fd);
+    const struct sched_param plain = {.sched_priority = 0};
+    if (spec->idle && sched_setscheduler(0, SCHED_IDLE, &plain) < 0)
+        child_fail(report_fd, "idle scheduling", errno);
     child_limit(report_fd, RLIMIT_FSIZE, spec->limit_file_size);
     child_limit(report_fd, RLIMIT_AS, spec->limit_memory);
     child_limit(report_fd, RLIMIT_NOFILE, spec->limit_files);

@@ -121,6 +121,7 @@ static const char *const feature_names[] = {
     [GUEST_PREPARE] = "prepare",
     [GUEST_CGROUP_CHECKS] = "cgroup-checks",
     [GUEST_USERNS] = "userns",
+    [GUEST_REHEARSE] = "rehearse",
 };
 
 static unsigned take_features(const Casemate__Agent__V1__HelloReply *reply)
@@ -275,8 +276,8 @@ int guest_configure_pod(struct guest *guest,
     return result;
 }
 
-int guest_configure_network(struct guest *guest, const Casemate__Agent__V1__Network *network,
-                            int64_t deadline_ms, struct err *err)
+static int call_network(struct guest *guest, const Casemate__Agent__V1__Network *network,
+                        bool rehearsal, int64_t deadline_ms, struct err *err)
 {
     Casemate__Agent__V1__ConfigureNetworkRequest request;
     union {
@@ -284,11 +285,25 @@ int guest_configure_network(struct guest *guest, const Casemate__Agent__V1__Netw
         Casemate__Agent__V1__Network *out;
     } arg = {.in = network};
 
-    if (guest_need_feature(guest, GUEST_NETWORK, err) != 0)
+    if (guest_need_feature(guest, GUEST_NETWORK, err) != 0 ||
+        (rehearsal && guest_need_feature(guest, GUEST_REHEARSE, err) != 0))
         return -1;
     casemate__agent__v1__configure_network_request__init(&request);
     request.network = arg.out;
+    request.rehearsal = rehearsal;
     return call_plain(guest, "ConfigureNetwork", &request, deadline_ms, err);
+}
+
+int guest_configure_network(struct guest *guest, const Casemate__Agent__V1__Network *network,
+                            int64_t deadline_ms, struct err *err)
+{
+    return call_network(guest, network, false, deadline_ms, err);
+}
+
+int guest_rehearse_network(struct guest *guest, const Casemate__Agent__V1__Network *network,
+                           int64_t deadline_ms, struct err *err)
+{
+    return call_network(guest, network, true, deadline_ms, err);
 }
 
 /* An agent skips a field that it does not know: what it would not do must not be asked of it. */

@@ -89,6 +89,13 @@ int guest_configure_pod(struct guest *guest,
 int guest_configure_network(struct guest *guest, const Casemate__Agent__V1__Network *network,
                             int64_t deadline_ms, struct err *err);
 
+/*
+ * Makes the interface of the message and takes it back, before guest_configure_network was called;
+ * the guest's first interface alone. UNSUPPORTED from an agent that cannot.
+ */
+int guest_rehearse_network(struct guest *guest, const Casemate__Agent__V1__Network *network,
+                           int64_t deadline_ms, struct err *err);
+
 /* Who a process runs as, in numbers. */
 struct guest_user {
     bool known; /* false from an agent that does not tell */

@@ -24,6 +24,7 @@ enum guest_feature {
     GUEST_PREPARE,
     GUEST_CGROUP_CHECKS,
     GUEST_USERNS,
+    GUEST_REHEARSE,
 };
 /* UNSUPPORTED when the agent has not the part: it skips fields that it does not know. */
 int guest_need_feature(const struct guest *guest, enum guest_feature feature, struct err *err);

@@ -17,7 +17,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include "common/base/clock.h"
@@ -257,6 +256,7 @@ static int start_vm(const struct bringup *b, struct err *err)
 
     spec.id = pod->short_id;
     spec.dir = dir;
+    spec.idle = pod->spare;
     spec.nic = b->net == NULL ? NULL : podnet_nic(b->net);
     spec.cancelled = b->net == NULL ? NULL : podnet_failed(b->net);
     spec.first_disk = &scratch;
@@ -419,8 +419,6 @@ static int step_machine(struct bringup *b, struct err *err)
 {
     if (start_vm(b, err) != 0)
         return err_prefix(err, "virtual machine");
-    if (b->pod->spare)
-        spares_set_nice(b->pod, SPARE_NICE);
     timeline_set_pid(&b->pod->timeline, b->pod->vm_pid);
     return 0;
 }
@@ -445,7 +443,7 @@ static int step_adopt(struct bringup *b, struct err *err)
     struct pod *pod = b->pod;
 
     timeline_set_pid(&pod->timeline, pod->vm_pid);
-    spares_set_nice(pod, getpriority(PRIO_PROCESS, 0));
+    spares_hurry(pod);
     if (make_log_folder(pod, err) != 0 || make_cgroups(pod, err) != 0 ||
         vmcgroup_enter(pod->cgroups, pod->n_cgroups, pod->vm_pid, err) != 0)
         return -1;

@@ -25,6 +25,6 @@ void spares_end(struct sandbox_manager *mgr);
 /* A spare's machine has ended: it is none any more. */
 void spares_lose(struct pod *pod);
 
-#define SPARE_NICE 10
-/* QEMU of a machine runs at this nice value from now on. */
-void spares_set_nice(const struct pod *pod, int nice);
+/* Somebody waits for this machine: QEMU, SCHED_IDLE until now, is scheduled like everything else.
+ */
+void spares_hurry(const struct pod *pod);

@@ -346,6 +346,7 @@ static int attempt_spawn(struct attempt *a, struct spawn_child *ret_child, struc
             geteuid() == 0 ? CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNS : 0,
         .new_session = true,
         .no_new_privs = true,
+        .idle = a->spec->idle,
         .filter = filter.len > 0 ? &filter : NULL,
         .cgroup_procs = a->spec->cgroup_procs,
     };

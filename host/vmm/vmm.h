@@ -198,6 +198,7 @@ struct vm_spec {
     const struct vm_nic *nic;
     /* NULL-terminated cgroup.procs paths that QEMU joins; NULL: none. */
     const char *const *cgroup_procs;
+    bool idle;         /* QEMU's threads are SCHED_IDLE: nobody waits for this machine yet */
     int oom_score_adj; /* of QEMU; refusal by the kernel is logged and tolerated */
     /* NULL, or set (and vmm_look_again called) by whoever does not want the machine any more:
      * vm_start then fails with CANCELLED, at the latest when QEMU runs. */

@@ -13,6 +13,7 @@
 #   N=40          pods of the latency metrics, each round     ROUNDS=2   turns of each runtime
 #   PEER=0        casemate alone (no ratios)                  BENCH_OUT=DIR instead of build/bench
 #   BENCH_NETWORK=none|cni  the pods' network, the same for both (default cni: a bridge)
+#   BENCH_CASEMATE_CONF=FILE   more configuration for casemated, to compare settings
 #   BENCH_LIMIT=1500        seconds after which nothing more is begun
 #   BENCH_QUICK=1 few repetitions, to see that it works; its figures mean nothing
 set -euo pipefail

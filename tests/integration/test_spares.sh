@@ -22,7 +22,7 @@ wait_for 60 ahead 1
 is 2 || fail "$(machines) machines for one pod and one spare"
 [ "$(crictl pods -q | wc -l)" = 1 ] || fail "a spare shows as a pod"
 spare=$(pgrep -n qemu-system)
-[ "$(ps -o ni= -p "$spare" | tr -d ' ')" = 10 ] || fail "a spare is not niced"
+[ "$(ps -o cls= -p "$spare" | tr -d ' ')" = IDL ] || fail "a spare does not stand back"
 
 cgroup=/casemate-test-$$
 if [ -e /sys/fs/cgroup/cgroup.controllers ]; then hierarchy=/sys/fs/cgroup; else hierarchy=/sys/fs/cgroup/memory; fi
@@ -30,7 +30,7 @@ json=$(pod_json two)
 jq --arg c "$cgroup" '.hostname = "second" | .linux.cgroup_parent = $c' "$json" >"$json.2"
 two=$(crictl runp "$json.2")
 grep -q "pod two is ready (made ahead)" "$work/casemated.log" || fail "the spare was not taken"
-[ "$(ps -o ni= -p "$spare" | tr -d ' ')" = 0 ] || fail "the pod's machine is still niced"
+[ "$(ps -o cls= -L -p "$spare" | sort -u | tr -d ' ')" = TS ] || fail "the pod's machine still stands back"
 find "$hierarchy$cgroup" -name cgroup.procs -exec cat {} + | has -x "$spare" || fail "the machine is not in the pod's cgroup"
 c=$(crictl create "$two" "$(container_json c1 c1.log sh -c 'hostname; date +%s; ls; sleep 1000')" "$json.2")
 crictl start "$c" >/dev/null

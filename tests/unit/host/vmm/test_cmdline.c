@@ -92,7 +92,7 @@ static void is_confined_and_complete(void **state)
     assert_string_equal(value_of(&c, "-m", 0), "256M");
     assert_string_equal(value_of(&c, "-smp", 0), "2,maxcpus=2");
     assert_true(has_value(&c, "-accel", "tcg,tb-size="));
-    assert_string_equal(value_of(&c, "-cpu", 0), "max");
+    assert_string_equal(value_of(&c, "-cpu", 0), "max,-erms,-fsrm,-la57");
     bool nodefaults = false, no_user_config = false;
     for (size_t i = 0; i < c.n; i++) {
         nodefaults = nodefaults || strcmp(c.argv[i], "-nodefaults") == 0;
