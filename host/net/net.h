@@ -113,6 +113,14 @@ struct net_pod_spec {
     size_t n_dns_options;
     const char *cgroup_path;
     unsigned queues; /* of the first interface's tap, at most NET_MAX_QUEUES; 0: 1 */
+    /*
+     * For a VM that is there already and has a tap of its own; NULL: none, one is made. Called by
+     * net_pod_attach on a thread of its own, beside the plugins, since it waits for the kernel:
+     * puts the tap into the namespace (which stays the handle's) under that name. When it fails, a
+     * tap is made after all.
+     */
+    int (*move_tap)(void *arg, int netns_fd, const char *name, struct err *err);
+    void *move_tap_arg;
 };
 
 struct net_addr {
@@ -200,17 +208,11 @@ int net_pod_open(struct net *net, const struct net_pod_spec *spec, struct net_po
 /*
  * The tap of the VM's first NIC (with IFF_VNET_HDR), a descriptor for each queue that was asked
  * for, the handle's: it may be closed as soon as the VM has it. NULL: the pod has loopback alone,
- * and its VM needs no NIC; or the VM's own was taken.
+ * and its VM needs no NIC; or the VM's own is moved (decided when net_pod_attach returns).
  */
 const int *net_pod_taps(const struct net_pod *pod);
-/*
- * Before the second step, for a VM that is there already and has a tap of its own: closes the tap
- * that was made, and has move(arg, ...) put that one into the namespace (which stays the handle's)
- * under its name. When move fails, so does this, and the tap is made again.
- */
-int net_pod_take_tap(struct net_pod *pod,
-                     int (*move)(void *arg, int netns_fd, const char *name, struct err *err),
-                     void *arg, struct err *err);
+/* Whether the pod has more than loopback. */
+bool net_pod_has_network(const struct net_pod *pod);
 /*
  * Second step: runs the chains (ADD) and wires the taps to what they made. Once. When a plugin
  * refuses, hangs or talks nonsense the error has its own words, and what was done is taken back

@@ -14,6 +14,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <pthread.h>
 #include <string.h>
 
 #include "common/base/clock.h"
@@ -35,6 +36,8 @@ struct net_pod {
     int netns_fd;                /* -1 with loopback alone */
     int tap_fds[NET_MAX_QUEUES]; /* of the first interface; -1 with loopback alone */
     unsigned queues;
+    int (*move_tap)(void *arg, int netns_fd, const char *name, struct err *err); /* or NULL */
+    void *move_tap_arg;
     int64_t opened_ns; /* how long opening took */
 };
 
@@ -115,6 +118,11 @@ static void close_taps(struct net_pod *pod)
         close_fd(&pod->tap_fds[i]);
 }
 
+static int make_tap(struct net_pod *pod, struct err *err)
+{
+    return tap_open(pod->netns_fd, NET_TAP_PREFIX "0", pod->queues, pod->tap_fds, err);
+}
+
 static int make_namespace(struct net_pod *pod, struct err *err)
 {
     const char *path = pod->record.netns;
@@ -122,7 +130,7 @@ static int make_namespace(struct net_pod *pod, struct err *err)
     if (netns_make(path, err) != 0)
         return -1;
     if (netns_open(path, &pod->netns_fd, err) != 0 ||
-        tap_open(pod->netns_fd, NET_TAP_PREFIX "0", pod->queues, pod->tap_fds, err) != 0) {
+        (pod->move_tap == NULL && make_tap(pod, err) != 0)) {
         (void)netns_remove(path, NULL);
         return -1;
     }
@@ -137,8 +145,11 @@ int net_pod_open(struct net *net, const struct net_pod_spec *spec, struct net_po
 
     if (pod == NULL)
         return err_no_memory(err);
-    *pod = (struct net_pod){
-        .net = net, .netns_fd = -1, .queues = spec->queues == 0 ? 1 : spec->queues};
+    *pod = (struct net_pod){.net = net,
+                            .netns_fd = -1,
+                            .queues = spec->queues == 0 ? 1 : spec->queues,
+                            .move_tap = spec->move_tap,
+                            .move_tap_arg = spec->move_tap_arg};
     for (size_t i = 0; i < ARRAY_SIZE(pod->tap_fds); i++)
         pod->tap_fds[i] = -1;
     if (make_record(net, spec, &pod->record, err) != 0 ||
@@ -152,19 +163,9 @@ int net_pod_open(struct net *net, const struct net_pod_spec *spec, struct net_po
     return 0;
 }
 
-int net_pod_take_tap(struct net_pod *pod,
-                     int (*move)(void *arg, int netns_fd, const char *name, struct err *err),
-                     void *arg, struct err *err)
+bool net_pod_has_network(const struct net_pod *pod)
 {
-    struct err why;
-
-    close_taps(pod);
-    if (move(arg, pod->netns_fd, NET_TAP_PREFIX "0", &why) == 0)
-        return 0;
-    if (tap_open(pod->netns_fd, NET_TAP_PREFIX "0", pod->queues, pod->tap_fds, err) == 0 &&
-        err != NULL)
-        *err = why;
-    return -1;
+    return pod->record.n > 0;
 }
 
 const int *net_pod_taps(const struct net_pod *pod)
@@ -398,6 +399,60 @@ static int join_taps(struct net_pod *pod, struct net_result *result, struct err 
     return 0;
 }
 
+/* The VM's own tap, on its way into the namespace. */
+struct mover {
+    struct net_pod *pod;
+    pthread_t thread;
+    bool running;
+    int result;
+    struct err err;
+};
+
+static void *mover_main(void *arg)
+{
+    struct mover *m = arg;
+
+    m->result =
+        m->pod->move_tap(m->pod->move_tap_arg, m->pod->netns_fd, NET_TAP_PREFIX "0", &m->err);
+    return NULL;
+}
+
+static void mover_start(struct mover *m, struct net_pod *pod)
+{
+    m->pod = pod;
+    if (pod->move_tap == NULL)
+        return;
+    m->running = pthread_create(&m->thread, NULL, mover_main, m) == 0;
+    if (!m->running)
+        (void)mover_main(m);
+}
+
+/* The tap is in the namespace, moved or made; also called when nothing is made of it any more. */
+static int mover_finish(struct mover *m, struct err *err)
+{
+    struct log_ctx ctx = {.sandbox = m->pod->record.pod_id};
+
+    if (m->pod->move_tap == NULL)
+        return 0;
+    if (m->running)
+        (void)pthread_join(m->thread, NULL);
+    m->running = false;
+    if (m->result == 0)
+        return 0;
+    log_event(LOG_WARN, &ctx, &m->err, "the machine's tap cannot be used, making another one");
+    return make_tap(m->pod, err);
+}
+
+static int run_chains_and_mover(struct net_pod *pod, int64_t deadline_ms, struct err *err)
+{
+    struct mover mover = {0};
+    int result;
+
+    mover_start(&mover, pod);
+    result = run_chains(pod, deadline_ms, err);
+    return mover_finish(&mover, result == 0 ? err : NULL) != 0 || result != 0 ? -1 : 0;
+}
+
 static int attach_held(struct net_pod *pod, int64_t deadline_ms, struct net_result *result,
                        struct err *err)
 {
@@ -406,7 +461,7 @@ static int attach_held(struct net_pod *pod, int64_t deadline_ms, struct net_resu
     if (netrecord_save(pod->net->state_fd, &pod->record, err) != 0)
         return -1;
     chains_ns = clock_monotonic_ns();
-    if (run_chains(pod, deadline_ms, err) != 0)
+    if (run_chains_and_mover(pod, deadline_ms, err) != 0)
         return -1;
     chains_ns = clock_monotonic_ns() - chains_ns;
     if (choose_interfaces(pod, result, err) != 0 || join_taps(pod, result, err) != 0 ||

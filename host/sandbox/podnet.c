@@ -29,7 +29,6 @@ struct podnet {
     struct net_pod *net_pod; /* NULL: there is no network on this node */
     struct vm_nic nic;       /* n_queues 0: loopback alone, or the machine has it already */
     uint32_t queues;         /* that the machine's first interface has */
-    bool moved;              /* the machine was made ahead, and its own tap is the pod's */
     int64_t deadline_ms;
     pthread_t thread;
     bool running;       /* the thread is to be joined */
@@ -88,6 +87,15 @@ static bool has_host_port(const Runtime__V1__PodSandboxConfig *config)
     return false;
 }
 
+/* A machine that was made ahead has a first interface whose tap leads nowhere: it becomes the
+ * pod's. */
+static int move_tap(void *arg, int netns_fd, const char *name, struct err *err)
+{
+    const struct podnet *p = arg;
+
+    return vm_join_namespace(p->pod->vm, netns_fd, name, err);
+}
+
 static int open_network(struct podnet *p, struct err *err)
 {
     const Runtime__V1__PodSandboxConfig *config = p->pod->facts->config;
@@ -105,6 +113,8 @@ static int open_network(struct podnet *p, struct err *err)
         .n_annotations = config->n_annotations,
         .cgroup_path = config->linux == NULL ? NULL : config->linux->cgroup_parent,
         .queues = p->queues,
+        .move_tap = p->pod->spare_facts != NULL ? move_tap : NULL,
+        .move_tap_arg = p,
     };
 
     if (annotations == NULL || ports == NULL)
@@ -122,13 +132,6 @@ static int open_network(struct podnet *p, struct err *err)
 
 /* ---- in the background ---- */
 
-static int move_tap(void *arg, int netns_fd, const char *name, struct err *err)
-{
-    const struct podnet *p = arg;
-
-    return vm_join_namespace(p->pod->vm, netns_fd, name, err);
-}
-
 /* The machine's first interface is to have this tap's queues; none when there is no tap. */
 static void set_taps(struct podnet *p)
 {
@@ -137,24 +140,6 @@ static void set_taps(struct podnet *p)
     p->nic.n_queues = taps == NULL ? 0 : p->queues;
     for (uint32_t i = 0; i < p->nic.n_queues; i++)
         p->nic.tap_fds[i] = taps[i];
-}
-
-/*
- * A machine that was made ahead has a first interface whose tap leads nowhere: it is moved to the
- * pod. Where that cannot be, another one is plugged in at the end.
- */
-static void use_own_tap(struct podnet *p)
-{
-    struct log_ctx ctx = {.sandbox = p->pod->facts->id};
-    struct err err;
-
-    if (p->pod->spare_facts == NULL)
-        return;
-    p->moved = net_pod_take_tap(p->net_pod, move_tap, p, &err) == 0;
-    set_taps(p);
-    if (!p->moved)
-        log_event(LOG_WARN, &ctx, &err,
-                  "the machine's tap cannot be used, plugging another one in");
 }
 
 /*
@@ -185,8 +170,8 @@ static void *attach_main(void *arg)
 
     int64_t began_ns = clock_monotonic_ns();
     unsigned step = timeline_begin(&p->pod->timeline, "network (CNI)");
-    use_own_tap(p);
     p->result = net_pod_attach(p->net_pod, p->deadline_ms, &p->found, &p->err);
+    set_taps(p);
     timeline_end(&p->pod->timeline, step);
     if (p->result == 0)
         phases_add(&p->pod->mgr->phases, PHASE_NETWORK, clock_monotonic_ns() - began_ns);
@@ -217,7 +202,7 @@ static int start(struct podnet *p, struct err *err)
     if (p->pod->mgr->deps.net != NULL && open_network(p, err) != 0)
         return -1;
     set_taps(p);
-    if (p->nic.n_queues == 0) {
+    if (p->net_pod == NULL || !net_pod_has_network(p->net_pod)) {
         if (has_host_port(p->pod->facts->config))
             return err_set(err, ERR_UNSUPPORTED,
                            "port_mappings: host ports need a pod network, and this node has none");
@@ -287,7 +272,7 @@ static int plug_in(struct podnet *p, uint32_t slots[NET_MAX_IFACES], int64_t dea
                    struct err *err)
 {
     /* The first one of a machine that was made ahead leads nowhere, unless its tap was moved. */
-    bool plug_first = p->pod->spare_facts != NULL && !p->moved;
+    bool plug_first = p->pod->spare_facts != NULL && p->nic.n_queues > 0;
 
     slots[0] = VM_NIC_FIRST_SLOT;
     for (size_t i = plug_first ? 0 : 1; i < p->found.n_ifaces; i++) {
