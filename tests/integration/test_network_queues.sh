@@ -117,6 +117,16 @@ made_ahead() { grep -q 'a machine was made ahead' "$work/casemated.log"; }
 wait_for 60 made_ahead
 start ahead ''
 grep -q 'pod ahead is ready (made ahead)' "$work/casemated.log" || fail "the machine that was made ahead was not taken"
+# What it rehearsed with is gone: the interface has the pod's addresses, the one that IPv6 makes of its MAC address, and routes
+# through the pod's gateway.
+guest 'ip addr show dev eth0; ip route; ip -6 route; ip neigh' >"$work/eth0"
+has_not() { if grep -q -e "$1" "$work/eth0"; then fail "left of the rehearsal ($1): $(cat "$work/eth0")"; fi; }
+has_not '192\.0\.2\.'
+has_not '2001:db8:'
+has_not 'fe80::ff:fe00:1/'
+[ "$(grep -c 'inet 10\.88\.' "$work/eth0")" = 1 ] || fail "the pod's address: $(cat "$work/eth0")"
+[ "$(grep -c 'inet6 fe80::' "$work/eth0")" = 1 ] || fail "an IPv6 address of its own: $(cat "$work/eth0")"
+[ "$(grep -c '^default via 10\.88\.0\.1' "$work/eth0")" = 1 ] || fail "the way out: $(cat "$work/eth0")"
 has_queues 2
 both_ways "made ahead"
 used 2 "made ahead"
