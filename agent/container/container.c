@@ -120,8 +120,8 @@ int containers_new(const struct containers_config *config, struct containers **r
     cs->reaper = config->reaper;
     cs->pod = config->pod;
     cs->cgroup_base_fd = config->cgroup_base_fd;
-    /* Now, which for a clone was in its template: verifying and compiling it takes a first container
-     * a tenth of its time. Where it cannot be, the container that wants it says why. */
+    /* Now, which for a clone was in its template: verifying and compiling it takes a first
+     * container a tenth of its time. Where it cannot be, the container that wants it says why. */
     if (devices_load(NULL, 0, &cs->standard_filter_fd, &why) < 0)
         cs->standard_filter_fd = -1;
     LIST_INIT(&cs->list);

@@ -728,12 +728,43 @@ static void remove_files(struct pod *pod)
     vmcgroup_remove(pod->cgroups, pod->n_cgroups);
 }
 
+static void detach(struct pod *pod)
+{
+    struct log_ctx ctx = {.sandbox = pod->facts->id};
+    struct err err;
+
+    if (podnet_detach(pod, clock_deadline(DETACH_MS), &err) != 0)
+        log_event(LOG_WARN, &ctx, &err, "the pod has ended");
+}
+
+static void *detach_main(void *arg)
+{
+    detach(arg);
+    return NULL;
+}
+
+/*
+ * The plugins run while the kernel takes QEMU apart, whose guest sends nothing any more. Not while
+ * a network may be on its way to the pod: then it is taken off after everything else has ended.
+ */
+static bool begin_detach(struct pod *pod, pthread_t *ret_thread)
+{
+    bool attached;
+
+    pthread_mutex_lock(&pod->mutex);
+    attached = pod->n_ips > 0;
+    pthread_mutex_unlock(&pod->mutex);
+    return attached && pthread_create(ret_thread, NULL, detach_main, pod) == 0;
+}
+
 void pod_end_vm(struct pod *pod, const char *reason, const char *message)
 {
     struct log_ctx ctx = {.sandbox = pod->facts->id};
     struct guest *guest;
     struct err err;
     struct vm *vm;
+    pthread_t thread;
+    bool detaching;
 
     if (!begin_end(pod, reason, message))
         return;
@@ -741,6 +772,10 @@ void pod_end_vm(struct pod *pod, const char *reason, const char *message)
     guest = pod->guest;
     if (vm != NULL) {
         pod_watch_vm(pod, NULL);
+        vm_kill_begin(vm);
+    }
+    detaching = begin_detach(pod, &thread);
+    if (vm != NULL) {
         if (vm_kill(vm, &err) != 0)
             log_event(LOG_ERROR, &ctx, &err, "the virtual machine cannot be killed");
     }
@@ -748,8 +783,10 @@ void pod_end_vm(struct pod *pod, const char *reason, const char *message)
         guest_close(guest);
     await_operations(pod);
     end_containers(pod, strcmp(reason, "Stopped") == 0 ? "Error" : reason, message);
-    if (podnet_detach(pod, clock_deadline(DETACH_MS), &err) != 0)
-        log_event(LOG_WARN, &ctx, &err, "the pod has ended");
+    if (detaching)
+        (void)pthread_join(thread, NULL);
+    else
+        detach(pod);
     remove_files(pod);
     pthread_mutex_lock(&pod->mutex);
     pod->vm = NULL;

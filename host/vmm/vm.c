@@ -759,21 +759,33 @@ int vm_stop(struct vm *vm, int64_t deadline_ms, struct err *err)
     return vm_kill(vm, err);
 }
 
-int vm_kill(struct vm *vm, struct err *err)
+/* False: it has ended already. */
+static bool begin_kill(struct vm *vm)
 {
-    struct err why;
-
     pthread_mutex_lock(&vm->lock);
-    bool ended = vm->state == VM_EXITED;
-    if (!ended) {
+    bool lives = vm->state != VM_EXITED;
+    if (lives) {
         vm->asked_for = true;
         if (vm->state != VM_ENDING)
             vm_set_state(vm, VM_ENDING);
     }
     pthread_mutex_unlock(&vm->lock);
-    if (ended)
+    if (lives)
+        process_kill(vm->pidfd);
+    return lives;
+}
+
+void vm_kill_begin(struct vm *vm)
+{
+    (void)begin_kill(vm);
+}
+
+int vm_kill(struct vm *vm, struct err *err)
+{
+    struct err why;
+
+    if (!begin_kill(vm))
         return 0;
-    process_kill(vm->pidfd);
     (void)err_set(&why, ERR_UNAVAILABLE, "machine '%s' was killed", vm->record.id);
     if (vm->qmp != NULL)
         qmp_client_close(vm->qmp, &why);

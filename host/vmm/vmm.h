@@ -347,6 +347,9 @@ int vm_stop(struct vm *vm, int64_t deadline_ms, struct err *err);
  */
 int vm_kill(struct vm *vm, struct err *err);
 
+/* The first half of vm_kill: the signal is sent, and nobody waits. vm_kill must follow. */
+void vm_kill_begin(struct vm *vm);
+
 /*
  * What the guest's console has said since the last call, at most 64 KiB, control bytes and all but
  * NUL; free it.
