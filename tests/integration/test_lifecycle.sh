@@ -156,6 +156,44 @@ jq -es --arg id "$pod" 'map(select(.containerId == $id and .containerEventType =
     .podSandboxStatus.id == $id and .podSandboxStatus.state == "SANDBOX_NOTREADY" and (.containersStatuses | length) == 0' \
     "$work/events2.json" >/dev/null || fail "the pod's last event: $(cat "$work/events2.json")"
 
+# ---- a listener that does not listen: its stream ends, nothing waits for it, and another one hears everything
+pod_json stuck >/dev/null
+jq '.annotations = {large: ("x" * 300000)}' "$work/pod-stuck.json" >"$work/large.json"
+pod_config=$work/large.json logs=$work/logs/stuck
+pod=$(crictl runp "$pod_config")
+crictl events -o json >"$work/stuck.json" 2>"$work/stuck.err" &
+stuck_pid=$!
+hears() {
+    run hears 0 true
+    ended "$c" Completed 0
+    crictl rm "$c" >/dev/null
+    [ -s "$work/stuck.json" ]
+}
+wait_for 60 hears
+# Of that name, the one that writes there: between it and us is a shell.
+stuck=$(pgrep -f "events -o json" | while read -r p; do
+    if [ "$(readlink "/proc/$p/fd/1")" = "$work/stuck.json" ] && [ "$(cat "/proc/$p/comm")" = crictl ]; then echo "$p"; fi
+done)
+[ -n "$stuck" ] || fail "there is no crictl events"
+kill -STOP "$stuck"
+cut_off() { grep -q 'GetContainerEvents: the client does not keep up' "$work/casemated.log"; }
+for i in $(seq 20); do
+    if cut_off; then break; fi
+    run "many$i" 0 true
+    ended "$c" Completed 0
+done
+cut_off || fail "the listener was not cut off"
+run last 0 true
+ended "$c" Completed 0
+last=$c
+heard() { events "$work/events2.json" "$last" | has STOPPED; }
+wait_for 60 heard
+kill -CONT "$stuck"
+wait "$stuck_pid" && fail "a listener that did not keep up ended well"
+has ResourceExhausted <"$work/stuck.err" || fail "not in words: $(cat "$work/stuck.err")"
+crictl rmp -f "$pod" >/dev/null
+echo "lifecycle: a listener that does not listen"
+
 # ---- a daemon that ends tells its listeners
 stop_daemon
 wait "$events_pid" && fail "crictl events ended well"
