@@ -157,7 +157,10 @@ void cli_check_tun(const struct cli_check_env *env, struct cli_finding *ret)
 {
     int problem = try_open(env, "/dev/net/tun");
     if (problem == 0)
-        cli_find(ret, CLI_CHECK_OK, NULL, "/dev/net/tun can be opened");
+        cli_find(ret, CLI_CHECK_OK, NULL, "/dev/net/tun can be opened; packets are moved by %s",
+                 try_open(env, "/dev/vhost-net") == 0
+                     ? "the host's kernel (vhost-net), unless the configuration says no"
+                     : "QEMU, there being no vhost-net");
     else
         cli_find(ret, CLI_CHECK_WARN, "modprobe tun (pods without a network run all the same)",
                  "/dev/net/tun: %s: pods get no network", strerror(problem));

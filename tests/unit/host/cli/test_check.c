@@ -132,6 +132,9 @@ static void the_kernel_is_looked_at(void **state)
     assert_finds(h, cli_check_tun, CLI_CHECK_WARN, "no network");
     put(h, "/dev/net/tun", "", 0600);
     assert_finds(h, cli_check_tun, CLI_CHECK_OK, "opened");
+    assert_finds(h, cli_check_tun, CLI_CHECK_OK, "moved by QEMU");
+    put(h, "/dev/vhost-net", "", 0600);
+    assert_finds(h, cli_check_tun, CLI_CHECK_OK, "the host's kernel");
     assert_finds(h, cli_check_cni, CLI_CHECK_WARN, "not ready");
     set(&h->conf.loopback_only, "yes");
     assert_finds(h, cli_check_cni, CLI_CHECK_OK, "loopback only");
