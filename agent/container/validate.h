@@ -34,8 +34,17 @@ int validate_sysctls(Casemate__Agent__V1__Sysctl *const *list, size_t n, struct 
 
 /* Whole requests. */
 int validate_prepare(const Casemate__Agent__V1__PreparePodRequest *r, struct err *err);
+/*
+ * Everything but whether the disk is there: pod id, hostname, clock, entropy (a bounded number of
+ * bytes, and not too few), scratch disk, network, user namespace, sysctls.
+ */
 int validate_configure(const Casemate__Agent__V1__ConfigurePodRequest *request, struct err *err);
+/*
+ * Id, process, root file system, cgroup settings, paths, devices and namespaces; whether a
+ * container that it names exists is not looked at.
+ */
 int validate_create(const Casemate__Agent__V1__CreateContainerRequest *request, struct err *err);
+/* Ids, of which exec_id must not be "", and the process. For Exec and Run. */
 int validate_exec(const Casemate__Agent__V1__ExecRequest *request, struct err *err);
 
 /* cgroup settings; NULL is none. */

@@ -26,6 +26,9 @@ void agent_free(struct agent *agent);
 
 /* The loop that runs it, and the server that connections are given to. */
 struct loop *agent_loop(struct agent *agent);
+/*
+ * Lives as long as the agent; a connection that is given to it speaks HTTP/2 from its first byte.
+ */
 struct rpc_server *agent_server(struct agent *agent);
 
 /* Serves the VM's port and vsock, whichever there is. NOT_FOUND when there is neither. */

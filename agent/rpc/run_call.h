@@ -8,4 +8,9 @@
 struct containers;
 struct rpc_call;
 
+/*
+ * The call's request is an ExecRequest, checked here. A process that runs keeps a reference of its
+ * own; when the client goes away or its deadline passes, it is killed. containers outlive the
+ * call.
+ */
 void run_call_begin(struct rpc_call *call, struct containers *containers);

@@ -41,13 +41,17 @@ void netlink_begin(struct netlink_message *m, uint16_t type, uint16_t flags, con
                    size_t n);
 /* Adds an attribute. */
 void netlink_put(struct netlink_message *m, uint16_t type, const void *bytes, size_t n);
+/* In the byte order of the host, as all integers of rtnetlink but a few (put those as bytes). */
 void netlink_put_u8(struct netlink_message *m, uint16_t type, uint8_t value);
+/* Likewise. */
 void netlink_put_u16(struct netlink_message *m, uint16_t type, uint16_t value);
+/* Likewise. */
 void netlink_put_u32(struct netlink_message *m, uint16_t type, uint32_t value);
 /* With its NUL. */
 void netlink_put_text(struct netlink_message *m, uint16_t type, const char *text);
 /* Attributes put between these two are inside of one of that type. */
 size_t netlink_nest(struct netlink_message *m, uint16_t type);
+/* nest: what netlink_nest has returned, innermost first. */
 void netlink_nest_end(struct netlink_message *m, size_t nest);
 
 /*
@@ -82,9 +86,11 @@ const struct nlattr *netlink_next(const void **bytes, size_t *n);
 
 /* Its type without flags, and its content. */
 uint16_t netlink_type(const struct nlattr *attr);
+/* Points into attr, which is not NULL; *ret_n may be 0. */
 const void *netlink_bytes(const struct nlattr *attr, size_t *ret_n);
 /* Copies exactly n bytes out. False (and untouched) when attr is NULL or of another length. */
 bool netlink_copy(const struct nlattr *attr, void *ret_bytes, size_t n);
+/* netlink_copy of four bytes, in the byte order of the host. */
 bool netlink_u32(const struct nlattr *attr, uint32_t *ret_value);
 /* A text of less than size bytes, NUL-terminated. */
 bool netlink_text(const struct nlattr *attr, char *ret_text, size_t size);

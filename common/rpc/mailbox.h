@@ -27,6 +27,7 @@ enum rpc_post { RPC_POST_CLOSED, RPC_POST_QUEUED, RPC_POST_ALREADY };
 int rpc_mailbox_new(struct loop *loop, void (*after)(void *arg), void *arg,
                     struct rpc_mailbox **ret_mailbox, struct err *err);
 
+/* One reference more, for one rpc_mailbox_unref. Any thread. */
 struct rpc_mailbox *rpc_mailbox_ref(struct rpc_mailbox *mailbox);
 /* NULL is fine. */
 void rpc_mailbox_unref(struct rpc_mailbox *mailbox);

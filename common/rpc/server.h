@@ -89,6 +89,7 @@ const ProtobufCMessage *rpc_call_request(const struct rpc_call *call);
 
 /* The method's name and its service's name on the wire. */
 const char *rpc_call_method(const struct rpc_call *call);
+/* With its package: "runtime.v1.RuntimeService". Lives as long as the services of the server. */
 const char *rpc_call_service(const struct rpc_call *call);
 
 /* Zeroed memory that lives until the call is ended, or NULL. For building replies. */

@@ -79,6 +79,10 @@ struct rpc_session_config {
 /* Fills defaults in. */
 struct rpc_limits rpc_limits_complete(struct rpc_limits limits);
 
+/*
+ * A session that has SETTINGS to be pulled, and a client's its preface. config is copied; what ops
+ * and arg point to must outlive the session. EXHAUSTED.
+ */
 int rpc_session_new(const struct rpc_session_config *config, struct rpc_session **ret_session,
                     struct err *err);
 /* Frees its streams too, without callbacks. NULL is fine. */
@@ -122,6 +126,9 @@ int rpc_reset_err(uint32_t code, struct err *err);
 const struct rpc_head *rpc_stream_head(const struct rpc_stream *stream);
 /* Who is told of what happens; NULL (detach): nobody, and the stream is freed once it is closed. */
 void rpc_stream_set_user(struct rpc_stream *stream, void *user);
+/*
+ * When rpc_session_expire finds it (monotonic ms; CLOCK_NO_DEADLINE: never). The peer is not told.
+ */
 void rpc_stream_set_deadline(struct rpc_stream *stream, int64_t deadline_ms);
 
 /* Queues encoded messages (taken). */

@@ -68,7 +68,14 @@ void rpc_stream_release(struct rpc_stream *s);
 
 /* Bytes of the body, END_STREAM, and nghttp2's end of the stream. */
 void rpc_stream_input(struct rpc_stream *s, const uint8_t *bytes, size_t n);
+/*
+ * The peer has said all: tells the user, once what is held back was taken. s may be gone after it.
+ */
 void rpc_stream_remote_end(struct rpc_stream *s);
+/*
+ * nghttp2 knows it no more; code: HTTP/2's. What was queued is dropped, and the user is told of a
+ * reset unless the peer had ended in order. s may be gone after it.
+ */
 void rpc_stream_closed(struct rpc_stream *s, uint32_t code);
 
 /* nghttp2's source of a stream's DATA. */

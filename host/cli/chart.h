@@ -30,6 +30,7 @@ struct cli_chart {
 
 /* Takes the "timeline" of the verbose PodSandboxStatus. PROTOCOL unless it is one. */
 int cli_chart_read(const json_t *timeline, struct cli_chart *ret_chart, struct err *err);
+/* Frees the steps' names. A zeroed one is fine. */
 void cli_chart_fini(struct cli_chart *chart);
 
 /* Bars of at most `cells` cells, one line a step. */

@@ -37,6 +37,7 @@ struct cli_conf {
  * must_exist. Release with cli_conf_fini, also after a failure.
  */
 int cli_conf_load(const char *path, bool must_exist, struct cli_conf *ret_conf, struct err *err);
+/* Frees its texts and zeroes it. A zeroed one is fine. */
 void cli_conf_fini(struct cli_conf *conf);
 #define cleanup_cli_conf CLEANUP(cli_conf_fini)
 
@@ -90,22 +91,40 @@ char *cli_check_path(const struct cli_check_env *env, const char *path);
 
 /* ---- the checks: of the machine ---- */
 
+/* FAIL unless root with the capabilities that the daemon needs; WARN for what only protects. */
 void cli_check_privileges(const struct cli_check_env *env, struct cli_finding *ret);
+/*
+ * The daemon's verdict where there is one, else /dev/kvm. FAIL only if the configuration insists.
+ */
 void cli_check_kvm(const struct cli_check_env *env, struct cli_finding *ret);
+/* /dev/vhost-vsock; without it virtio-serial does. FAIL only if the configuration insists. */
 void cli_check_vsock(const struct cli_check_env *env, struct cli_finding *ret);
+/* Without /dev/net/tun pods get no network: WARN. */
 void cli_check_tun(const struct cli_check_env *env, struct cli_finding *ret);
+/* A configuration in conf_dir and a folder of plugins; loopback alone if that is configured. */
 void cli_check_cni(const struct cli_check_env *env, struct cli_finding *ret);
+/* Which hierarchy there is; WARN when none is mounted. */
 void cli_check_cgroups(const struct cli_check_env *env, struct cli_finding *ret);
+/* What is available now: FAIL when not even one machine fits. */
 void cli_check_memory(const struct cli_check_env *env, struct cli_finding *ret);
 
 /* ---- the checks: of what is installed and where it works ---- */
 
+/* Runs it for its version: FAIL when there is none or it is below 7.2, WARN above 10. */
 void cli_check_qemu(const struct cli_check_env *env, struct cli_finding *ret);
+/* Whether kernel and initrd can be read: FAIL. */
 void cli_check_guest(const struct cli_check_env *env, struct cli_finding *ret);
+/* Whether it can be executed: FAIL. */
 void cli_check_converter(const struct cli_check_env *env, struct cli_finding *ret);
+/* The program that makes scratch disks: FAIL without it. */
 void cli_check_mke2fs(const struct cli_check_env *env, struct cli_finding *ret);
+/* Whether it (or where it will be made) can be written to, and has room. */
 void cli_check_state_dir(const struct cli_check_env *env, struct cli_finding *ret);
+/* Whether disks are copied by sharing blocks (tried in state_dir). Never worse than OK. */
 void cli_check_reflink(const struct cli_check_env *env, struct cli_finding *ret);
+/* As state_dir; WARN when it is not in memory, where a reboot clears it. */
 void cli_check_run_dir(const struct cli_check_env *env, struct cli_finding *ret);
+/* What all of them occupy as the daemon says; WARN when one was refused for the bound on them. */
 void cli_check_templates(const struct cli_check_env *env, struct cli_finding *ret);
+/* FAIL when it runs and cannot start pods, WARN when it does not run or is of another version. */
 void cli_check_daemon(const struct cli_check_env *env, struct cli_finding *ret);

@@ -29,20 +29,27 @@ enum cli_exit {
 
 /* ---- the subcommands: argv[0] is the name; the exit code is returned ---- */
 
+/* `casemate check`: what this host can and cannot do. CLI_FAILED when pods cannot run. */
 int cli_check_main(int argc, char **argv);
+/* `casemate run`: one container to its end, whose exit code is returned. */
 int cli_run_main(int argc, char **argv);
+/* `casemate ps`: pods and their containers. */
 int cli_ps_main(int argc, char **argv);
+/* `casemate images`: a table, or JSON. */
 int cli_images_main(int argc, char **argv);
+/* `casemate pull`: one image, with progress on a terminal. */
 int cli_pull_main(int argc, char **argv);
 /* `casemate image`: import and rm. */
 int cli_image_main(int argc, char **argv);
 /* `casemate rmp`: stop and forget pods. */
 int cli_rmp_main(int argc, char **argv);
+/* `casemate logs`: a container's, which --follow follows until it has ended. */
 int cli_logs_main(int argc, char **argv);
 /* `casemate timeline`: what a pod's start consisted of. */
 int cli_timeline_main(int argc, char **argv);
 /* `casemate metrics`: how long starts take, for Prometheus. */
 int cli_metrics_main(int argc, char **argv);
+/* `casemate version`: CLI_FAILED without a daemon, this command's own version is printed anyway. */
 int cli_version_main(int argc, char **argv);
 
 /* ---- the command line ---- */

@@ -64,4 +64,8 @@ struct cli_stream {
     void *arg;
     const bool *stop; /* may be NULL; once true the call is given up with CANCELLED */
 };
+/*
+ * Returns when the stream has ended in order, or the status that it ended with, or CANCELLED. Runs
+ * the loop meanwhile; on_message is called from it, and its message is valid during the call only.
+ */
 int cli_conn_stream(struct cli_conn *conn, const struct cli_stream *stream, struct err *err);

@@ -55,6 +55,7 @@ struct cli_log_file;
 
 /* A log that may not exist yet. */
 int cli_log_file_new(const char *path, struct cli_log_file **ret_file, struct err *err);
+/* Closes it. NULL is fine. */
 void cli_log_file_free(struct cli_log_file *file);
 DEFINE_CLEANUP(cli_log_file, struct cli_log_file, cli_log_file_free)
 #define cleanup_cli_log_file CLEANUP(cli_log_file_cleanup_)

@@ -40,6 +40,7 @@ struct cli_table;
 /* A table whose columns have these heads (copied). */
 int cli_table_new(const char *const *heads, size_t n_columns, struct cli_table **ret_table,
                   struct err *err);
+/* With its copies of the cells. NULL is fine. */
 void cli_table_free(struct cli_table *table);
 DEFINE_CLEANUP(cli_table, struct cli_table, cli_table_free)
 #define cleanup_cli_table CLEANUP(cli_table_cleanup_)

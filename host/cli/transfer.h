@@ -16,6 +16,7 @@ struct cli_image_ids {
     char **items; /* heap */
     size_t n;
 };
+/* Frees and zeroes it. A zeroed one is fine. */
 void cli_image_ids_fini(struct cli_image_ids *ids);
 
 enum cli_transfer_kind { CLI_PULL, CLI_IMPORT, CLI_EXPORT };

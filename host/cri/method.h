@@ -75,6 +75,7 @@ const struct cri_method *cri_image_methods(void);
 /* The status messages of a pod and of a container; the snapshot must outlive them. */
 int cri_make_pod_status(const struct cri_ctx *ctx, const struct sandbox_info *info,
                         Runtime__V1__PodSandboxStatus **ret_status, struct err *err);
+/* Likewise. */
 int cri_make_container_status(const struct cri_ctx *ctx, const struct sandbox_container_info *info,
                               Runtime__V1__ContainerStatus **ret_status, struct err *err);
 

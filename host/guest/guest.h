@@ -55,6 +55,7 @@ struct guest_info {
 int guest_connect(const struct guest_config *config, int fd, int64_t deadline_ms,
                   struct guest **ret_guest, struct err *err);
 
+/* One owner more, for one guest_unref. Any thread. */
 struct guest *guest_ref(struct guest *guest);
 /*
  * One owner less; the last closes the connection. Every guest_call of it must have been freed. Not
@@ -113,6 +114,11 @@ int guest_create_container(struct guest *guest,
                            const Casemate__Agent__V1__CreateContainerRequest *request,
                            int64_t deadline_ms, struct guest_user *ret_user, struct err *err);
 
+/*
+ * Runs a container that was created; one that was started before succeeds, so that it may be asked
+ * again. *ret_started_ns: the guest's realtime clock, unchecked. NOT_FOUND, and BAD_STATE while it
+ * is still being created.
+ */
 int guest_start(struct guest *guest, const char *container_id, int64_t deadline_ms,
                 int64_t *ret_started_ns, struct err *err);
 
@@ -126,6 +132,10 @@ struct guest_process {
     const char *exec_id;
 };
 
+/*
+ * Sends signo (the kernel's number) to the process, with `all` to every process of its container.
+ * NOT_FOUND when nothing of it runs.
+ */
 int guest_signal(struct guest *guest, const struct guest_process *process, unsigned signo, bool all,
                  int64_t deadline_ms, struct err *err);
 
@@ -205,6 +215,7 @@ void guest_call_free(struct guest_call *call);
 
 /* Calls fn once: with the exit, or with NULL and why none is known. */
 typedef void (*guest_exit_fn)(void *arg, const struct guest_exit *exit, const struct err *err);
+/* Has no deadline: guest_call_free gives up. The process is copied. NOT_FOUND comes to fn. */
 int guest_watch_exit(struct guest *guest, const struct guest_process *process, guest_exit_fn fn,
                      void *arg, struct guest_call **ret_call, struct err *err);
 

@@ -32,7 +32,9 @@ int guest_need_feature(const struct guest *guest, enum guest_feature feature, st
 int guest_check_process(const struct guest *guest, const Casemate__Agent__V1__Process *process,
                         struct err *err);
 
+/* Where a method of the agent's service is called; method (static) is not copied. */
 struct rpc_target guest_target(const char *method);
+/* Lives as long as the guest. Calls of it fail with UNAVAILABLE after guest_close. */
 struct rpc_client *guest_client(const struct guest *guest);
 
 /* Checks an agent's exit status, which may be NULL: PROTOCOL. */

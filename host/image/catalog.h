@@ -74,8 +74,13 @@ int catalog_commit(struct catalog *c, const struct catalog_image *image, struct 
 /* See image_get. */
 int catalog_get(struct catalog *c, const char *name_or_id, struct image **ret_image,
                 struct err *err);
+/* See image_list: a reference to each, sorted by id. */
 int catalog_list(struct catalog *c, struct image_list *ret_list, struct err *err);
+/* See image_remove. One that containers use is hidden at once and deleted with its last use. */
 int catalog_remove(struct catalog *c, const char *name_or_id, struct err *err);
+/* See image_use. id is the full id; waits for a removal under way. */
 int catalog_use(struct catalog *c, const char *id, const char *user, struct err *err);
+/* See image_release. */
 void catalog_release(struct catalog *c, const char *id, const char *user);
+/* See image_service_collect: the images' and layers' part of it. */
 int catalog_collect(struct catalog *c, struct err *err);

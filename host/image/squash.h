@@ -36,6 +36,7 @@ DEFINE_CLEANUP(squash, struct squash, squash_free)
 int squash_file_begin(struct squash *s, struct tree_inode *inode, struct err *err);
 /* Appends n bytes; bytes NULL means zeros. */
 int squash_file_data(struct squash *s, const void *bytes, uint64_t n, struct err *err);
+/* Ends the content; inode->file may still change until squash_finish. */
 int squash_file_end(struct squash *s, struct err *err);
 
 /* Writes everything else. Afterwards the image is complete: *ret_bytes long, a multiple of 4096. */

@@ -65,6 +65,7 @@ void tree_free(struct tree *t);
 DEFINE_CLEANUP(tree, struct tree, tree_free)
 #define cleanup_tree CLEANUP(tree_cleanup_)
 
+/* The implicit root folder; the tree's. */
 struct tree_node *tree_root(struct tree *t);
 /* Nodes ever made, replaced ones too. */
 uint64_t tree_entries(const struct tree *t);

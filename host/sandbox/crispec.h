@@ -38,6 +38,7 @@ int crispec_new(const struct crispec_input *input, struct crispec **ret_spec, st
 /* Only the request's resources, for a container that exists; plain_cgroups as above. */
 int crispec_new_resources(const Runtime__V1__LinuxContainerResources *resources, bool plain_cgroups,
                           struct crispec **ret_spec, struct err *err);
+/* With the request. NULL is fine. */
 void crispec_free(struct crispec *spec);
 DEFINE_CLEANUP(crispec, struct crispec, crispec_free)
 #define cleanup_crispec CLEANUP(crispec_cleanup_)

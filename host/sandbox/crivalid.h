@@ -12,6 +12,10 @@
 #include "common/base/err.h"
 #include "proto/cri/cri.pb-c.h"
 
+/*
+ * All of a pod's configuration but what only its network can tell. The first field that does not
+ * do is named in err by its path: "linux.security_context.privileged: ...".
+ */
 int crivalid_pod(const Runtime__V1__PodSandboxConfig *config, struct err *err);
 
 /* A container for a pod that was made from `pod`. */

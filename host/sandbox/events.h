@@ -35,6 +35,7 @@ struct events {
     bool lost; /* the queue was full: there is a gap somewhere after the last one that was taken */
 };
 
+/* Nobody watches: the queue takes no memory yet. */
 void events_init(struct events *events);
 /* Drops what is queued. */
 void events_fini(struct events *events);

@@ -32,6 +32,7 @@ struct logfile_spec {
  */
 int logfile_open(const struct logfile_spec *spec, struct logfile **ret_file,
                  uint64_t ret_offsets[LOGFILE_STREAMS], bool *ret_known, struct err *err);
+/* Closes it; nothing is written, since every append was. NULL is fine. */
 void logfile_free(struct logfile *file);
 DEFINE_CLEANUP(logfile, struct logfile, logfile_free)
 #define cleanup_logfile CLEANUP(logfile_cleanup_)

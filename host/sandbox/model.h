@@ -47,9 +47,11 @@ enum container_state {
 
 /* Names for logs and messages. Never NULL. */
 const char *pod_state_name(enum pod_state state);
+/* Likewise. */
 const char *container_state_name(enum container_state state);
 /* Whether the model allows the step. */
 bool pod_state_may_become(enum pod_state from, enum pod_state to);
+/* Likewise. */
 bool container_state_may_become(enum container_state from, enum container_state to);
 
 /* What never changes of a pod, shared with snapshots. */
@@ -60,9 +62,12 @@ struct pod_facts {
     char *runtime_handler;
     Runtime__V1__PodSandboxConfig *config;
 };
+/* A deep copy with one reference. NULL: err says why. */
 struct pod_facts *pod_facts_new(const char *id, int64_t created_ns, const char *runtime_handler,
                                 const Runtime__V1__PodSandboxConfig *config, struct err *err);
+/* Any thread, as for all references here. */
 struct pod_facts *pod_facts_ref(struct pod_facts *facts);
+/* NULL is fine. */
 void pod_facts_unref(struct pod_facts *facts);
 
 struct container_facts {
@@ -92,7 +97,9 @@ int container_facts_set_log_path(struct container_facts *facts,
 /* A deep copy, freed with casemate__agent__v1__process__free_unpacked. */
 int facts_copy_process(const Casemate__Agent__V1__Process *process,
                        Casemate__Agent__V1__Process **ret_copy, struct err *err);
+/* As pod_facts_ref. */
 struct container_facts *container_facts_ref(struct container_facts *facts);
+/* NULL is fine. */
 void container_facts_unref(struct container_facts *facts);
 
 /* The resources of a container or pod as they are now, shared with snapshots; they never change. */
@@ -103,6 +110,7 @@ struct container_limits {
 /* A copy of a message. NULL: err says why. */
 struct container_limits *container_limits_new(const Runtime__V1__LinuxContainerResources *message,
                                               struct err *err);
+/* As pod_facts_ref. */
 struct container_limits *container_limits_ref(struct container_limits *limits);
 /* NULL is fine. */
 void container_limits_unref(struct container_limits *limits);
@@ -216,12 +224,19 @@ struct sandbox_manager {
 
 /* ---- manager.c: tables, references, waiting ---- */
 
+/* One reference more, for one pod_unref. */
 struct pod *pod_ref(struct pod *pod);
+/*
+ * The last one also lets go of its machine and its agent; by then it has no containers. NULL is
+ * fine.
+ */
 void pod_unref(struct pod *pod);
 DEFINE_CLEANUP(pod, struct pod, pod_unref)
 #define cleanup_pod CLEANUP(pod_cleanup_)
 
+/* One reference more, for one container_unref. */
 struct container *container_ref(struct container *c);
+/* The last one also lets go of its pod; by then its log is not followed any more. NULL is fine. */
 void container_unref(struct container *c);
 DEFINE_CLEANUP(container, struct container, container_unref)
 #define cleanup_container CLEANUP(container_cleanup_)
@@ -235,16 +250,19 @@ int container_new(struct pod *pod, struct container_facts *facts, struct contain
 
 /* Puts the pod into the table, unless its name is taken (EXISTS). */
 int manager_add_pod(struct sandbox_manager *mgr, struct pod *pod, struct err *err);
+/* Takes it out of the table, where it must be, with the table's reference. */
 void manager_drop_pod(struct sandbox_manager *mgr, struct pod *pod);
 
 /* The pod or container of an id or unique prefix, with a reference. NOT_FOUND, INVALID. */
 int manager_find_pod(struct sandbox_manager *mgr, const char *id, struct pod **ret_pod,
                      struct err *err);
+/* As manager_find_pod, among the containers of all pods. */
 int manager_find_container(struct sandbox_manager *mgr, const char *id,
                            struct container **ret_container, struct err *err);
 /* All pods, each with a reference, newest first; a heap array to be freed by manager_free_pods. */
 int manager_all_pods(struct sandbox_manager *mgr, struct pod ***ret_pods, size_t *ret_n,
                      struct err *err);
+/* Lets go of each and frees the array. NULL with n 0 is fine. */
 void manager_free_pods(struct pod **pods, size_t n);
 
 /* The pod's containers now, each with a reference, *ret_n of them; heap, NULL when out of memory.
@@ -259,6 +277,7 @@ void manager_on_loop(struct sandbox_manager *mgr, void (*fn)(void *arg), void *a
 
 /* The one place where states change; under the pod's mutex. Asserts that the model allows it. */
 void pod_set_state(struct pod *pod, enum pod_state state);
+/* Likewise, under the mutex of the container's pod. */
 void container_set_state(struct container *c, enum container_state state);
 /* A successor learns from the guest that a container of a record CREATED or RUNNING runs, or has
  * run. */
@@ -278,6 +297,7 @@ struct pod_use {
 };
 /* BAD_STATE unless READY. */
 int pod_use_begin(struct pod *pod, struct pod_use *ret_use, struct err *err);
+/* Lets a teardown go on that waits for it. A zeroed one is fine. */
 void pod_use_end(struct pod_use *use);
 
 /* The deadline of one call of the agent: the caller's, or the configured time from now. */
@@ -285,7 +305,12 @@ int64_t manager_call_deadline(const struct sandbox_manager *mgr, int64_t deadlin
 
 /* ---- records.c: what is durable ---- */
 
+/*
+ * Stores the pod as it is now; without the pod's mutex held. Returns when it is on disk. A pod
+ * that was forgotten, or is a spare, has no record: 0.
+ */
 int pod_save(struct pod *pod, struct err *err);
+/* Likewise, for a container. */
 int container_save(struct container *c, struct err *err);
 /* Its containers' too, all or nothing. Afterwards saving any of them does nothing. */
 int pod_delete_records(struct pod *pod, struct err *err);
@@ -313,6 +338,7 @@ int pod_connect(struct pod *pod, int64_t deadline_ms, struct err *err);
 void pod_watch_vm(struct pod *pod, struct vm *vm);
 /* Folder of the pod's VM and of its durable files: heap text, NULL when out of memory. */
 char *pod_run_path(const struct pod *pod);
+/* Likewise, of its durable files. */
 char *pod_state_path(const struct pod *pod);
 /* What the guest is called. */
 void pod_hostname(const struct pod *pod, char ret_name[65]);

@@ -28,6 +28,10 @@ struct netmsg_input {
     const char *host_resolv_conf;      /* PODFILES_RESOLV_CONF */
 };
 
+/*
+ * The message and all that it points to, in memory of its own: input need not live on. INVALID for
+ * dns entries that no resolv.conf can hold, EXHAUSTED when it becomes larger than the agent takes.
+ */
 int netmsg_init(struct netmsg *ret_message, const struct netmsg_input *input, struct err *err);
 /* A zeroed one is fine. */
 void netmsg_fini(struct netmsg *message);

@@ -34,7 +34,9 @@ struct phases {
     uint64_t sums_us[PHASES];
 };
 
+/* All counts are 0. */
 void phases_init(struct phases *p);
+/* Nobody may count any more. */
 void phases_fini(struct phases *p);
 
 /* It took so long; negative counts as nothing. */

@@ -29,4 +29,5 @@ int podfiles_resolv_conf(const Runtime__V1__DNSConfig *dns, const struct net_dns
 int podfiles_hosts(const char *hostname, const char (*ips)[NET_ADDR_TEXT], size_t n,
                    char **ret_text, struct err *err);
 
+/* The name and a newline; heap. */
 int podfiles_hostname(const char *hostname, char **ret_text, struct err *err);

@@ -168,6 +168,7 @@ struct sandbox_list {
  * sandbox_list_fini. */
 int sandbox_list(struct sandbox_manager *mgr, const Runtime__V1__PodSandboxFilter *filter,
                  struct sandbox_list *ret_list, struct err *err);
+/* Frees and zeroes it. A zeroed one is fine. */
 void sandbox_list_fini(struct sandbox_list *list);
 
 /* ---- containers ---- */
@@ -246,6 +247,7 @@ struct sandbox_container_list {
 /* The containers that the filter (NULL: all) lets through; its ids are prefixes. */
 int sandbox_container_list(struct sandbox_manager *mgr, const Runtime__V1__ContainerFilter *filter,
                            struct sandbox_container_list *ret_list, struct err *err);
+/* Likewise. */
 void sandbox_container_list_fini(struct sandbox_container_list *list);
 
 struct sandbox_exec_output {
@@ -256,6 +258,7 @@ struct sandbox_exec_output {
     bool truncated; /* more than SANDBOX_EXEC_MAX_OUTPUT was written */
     int exit_code;  /* 128+n after signal n */
 };
+/* Likewise. */
 void sandbox_exec_output_fini(struct sandbox_exec_output *output);
 
 /*
@@ -291,6 +294,7 @@ int sandbox_events_watch(struct sandbox_manager *mgr, bool watched, struct err *
 /* The oldest event, waiting for it; to be released with sandbox_event_fini. False: stopped. One
  * thread takes them all. */
 bool sandbox_events_next(struct sandbox_manager *mgr, struct sandbox_event *ret_event);
+/* Releases its snapshots. A zeroed one is fine. */
 void sandbox_event_fini(struct sandbox_event *event);
 /* No event comes any more, for good; wakes the one who waits. Never blocks. */
 void sandbox_events_stop(struct sandbox_manager *mgr);
@@ -301,4 +305,5 @@ struct sandbox_fs_info {
     uint64_t inodes;
     const char *mountpoint; /* valid as long as the manager */
 };
+/* Sums up the scratch disks as the host's file system counts them, one inode each. EXHAUSTED. */
 int sandbox_fs_info(struct sandbox_manager *mgr, struct sandbox_fs_info *ret_info, struct err *err);

@@ -27,6 +27,7 @@ struct sandbox_container_stats {
     uint64_t layer_bytes;
     uint64_t layer_inodes;
 };
+/* Frees and zeroes it. A zeroed one is fine. */
 void sandbox_container_stats_fini(struct sandbox_container_stats *stats);
 
 struct sandbox_pod_stats {
@@ -41,12 +42,14 @@ struct sandbox_pod_stats {
     uint64_t vm_rss_bytes; /* host memory that QEMU has, pages shared with a template included */
     uint64_t vm_cpu_ns;
 };
+/* Frees and zeroes it, its containers too. A zeroed one is fine. */
 void sandbox_pod_stats_fini(struct sandbox_pod_stats *stats);
 
 struct sandbox_stats_list {
     struct sandbox_pod_stats *pods;
     size_t n;
 };
+/* Likewise, and its pods. */
 void sandbox_stats_list_fini(struct sandbox_stats_list *list);
 
 /* The READY pods and their running containers that the filters (NULL: all) let through. */

@@ -45,11 +45,13 @@ struct sysfilter_program {
     size_t n_bytes;
     uint32_t flags; /* SECCOMP_FILTER_FLAG_LOG and _SPEC_ALLOW */
 };
+/* Frees and zeroes it. A zeroed one is fine. */
 void sysfilter_program_fini(struct sysfilter_program *program);
 #define cleanup_sysfilter_program CLEANUP(sysfilter_program_fini)
 
 /* A filter of the native architecture that answers `fallback` to every call. */
 int sysfilter_new(sysfilter_action fallback, struct sysfilter **ret_filter, struct err *err);
+/* NULL is fine. Programs made of it live on. */
 void sysfilter_free(struct sysfilter *filter);
 DEFINE_CLEANUP(sysfilter, struct sysfilter, sysfilter_free)
 #define cleanup_sysfilter CLEANUP(sysfilter_cleanup_)

@@ -29,7 +29,9 @@ struct timeline {
     struct timeline_step steps[TIMELINE_STEPS];
 };
 
+/* No step, and no process. */
 void timeline_init(struct timeline *t);
+/* Nobody may use it any more. */
 void timeline_fini(struct timeline *t);
 
 /* The machine's process, from now on. */

@@ -50,13 +50,16 @@ struct vmm {
     struct templates *templates; /* constant; NULL: every machine boots */
 };
 
+/* The last one frees it. NULL is fine. */
 void vmm_unref(struct vmm *vmm);
+/* One reference more, for one vmm_unref: each machine has one. */
 struct vmm *vmm_ref(struct vmm *vmm);
 
 /* A uid that no machine uses; the daemon's own when none are configured. EXHAUSTED. */
 int vmm_take_uid(struct vmm *vmm, uid_t *ret_uid, struct err *err);
 /* Marks a uid found in a record as used. */
 void vmm_keep_uid(struct vmm *vmm, uid_t uid);
+/* It may be given out again; after the process has been reaped. */
 void vmm_release_uid(struct vmm *vmm, uid_t uid);
 
 /* What the version and the verdict say; after vmm_prepare. */
@@ -171,6 +174,10 @@ struct vm {
 int vm_watch(struct vm *vm, struct err *err);
 /* QMP client handlers, on the loop; arg is the vm. */
 void vm_on_event(void *arg, const char *name, const json_t *data);
+/*
+ * QEMU is killed if it does not end by itself soon: a machine without its monitor cannot be
+ * managed.
+ */
 void vm_on_qmp_closed(void *arg, const struct err *why);
 /* The state that query-status tells, for a machine found again: one that has ended already is led
  * to its end. */
@@ -199,6 +206,7 @@ void snapshot_on_event(struct vm *vm, const char *status);
 
 /* "disk<lun>", and back: -1 when the name is none of ours. */
 void disk_name(uint32_t lun, char ret_name[DISK_NAME_SIZE]);
+/* Only for exactly what disk_name makes. */
 int disk_lun_of_name(const char *name, uint32_t *ret_lun);
 /* An entry for the table, which is given to nobody yet; NULL when out of memory. */
 struct disk *disk_new(struct vm *vm, uint32_t lun, bool read_only, const char *serial,

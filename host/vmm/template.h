@@ -56,6 +56,7 @@ void templates_get_status(struct templates *store, struct vmm_status *status);
 const struct template_files *template_get_files(const struct template *template);
 /* As in struct vm_memory. */
 int template_ram_fd(const struct template *template);
+/* Closes the files with the last reference. NULL is fine. */
 void template_unref(struct template *template);
 DEFINE_CLEANUP(template, struct template, template_unref)
 #define cleanup_template CLEANUP(template_cleanup_)

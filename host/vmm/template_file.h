@@ -34,6 +34,7 @@ struct template_files {
 /* The digest that template.json has of a file. */
 int template_file_sum(int fd, char ret_sha256[65], struct err *err);
 
+/* Closes those that are there, and says so in files. */
 void template_files_close(struct template_files *files);
 #define cleanup_template_files CLEANUP(template_files_close)
 
