@@ -497,7 +497,7 @@ int sandbox_manager_new(const struct sandbox_config *config, const struct sandbo
         return -1;
     }
     if (mgr->deps.vmm != NULL)
-        vmm_set_template_hook(mgr->deps.vmm, machine_prepare, mgr);
+        vmm_set_template_hook(mgr->deps.vmm, machine_prepare, spares_on_template, mgr);
     *ret_mgr = mgr;
     return 0;
 }
@@ -538,7 +538,7 @@ void sandbox_manager_free(struct sandbox_manager *mgr)
     mgr->closing = true;
     pthread_mutex_unlock(&mgr->mutex);
     if (mgr->deps.vmm != NULL)
-        vmm_set_template_hook(mgr->deps.vmm, NULL, NULL);
+        vmm_set_template_hook(mgr->deps.vmm, NULL, NULL, NULL);
     TAILQ_FOREACH (pod, &mgr->pods, entry)
         quiet_pod(pod);
     TAILQ_FOREACH (pod, &mgr->spares, entry)

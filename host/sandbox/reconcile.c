@@ -21,6 +21,7 @@
 #include "common/base/log.h"
 #include "common/base/text.h"
 #include "common/loop/workers.h"
+#include "host/sandbox/spares.h"
 #include "host/sandbox/podnet.h"
 #include "host/sandbox/records.h"
 #include "host/sandbox/vmcgroup.h"
@@ -411,7 +412,11 @@ int sandbox_manager_reconcile(struct sandbox_manager *mgr, struct err *err)
     sweep(mgr, mgr->pods_run_dir, true, true);
     sweep(mgr, mgr->pods_state_dir, true, false);
     sweep(mgr, mgr->logs_run_dir, false, false);
-    if (reconcile_pods(mgr, err) != 0)
+    if (reconcile_pods(mgr, err) != 0 || collect_networks(mgr, err) != 0)
         return -1;
-    return collect_networks(mgr, err);
+    pthread_mutex_lock(&mgr->mutex);
+    mgr->swept = true;
+    pthread_mutex_unlock(&mgr->mutex);
+    spares_refill(mgr);
+    return 0;
 }

@@ -237,7 +237,7 @@ static bool begin(struct sandbox_manager *mgr)
     /* What is not cloned would boot, for seconds of all that a processor has. */
     vmm_get_status(mgr->deps.vmm, &status);
     pthread_mutex_lock(&mgr->mutex);
-    wanted = !mgr->closing && !mgr->making_spare && status.templates > 0 &&
+    wanted = !mgr->closing && mgr->swept && !mgr->making_spare && status.templates > 0 &&
              mgr->n_spares < mgr->config.spares;
     if (wanted)
         mgr->making_spare = true;
@@ -287,6 +287,11 @@ void spares_refill(struct sandbox_manager *mgr)
 {
     if (mgr->config.spares > 0 && mgr->handlers[0].clone)
         manager_defer(mgr, refill, mgr);
+}
+
+void spares_on_template(void *mgr)
+{
+    spares_refill(mgr);
 }
 
 /* ---- taking and losing ---- */

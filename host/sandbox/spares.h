@@ -18,6 +18,8 @@ struct pod *spares_take(struct sandbox_manager *mgr);
 
 /* Has spares made in the background until there are as many as configured. */
 void spares_refill(struct sandbox_manager *mgr);
+/* Likewise, for the first time: vmm_template_ready_fn with the manager. */
+void spares_on_template(void *mgr);
 
 /* Ends all of them; the manager's workers have ended before. */
 void spares_end(struct sandbox_manager *mgr);

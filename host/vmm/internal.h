@@ -46,6 +46,7 @@ struct vmm {
     pthread_mutex_t deadend_lock; /* for the next; held while a tap is made */
     int deadend_ns; /* network namespace of taps that lead nowhere; -1: not made yet */
     vmm_template_fn template_hook; /* constant once templates are made; NULL: none */
+    vmm_template_ready_fn template_ready;
     void *template_hook_arg;
     struct templates *templates; /* constant; NULL: every machine boots */
 };

@@ -254,6 +254,8 @@ static void publish(struct templates *store, struct entry *e, struct template *t
     e->state = ENTRY_READY;
     pthread_cond_broadcast(&store->changed);
     pthread_mutex_unlock(&store->lock);
+    if (store->vmm->template_ready != NULL)
+        store->vmm->template_ready(store->vmm->template_hook_arg);
 }
 
 static uint64_t blocks_of(const struct template_files *files)

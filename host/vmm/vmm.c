@@ -367,11 +367,13 @@ int vmm_prepare(struct vmm *vmm, int64_t deadline_ms, struct err *err)
     return result;
 }
 
-void vmm_set_template_hook(struct vmm *vmm, vmm_template_fn fn, void *arg)
+void vmm_set_template_hook(struct vmm *vmm, vmm_template_fn fn, vmm_template_ready_fn ready,
+                           void *arg)
 {
     if (fn == NULL && vmm->templates != NULL)
         templates_stop(vmm->templates);
     vmm->template_hook = fn;
+    vmm->template_ready = ready;
     vmm->template_hook_arg = arg;
 }
 

@@ -93,8 +93,11 @@ int vmm_probe(struct vmm *vmm, enum vmm_accel accel, int64_t deadline_ms, struct
  * templates, for good: when it returns, no call is under way.
  */
 typedef int (*vmm_template_fn)(void *arg, struct vm *vm, int64_t deadline_ms, struct err *err);
-/* As said at the type. */
-void vmm_set_template_hook(struct vmm *vmm, vmm_template_fn fn, void *arg);
+/* A template can be cloned from now on; called on a thread of the vmm's, must not wait. */
+typedef void (*vmm_template_ready_fn)(void *arg);
+/* As said at the types; ready may be NULL. */
+void vmm_set_template_hook(struct vmm *vmm, vmm_template_fn fn, vmm_template_ready_fn ready,
+                           void *arg);
 
 struct vmm_status {
     bool prepared;                /* the fields below are decided */

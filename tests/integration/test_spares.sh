@@ -17,8 +17,11 @@ ahead() { [ "$(grep -c 'a machine was made ahead' "$work/casemated.log")" -ge "$
 machines() { pgrep -c qemu-system || true; }
 is() { [ "$(machines)" = "$1" ]; }
 
-one=$(crictl runp "$(pod_json one)")
+# The first one comes without being asked for; a pod takes it, and another one comes.
 wait_for 60 ahead 1
+is 1 || fail "$(machines) machines for one spare"
+one=$(crictl runp "$(pod_json one)")
+wait_for 60 ahead 2
 is 2 || fail "$(machines) machines for one pod and one spare"
 [ "$(crictl pods -q | wc -l)" = 1 ] || fail "a spare shows as a pod"
 spare=$(pgrep -n qemu-system)
@@ -43,7 +46,7 @@ if crictl logs "$c" | has warm; then fail "traces of warming up: $(crictl logs "
 [ "$(crictl exec --sync "$c" sh -c 'ps | grep -c "[w]arm" || true')" = 0 ] || fail "a process of warming up is left"
 
 # Dead when it is wanted: another machine is started in its place.
-wait_for 60 ahead 2
+wait_for 60 ahead 3
 crictl stopp "$one" >/dev/null
 crictl rmp "$one" >/dev/null
 kill -STOP "$daemon_pid"
@@ -51,21 +54,25 @@ kill -9 "$(pgrep -n qemu-system)"
 kill -CONT "$daemon_pid"
 three=$(crictl runp "$(pod_json three)")
 crictl inspectp "$three" | jq -e '.status.state == "SANDBOX_READY"' >/dev/null || fail "the pod is not ready"
-wait_for 60 ahead 3
+wait_for 60 ahead 4
 
 # A daemon that is killed forgets its spare; the next one clears it, and no pod.
 kill_daemon
+spare=$(pgrep -n qemu-system)
 launch_daemon
-is 2 || fail "$(machines) machines after a restart, for two pods"
+wait_for 60 ahead 5
+is 3 || fail "$(machines) machines after a restart, for two pods and one spare"
+if kill -0 "$spare" 2>/dev/null; then fail "the former daemon's spare is still there"; fi
 crictl exec --sync "$c" true || fail "the container of an adopted machine is lost in a restart"
 
 # One that ends takes it along.
 four=$(crictl runp "$(pod_json four)")
-wait_for 60 ahead 4
+wait_for 60 ahead 6
 is 4 || fail "$(machines) machines for three pods and one spare"
 stop_daemon
 is 3 || fail "$(machines) machines after the daemon's end, for three pods"
 launch_daemon
+wait_for 60 ahead 7
 for pod in "$two" "$three" "$four"; do
     crictl stopp "$pod" >/dev/null
     crictl rmp "$pod" >/dev/null
