@@ -11,6 +11,7 @@
 
 #include "common/base/text.h"
 #include "host/cli/cli.h"
+#include "host/cli/command.h"
 #include "host/cli/conn.h"
 #include "host/cli/json.h"
 #include "host/cli/text.h"
@@ -113,15 +114,18 @@ static int print_json(const Runtime__V1__ListImagesResponse *m, struct err *err)
     return r;
 }
 
-static int list_images(struct cli_conn *conn, bool json, struct err *err)
+static int list_images(void *arg, struct cli_conn *conn, char **operands, int n, struct err *err)
 {
+    const bool *json = arg;
     Runtime__V1__ListImagesRequest q = RUNTIME__V1__LIST_IMAGES_REQUEST__INIT;
     struct rpc_reply reply = {0};
+    (void)operands;
+    (void)n;
     if (cli_conn_call(conn, CLI_IMAGE, "ListImages", &q.base, CALL_TIMEOUT_MS, &reply, err) < 0)
         return -1;
     const Runtime__V1__ListImagesResponse *m =
         (const Runtime__V1__ListImagesResponse *)reply.message;
-    int r = json ? print_json(m, err) : print_table(m, err);
+    int r = *json ? print_json(m, err) : print_table(m, err);
     rpc_reply_fini(&reply);
     return r;
 }
@@ -129,116 +133,113 @@ static int list_images(struct cli_conn *conn, bool json, struct err *err)
 int cli_images_main(int argc, char **argv)
 {
     bool json = false;
-    const char *socket = NULL;
-    const struct cli_option options[] = {{"json", '\0', CLI_FLAG, &json, 0},
-                                         {"socket", '\0', CLI_TEXT, &socket, 0}};
-    const struct cli_spec spec = {
-        .usage = images_usage, .options = options, .n_options = ARRAY_SIZE(options)};
-    int first = 0;
-    int code = cli_begin(&spec, argc, argv, CLI_USAGE, &first);
-    if (code >= 0)
-        return code;
-    struct err err = {0};
-    cleanup_cli_conn struct cli_conn *conn = NULL;
-    if (cli_conn_open(cli_socket_path(socket), &conn, &err) < 0 ||
-        list_images(conn, json, &err) < 0)
-        return cli_fail(&err);
-    return cli_finish_output();
+    const struct cli_option options[] = {{"json", '\0', CLI_FLAG, &json, 0}};
+    const struct cli_command command = {
+        .spec = {.usage = images_usage, .options = options, .n_options = ARRAY_SIZE(options)},
+        .fn = list_images,
+        .arg = &json};
+    return cli_command_main(&command, argc, argv);
 }
 
 /* ---- pull, import ---- */
 
-static int transfer_and_print(const char *socket, const struct cli_transfer *transfer)
+static int transfer_and_print(struct cli_conn *conn, const struct cli_transfer *transfer,
+                              struct err *err)
 {
-    struct err err = {0};
     struct cli_image_ids ids = {0};
-    cleanup_cli_conn struct cli_conn *conn = NULL;
-    if (cli_conn_open(cli_socket_path(socket), &conn, &err) < 0 ||
-        cli_transfer(conn, transfer, &ids, &err) < 0)
-        return cli_fail(&err);
+    if (cli_transfer(conn, transfer, &ids, err) < 0)
+        return -1;
     for (size_t i = 0; i < ids.n; i++)
         puts(ids.items[i]);
     cli_image_ids_fini(&ids);
-    return cli_finish_output();
+    return 0;
+}
+
+static int pull(void *arg, struct cli_conn *conn, char **operands, int n, struct err *err)
+{
+    struct cli_transfer *transfer = arg;
+    (void)n;
+    transfer->reference = operands[0];
+    return transfer_and_print(conn, transfer, err);
 }
 
 int cli_pull_main(int argc, char **argv)
 {
     struct cli_transfer transfer = {0};
-    const char *socket = NULL;
-    const struct cli_option options[] = {{"quiet", 'q', CLI_FLAG, &transfer.quiet, 0},
-                                         {"socket", '\0', CLI_TEXT, &socket, 0}};
-    const struct cli_spec spec = {.usage = pull_usage,
-                                  .options = options,
-                                  .n_options = ARRAY_SIZE(options),
-                                  .min_operands = 1,
-                                  .max_operands = 1};
-    int first = 0;
-    int code = cli_begin(&spec, argc, argv, CLI_USAGE, &first);
-    if (code >= 0)
-        return code;
-    transfer.reference = argv[first];
-    return transfer_and_print(socket, &transfer);
+    const struct cli_option options[] = {{"quiet", 'q', CLI_FLAG, &transfer.quiet, 0}};
+    const struct cli_command command = {.spec = {.usage = pull_usage,
+                                                 .options = options,
+                                                 .n_options = ARRAY_SIZE(options),
+                                                 .min_operands = 1,
+                                                 .max_operands = 1},
+                                        .fn = pull,
+                                        .arg = &transfer};
+    return cli_command_main(&command, argc, argv);
+}
+
+static int import(void *arg, struct cli_conn *conn, char **operands, int n, struct err *err)
+{
+    struct cli_transfer *transfer = arg;
+    /* The daemon has another working directory. */
+    cleanup_free char *path = realpath(operands[0], NULL);
+    (void)n;
+    if (path == NULL)
+        return err_set_errno(err, errno, "'%s'", operands[0]);
+    transfer->path = path;
+    return transfer_and_print(conn, transfer, err);
 }
 
 static int import_main(int argc, char **argv)
 {
     struct cli_transfer transfer = {.kind = CLI_IMPORT};
-    const char *socket = NULL;
     const struct cli_option options[] = {{"ref", '\0', CLI_TEXT, &transfer.reference, 0},
-                                         {"quiet", 'q', CLI_FLAG, &transfer.quiet, 0},
-                                         {"socket", '\0', CLI_TEXT, &socket, 0}};
-    const struct cli_spec spec = {.usage = image_usage,
-                                  .options = options,
-                                  .n_options = ARRAY_SIZE(options),
-                                  .min_operands = 1,
-                                  .max_operands = 1};
-    int first = 0;
-    int code = cli_begin(&spec, argc, argv, CLI_USAGE, &first);
-    if (code >= 0)
-        return code;
-    /* The daemon has another working directory. */
-    cleanup_free char *path = realpath(argv[first], NULL);
-    if (path == NULL) {
-        cli_complain("'%s': %s", argv[first], strerror(errno));
-        return CLI_FAILED;
-    }
-    transfer.path = path;
-    return transfer_and_print(socket, &transfer);
+                                         {"quiet", 'q', CLI_FLAG, &transfer.quiet, 0}};
+    const struct cli_command command = {.spec = {.usage = image_usage,
+                                                 .options = options,
+                                                 .n_options = ARRAY_SIZE(options),
+                                                 .min_operands = 1,
+                                                 .max_operands = 1},
+                                        .fn = import,
+                                        .arg = &transfer};
+    return cli_command_main(&command, argc, argv);
+}
+
+static int export(void *arg, struct cli_conn *conn, char **operands, int n, struct err *err)
+{
+    struct cli_transfer *transfer = arg;
+    cleanup_free char *here = getcwd(NULL, 0);
+    const char *path = operands[1];
+    cleanup_free char *full =
+        path[0] == '/' || here == NULL ? strdup(path) : text_printf("%s/%s", here, path);
+    (void)n;
+    if (full == NULL)
+        return err_no_memory(err);
+    transfer->reference = operands[0];
+    transfer->path = full;
+    return transfer_and_print(conn, transfer, err);
 }
 
 static int export_main(int argc, char **argv)
 {
     struct cli_transfer transfer = {.kind = CLI_EXPORT};
-    const char *socket = NULL;
-    const struct cli_option options[] = {{"quiet", 'q', CLI_FLAG, &transfer.quiet, 0},
-                                         {"socket", '\0', CLI_TEXT, &socket, 0}};
-    const struct cli_spec spec = {.usage = image_usage,
-                                  .options = options,
-                                  .n_options = ARRAY_SIZE(options),
-                                  .min_operands = 2,
-                                  .max_operands = 2};
-    int first = 0;
-    int code = cli_begin(&spec, argc, argv, CLI_USAGE, &first);
-    if (code >= 0)
-        return code;
-    cleanup_free char *here = getcwd(NULL, 0);
-    const char *path = argv[first + 1];
-    cleanup_free char *full =
-        path[0] == '/' || here == NULL ? strdup(path) : text_printf("%s/%s", here, path);
-    if (full == NULL) {
-        cli_complain("out of memory");
-        return CLI_FAILED;
-    }
-    transfer.reference = argv[first];
-    transfer.path = full;
-    return transfer_and_print(socket, &transfer);
+    const struct cli_option options[] = {{"quiet", 'q', CLI_FLAG, &transfer.quiet, 0}};
+    const struct cli_command command = {.spec = {.usage = image_usage,
+                                                 .options = options,
+                                                 .n_options = ARRAY_SIZE(options),
+                                                 .min_operands = 2,
+                                                 .max_operands = 2},
+                                        .fn = export,
+                                        .arg = &transfer};
+    return cli_command_main(&command, argc, argv);
 }
 
 /* ---- rm ---- */
 
-static int remove_image(struct cli_conn *conn, const char *name, struct err *err)
+static int remove_image(void *arg, struct cli_conn *conn, char **operands, int n, struct err *err)
 {
+    const char *name = operands[0];
+    (void)arg;
+    (void)n;
     Runtime__V1__ImageSpec image = RUNTIME__V1__IMAGE_SPEC__INIT;
     image.image = cli_lend(name);
     Runtime__V1__ImageStatusRequest status = RUNTIME__V1__IMAGE_STATUS_REQUEST__INIT;
@@ -259,27 +260,11 @@ static int remove_image(struct cli_conn *conn, const char *name, struct err *err
 
 static int rm_main(int argc, char **argv)
 {
-    const char *socket = NULL;
-    const struct cli_option options[] = {{"socket", '\0', CLI_TEXT, &socket, 0}};
-    const struct cli_spec spec = {.usage = image_usage,
-                                  .options = options,
-                                  .n_options = ARRAY_SIZE(options),
-                                  .min_operands = 1,
-                                  .max_operands = -1};
-    int first = 0;
-    int code = cli_begin(&spec, argc, argv, CLI_USAGE, &first);
-    if (code >= 0)
-        return code;
-    struct err err = {0};
-    cleanup_cli_conn struct cli_conn *conn = NULL;
-    if (cli_conn_open(cli_socket_path(socket), &conn, &err) < 0)
-        return cli_fail(&err);
-    code = CLI_OK;
-    for (int i = first; i < argc; i++) {
-        if (remove_image(conn, argv[i], &err) < 0)
-            code = cli_fail(&err);
-    }
-    return code;
+    const struct cli_command command = {
+        .spec = {.usage = image_usage, .min_operands = 1, .max_operands = -1},
+        .fn = remove_image,
+        .each = true};
+    return cli_command_main(&command, argc, argv);
 }
 
 int cli_image_main(int argc, char **argv)

@@ -9,6 +9,7 @@
 
 #include "common/base/text.h"
 #include "host/cli/cli.h"
+#include "host/cli/command.h"
 #include "host/cli/conn.h"
 #include "host/cli/follow.h"
 #include "host/cli/output.h"
@@ -92,29 +93,34 @@ static int follow_log(struct cli_conn *conn, const char *id, const char *path,
     return err->code == ERR_NOT_FOUND ? 0 : -1;
 }
 
+struct wish {
+    struct cli_output *output;
+    bool follow;
+};
+
+static int logs(void *arg, struct cli_conn *conn, char **operands, int n, struct err *err)
+{
+    const struct wish *wish = arg;
+    cleanup_free char *id = NULL, *path = NULL;
+    (void)n;
+    if (find_log(conn, operands[0], &id, &path, err) < 0)
+        return -1;
+    return wish->follow ? follow_log(conn, id, path, wish->output, err)
+                        : print_log(path, wish->output, err);
+}
+
 int cli_logs_main(int argc, char **argv)
 {
     static struct cli_output output = {.out_fd = 1, .err_fd = 2};
-    bool follow = false;
-    const char *socket = NULL;
-    const struct cli_option options[] = {{"follow", 'f', CLI_FLAG, &follow, 0},
-                                         {"timestamps", 't', CLI_FLAG, &output.timestamps, 0},
-                                         {"socket", '\0', CLI_TEXT, &socket, 0}};
-    const struct cli_spec spec = {.usage = usage,
-                                  .options = options,
-                                  .n_options = ARRAY_SIZE(options),
-                                  .min_operands = 1,
-                                  .max_operands = 1};
-    int first = 0;
-    int code = cli_begin(&spec, argc, argv, CLI_USAGE, &first);
-    if (code >= 0)
-        return code;
-    struct err err = {0};
-    cleanup_cli_conn struct cli_conn *conn = NULL;
-    cleanup_free char *id = NULL, *path = NULL;
-    if (cli_conn_open(cli_socket_path(socket), &conn, &err) < 0 ||
-        find_log(conn, argv[first], &id, &path, &err) < 0)
-        return cli_fail(&err);
-    int r = follow ? follow_log(conn, id, path, &output, &err) : print_log(path, &output, &err);
-    return r < 0 ? cli_fail(&err) : CLI_OK;
+    struct wish wish = {.output = &output};
+    const struct cli_option options[] = {{"follow", 'f', CLI_FLAG, &wish.follow, 0},
+                                         {"timestamps", 't', CLI_FLAG, &output.timestamps, 0}};
+    const struct cli_command command = {.spec = {.usage = usage,
+                                                 .options = options,
+                                                 .n_options = ARRAY_SIZE(options),
+                                                 .min_operands = 1,
+                                                 .max_operands = 1},
+                                        .fn = logs,
+                                        .arg = &wish};
+    return cli_command_main(&command, argc, argv);
 }

@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "host/cli/cli.h"
+#include "host/cli/command.h"
 #include "host/cli/conn.h"
 #include "host/cli/exposition.h"
 
@@ -20,26 +21,23 @@ static const char usage[] =
     "\n"
     "Exit status: 0, 1 when the daemon does not answer, 2 for a wrong command line.\n";
 
+static int print_metrics(void *arg, struct cli_conn *conn, char **operands, int n, struct err *err)
+{
+    Casemate__Control__V1__MetricsRequest q = CASEMATE__CONTROL__V1__METRICS_REQUEST__INIT;
+    struct rpc_reply reply = {0};
+    (void)arg;
+    (void)operands;
+    (void)n;
+    if (cli_conn_call(conn, CLI_CONTROL, "Metrics", &q.base, CALL_TIMEOUT_MS, &reply, err) < 0)
+        return -1;
+    int r = cli_exposition_print((const Casemate__Control__V1__MetricsReply *)reply.message, stdout,
+                                 err);
+    rpc_reply_fini(&reply);
+    return r;
+}
+
 int cli_metrics_main(int argc, char **argv)
 {
-    const char *socket = NULL;
-    const struct cli_option options[] = {{"socket", '\0', CLI_TEXT, &socket, 0}};
-    const struct cli_spec spec = {
-        .usage = usage, .options = options, .n_options = ARRAY_SIZE(options)};
-    int first = 0;
-    int code = cli_begin(&spec, argc, argv, CLI_USAGE, &first);
-    if (code >= 0)
-        return code;
-    struct err err = {0};
-    cleanup_cli_conn struct cli_conn *conn = NULL;
-    struct rpc_reply reply = {0};
-    Casemate__Control__V1__MetricsRequest q = CASEMATE__CONTROL__V1__METRICS_REQUEST__INIT;
-    int r = cli_conn_open(cli_socket_path(socket), &conn, &err);
-    if (r == 0)
-        r = cli_conn_call(conn, CLI_CONTROL, "Metrics", &q.base, CALL_TIMEOUT_MS, &reply, &err);
-    if (r == 0)
-        r = cli_exposition_print((const Casemate__Control__V1__MetricsReply *)reply.message, stdout,
-                                 &err);
-    rpc_reply_fini(&reply);
-    return r < 0 ? cli_fail(&err) : cli_finish_output();
+    const struct cli_command command = {.spec = {.usage = usage}, .fn = print_metrics};
+    return cli_command_main(&command, argc, argv);
 }

@@ -12,6 +12,7 @@
 #include "common/base/clock.h"
 #include "common/base/text.h"
 #include "host/cli/cli.h"
+#include "host/cli/command.h"
 #include "host/cli/conn.h"
 #include "host/cli/json.h"
 #include "host/cli/text.h"
@@ -51,6 +52,7 @@ static const char *container_state(const Runtime__V1__Container *c)
 struct listing {
     struct cli_conn *conn;
     bool all;
+    bool as_json;
     struct rpc_reply pods_reply;
     struct rpc_reply containers_reply;
     const Runtime__V1__ListPodSandboxResponse *pods;
@@ -217,31 +219,30 @@ static int list_all(struct listing *l, bool json, struct err *err)
     return 0;
 }
 
+static int ps(void *arg, struct cli_conn *conn, char **operands, int n, struct err *err)
+{
+    struct listing *l = arg;
+    (void)operands;
+    (void)n;
+    l->conn = conn;
+    int r = list_all(l, l->as_json, err);
+    json_decref(l->json);
+    cli_table_free(l->table);
+    rpc_reply_fini(&l->pods_reply);
+    rpc_reply_fini(&l->containers_reply);
+    return r;
+}
+
 int cli_ps_main(int argc, char **argv)
 {
     struct listing l = {0};
-    bool json = false;
-    const char *socket = NULL;
     const struct cli_option options[] = {{"all", 'a', CLI_FLAG, &l.all, 0},
-                                         {"json", '\0', CLI_FLAG, &json, 0},
-                                         {"socket", '\0', CLI_TEXT, &socket, 0}};
-    const struct cli_spec spec = {
-        .usage = ps_usage, .options = options, .n_options = ARRAY_SIZE(options)};
-    int first = 0;
-    int code = cli_begin(&spec, argc, argv, CLI_USAGE, &first);
-    if (code >= 0)
-        return code;
-    struct err err = {0};
-    int r = cli_conn_open(cli_socket_path(socket), &l.conn, &err);
-    if (r == 0)
-        r = list_all(&l, json, &err);
-    code = r < 0 ? cli_fail(&err) : cli_finish_output();
-    json_decref(l.json);
-    cli_table_free(l.table);
-    rpc_reply_fini(&l.pods_reply);
-    rpc_reply_fini(&l.containers_reply);
-    cli_conn_free(l.conn);
-    return code;
+                                         {"json", '\0', CLI_FLAG, &l.as_json, 0}};
+    const struct cli_command command = {
+        .spec = {.usage = ps_usage, .options = options, .n_options = ARRAY_SIZE(options)},
+        .fn = ps,
+        .arg = &l};
+    return cli_command_main(&command, argc, argv);
 }
 
 /* ---- rmp ---- */
@@ -276,8 +277,11 @@ static int find_pod(struct cli_conn *conn, const char *wanted, char **ret_id, st
     return r;
 }
 
-static int remove_one(struct cli_conn *conn, const char *wanted, struct err *err)
+static int remove_one(void *arg, struct cli_conn *conn, char **operands, int n, struct err *err)
 {
+    const char *wanted = operands[0];
+    (void)arg;
+    (void)n;
     cleanup_free char *id = NULL;
     if (*wanted == '\0')
         return err_set(err, ERR_INVALID, "a pod's name is empty");
@@ -293,26 +297,9 @@ static int remove_one(struct cli_conn *conn, const char *wanted, struct err *err
 
 int cli_rmp_main(int argc, char **argv)
 {
-    const char *socket = NULL;
-    const struct cli_option options[] = {{"socket", '\0', CLI_TEXT, &socket, 0}};
-    const struct cli_spec spec = {.usage = rmp_usage,
-                                  .options = options,
-                                  .n_options = ARRAY_SIZE(options),
-                                  .min_operands = 1,
-                                  .max_operands = -1};
-    int first = 0;
-    int code = cli_begin(&spec, argc, argv, CLI_USAGE, &first);
-    if (code >= 0)
-        return code;
-    struct err err = {0};
-    cleanup_cli_conn struct cli_conn *conn = NULL;
-    if (cli_conn_open(cli_socket_path(socket), &conn, &err) < 0)
-        return cli_fail(&err);
-    code = CLI_OK;
-    for (int i = first; i < argc; i++) {
-        if (remove_one(conn, argv[i], &err) < 0)
-            code = cli_fail(&err);
-    }
-    int finished = cli_finish_output();
-    return code == CLI_OK ? finished : code;
+    const struct cli_command command = {
+        .spec = {.usage = rmp_usage, .min_operands = 1, .max_operands = -1},
+        .fn = remove_one,
+        .each = true};
+    return cli_command_main(&command, argc, argv);
 }

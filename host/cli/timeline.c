@@ -14,6 +14,7 @@
 #include "common/base/text.h"
 #include "host/cli/chart.h"
 #include "host/cli/cli.h"
+#include "host/cli/command.h"
 #include "host/cli/conn.h"
 #include "host/cli/json.h"
 #include "host/cli/text.h"
@@ -105,42 +106,44 @@ static size_t bar_cells(void)
     return (size_t)(columns < CELLS_MIN ? CELLS_MIN : columns > CELLS_MAX ? CELLS_MAX : columns);
 }
 
-int cli_timeline_main(int argc, char **argv)
+struct wish {
+    bool svg, json;
+};
+
+static int show(void *arg, struct cli_conn *conn, char **operands, int n, struct err *err)
 {
-    bool svg = false, json = false;
-    const char *socket = NULL;
-    const struct cli_option options[] = {{"svg", '\0', CLI_FLAG, &svg, 0},
-                                         {"json", '\0', CLI_FLAG, &json, 0},
-                                         {"socket", '\0', CLI_TEXT, &socket, 0}};
-    const struct cli_spec spec = {.usage = usage,
-                                  .options = options,
-                                  .n_options = ARRAY_SIZE(options),
-                                  .min_operands = 1,
-                                  .max_operands = 1};
-    int first = 0;
-    int code = cli_begin(&spec, argc, argv, CLI_USAGE, &first);
-    if (code >= 0)
-        return code;
-    struct err err = {0};
-    cleanup_cli_conn struct cli_conn *conn = NULL;
+    static struct cli_chart chart;
+    const struct wish *wish = arg;
     cleanup_free char *title = NULL;
     json_t *timeline = NULL;
-    if (cli_conn_open(cli_socket_path(socket), &conn, &err) < 0 ||
-        ask(conn, argv[first], &timeline, &title, &err) < 0) {
-        json_decref(timeline);
-        return cli_fail(&err);
-    }
-    static struct cli_chart chart;
-    int r = json ? cli_json_print(timeline, &err) : cli_chart_read(timeline, &chart, &err);
+    (void)n;
+    int r = ask(conn, operands[0], &timeline, &title, err);
+    if (r == 0)
+        r = wish->json ? cli_json_print(timeline, err) : cli_chart_read(timeline, &chart, err);
     json_decref(timeline);
-    if (r < 0)
-        return cli_fail(&err);
-    if (!json && svg) {
+    if (r < 0 || wish->json)
+        return r;
+    if (wish->svg) {
         cli_chart_svg(&chart, title, stdout);
-    } else if (!json) {
+    } else {
         printf("%s\n", title);
         cli_chart_print(&chart, bar_cells(), stdout);
     }
     cli_chart_fini(&chart);
-    return cli_finish_output();
+    return 0;
+}
+
+int cli_timeline_main(int argc, char **argv)
+{
+    struct wish wish = {0};
+    const struct cli_option options[] = {{"svg", '\0', CLI_FLAG, &wish.svg, 0},
+                                         {"json", '\0', CLI_FLAG, &wish.json, 0}};
+    const struct cli_command command = {.spec = {.usage = usage,
+                                                 .options = options,
+                                                 .n_options = ARRAY_SIZE(options),
+                                                 .min_operands = 1,
+                                                 .max_operands = 1},
+                                        .fn = show,
+                                        .arg = &wish};
+    return cli_command_main(&command, argc, argv);
 }
