@@ -111,14 +111,15 @@ static int add_info(const struct cri_ctx *ctx, const struct sandbox_info *info,
                     Runtime__V1__PodSandboxStatusResponse *m, struct err *err)
 {
     const Runtime__V1__LinuxContainerResources *limits = info->resources;
-    json_t *j = json_pack("{s:i, s:s, s:s, s:s, s:I, s:b, s:I, s:I, s:I, s:o}", "pid",
-                          (int)info->vm_pid, "reason", info->reason, "message", info->message,
-                          "guestKernel", info->guest_kernel, "bootMilliseconds",
-                          (json_int_t)info->boot_ms, "cloned", info->cloned, "memoryLimit",
-                          (json_int_t)(limits == NULL ? 0 : limits->memory_limit_in_bytes),
-                          "cpuQuota", (json_int_t)(limits == NULL ? 0 : limits->cpu_quota),
-                          "cpuPeriod", (json_int_t)(limits == NULL ? 0 : limits->cpu_period),
-                          "timeline", make_timeline(ctx, info));
+    json_t *j =
+        json_pack("{s:i, s:s, s:s, s:s, s:I, s:b, s:b, s:I, s:I, s:I, s:o}", "pid",
+                  (int)info->vm_pid, "reason", info->reason, "message", info->message,
+                  "guestKernel", info->guest_kernel, "bootMilliseconds", (json_int_t)info->boot_ms,
+                  "cloned", info->cloned, "madeAhead", info->made_ahead, "memoryLimit",
+                  (json_int_t)(limits == NULL ? 0 : limits->memory_limit_in_bytes), "cpuQuota",
+                  (json_int_t)(limits == NULL ? 0 : limits->cpu_quota), "cpuPeriod",
+                  (json_int_t)(limits == NULL ? 0 : limits->cpu_period), "timeline",
+                  make_timeline(ctx, info));
     char *text = j == NULL ? NULL : json_dumps(j, JSON_COMPACT);
     json_decref(j);
     if (text == NULL)

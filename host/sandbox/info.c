@@ -103,6 +103,7 @@ static int fill_pod(struct pod *pod, struct sandbox_info *ret_info, struct err *
         .n_ips = n_ips,
         .vm_pid = pod->vm_pid,
         .cloned = pod->cloned,
+        .made_ahead = pod->spare_facts != NULL,
         .boot_ms = pod->boot_ms,
         .guest_kernel = owner->kernel,
         .owner_ = owner,

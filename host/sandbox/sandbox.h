@@ -139,6 +139,7 @@ struct sandbox_info {
     const char *const *ips; /* the pod's addresses, primary one first */
     size_t n_ips;
     pid_t vm_pid;             /* 0: no VM */
+    bool made_ahead;          /* the VM was there before the pod; false after a restart */
     bool cloned;              /* the VM is a clone of a template; else it booted */
     int64_t boot_ms;          /* VM start until the agent answered; 0: unknown */
     const char *guest_kernel; /* release of the guest's kernel, as the guest says; "" unknown */

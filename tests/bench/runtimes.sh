@@ -156,6 +156,7 @@ CONFIG
     for registry in "${bench_registries[@]}"; do
         printf '[registry "%s"]\nmirror = %s\n' "$registry" "$2"
     done
+    [ -z "${BENCH_SPARES:-}" ] || printf '[pod]\nspares = %s\n' "$BENCH_SPARES"
     [ -z "${BENCH_CASEMATE_CONF:-}" ] || cat "$BENCH_CASEMATE_CONF"
 }
 

@@ -67,6 +67,7 @@ for command; do
     # --limit: after so long few repetitions are enough.
     case $command in
         latency) bench latency --image $image --n "$BENCH_N" --warmup 2 --limit 60s ;;
+        nospares) bench latency --image $image --n $((BENCH_N < 20 ? BENCH_N : 20)) --warmup 2 --limit 40s --suffix _no_spares ;;
         loopback) bench latency --image $image --n $((BENCH_N < 20 ? BENCH_N : 20)) --warmup 2 --limit 40s --suffix _loopback ;;
         exec) bench exec --image $image --n "$BENCH_EXEC_N" --warmup 3 --limit 20s ;;
         pull) bench pull --image registry.k8s.io/bench/pull:1 --second registry.k8s.io/bench/pull:2 --n "$BENCH_PULLS" \

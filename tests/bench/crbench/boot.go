@@ -52,6 +52,28 @@ func runClone(ctx context.Context, c *client, o *options, r *record) error {
 	return nil
 }
 
+// madeAhead is 100 when the verbose status tells that the pod's machine was there before the pod, 0 when
+// not: a share in per cent. An error: the runtime has no such thing.
+func (c *client) madeAhead(ctx context.Context, id string) (float64, error) {
+	reply, err := c.runtime.PodSandboxStatus(ctx, &cri.PodSandboxStatusRequest{PodSandboxId: id, Verbose: true})
+	if err != nil {
+		return 0, err
+	}
+	for _, text := range reply.GetInfo() {
+		var info struct {
+			MadeAhead *bool `json:"madeAhead"`
+		}
+		if json.Unmarshal([]byte(text), &info) != nil || info.MadeAhead == nil {
+			continue
+		}
+		if *info.MadeAhead {
+			return 100, nil
+		}
+		return 0, nil
+	}
+	return 0, errors.New("the runtime does not tell whether the machine was made ahead")
+}
+
 // bootMilliseconds is what the verbose status tells of a machine's start until its agent answered.
 func (c *client) bootMilliseconds(ctx context.Context, id string) (float64, error) {
 	reply, err := c.runtime.PodSandboxStatus(ctx, &cri.PodSandboxStatusRequest{PodSandboxId: id, Verbose: true})

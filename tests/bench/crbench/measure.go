@@ -23,8 +23,13 @@ func runLatency(ctx context.Context, c *client, o *options, r *record) error {
 		if err != nil {
 			return fmt.Errorf("pod %d of %d: %w", i+1, o.n, err)
 		}
+		ahead, known := took["made_ahead"]
+		delete(took, "made_ahead")
 		if i < 0 {
 			continue
+		}
+		if known {
+			r.add("made_ahead", ahead)
 		}
 		total := 0.0
 		for metric, ms := range took {
@@ -44,6 +49,9 @@ func (c *client) upAndDown(ctx context.Context) (map[string]float64, error) {
 		return nil, err
 	}
 	took["pod_create"] = ms
+	if ahead, err := c.madeAhead(ctx, p.id); err == nil {
+		took["made_ahead"] = ahead
+	}
 	id, ms, err := c.createContainer(ctx, p)
 	if err != nil {
 		return nil, err

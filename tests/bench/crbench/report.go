@@ -25,6 +25,7 @@ type definition struct {
 	command string
 	// Whose samples stand in the column "peer"; empty: the peer's, under the same name.
 	reference, referenceSamples string
+	mean                        bool // of the samples, instead of the quantile
 	// What has to be subtracted from each side's value: a second metric's median.
 	less string
 	// The targets, as the issues of this project name them; 0: none.
@@ -39,6 +40,10 @@ const bareQEMU = "qemu"
 var definitions = []definition{
 	{name: "pod_create_p50", samples: "pod_create", q: 0.50, unit: "ms", command: "latency", ratio: 1, what: "RunPodSandbox"},
 	{name: "pod_create_p95", samples: "pod_create", q: 0.95, unit: "ms", command: "latency", ratio: 1, what: "RunPodSandbox"},
+	{name: "pods_made_ahead", samples: "made_ahead", mean: true, unit: "%", command: "latency",
+		what: "of those pods, the share that found a machine made ahead"},
+	{name: "pod_create_no_spares_p50", samples: "pod_create_no_spares", q: 0.50, unit: "ms", command: "nospares",
+		reference: "peer", referenceSamples: "pod_create", what: "RunPodSandbox with `spares = 0`"},
 	{name: "pod_stop_p50", samples: "pod_stop", q: 0.50, unit: "ms", command: "latency", what: "StopPodSandbox"},
 	{name: "pod_remove_p50", samples: "pod_remove", q: 0.50, unit: "ms", command: "latency", what: "RemovePodSandbox"},
 	{name: "container_create_p50", samples: "container_create", q: 0.50, unit: "ms", command: "latency",
@@ -47,12 +52,17 @@ var definitions = []definition{
 		what: "StartContainer"},
 	{name: "container_create_plus_start", samples: "container_create_plus_start", q: 0.50, unit: "ms", command: "latency",
 		ratio: 1, what: "CreateContainer and StartContainer"},
+	{name: "container_create_plus_start_no_spares", samples: "container_create_plus_start_no_spares", q: 0.50, unit: "ms",
+		command: "nospares", reference: "peer", referenceSamples: "container_create_plus_start",
+		what: "CreateContainer and StartContainer with `spares = 0`"},
 	{name: "container_stop_p50", samples: "container_stop", q: 0.50, unit: "ms", command: "latency", what: "StopContainer"},
 	{name: "container_remove_p50", samples: "container_remove", q: 0.50, unit: "ms", command: "latency",
 		what: "RemoveContainer"},
 	{name: "exec_true_p50", samples: "exec_true", q: 0.50, unit: "ms", command: "exec", ratio: 0.3, what: "ExecSync of true"},
 	{name: "lifecycle_p50", samples: "lifecycle", q: 0.50, unit: "ms", command: "latency", ratio: 1,
 		what: "pod and container up and down, all seven calls"},
+	{name: "lifecycle_no_spares_p50", samples: "lifecycle_no_spares", q: 0.50, unit: "ms", command: "nospares",
+		reference: "peer", referenceSamples: "lifecycle", what: "pod and container up and down with `spares = 0`"},
 	{name: "pods20_parallel", samples: "pods20_parallel", q: 0.50, unit: "ms", command: "parallel", ratio: 1.2,
 		what: "20 pods asked for at once, until all are ready"},
 	{name: "clone_agent_vs_coldboot", samples: "clone_agent", q: 0.50, unit: "ms", command: "clone", reference: bareQEMU,
@@ -195,7 +205,7 @@ func commands(wanted []definition) []string {
 		switch d.command {
 		case "clone":
 			add("coldboot")
-		case "loopback":
+		case "loopback", "nospares":
 			add("latency")
 		}
 		add(d.command)
@@ -267,6 +277,9 @@ func (d *definition) value(records []record, runtime string, absent map[string]s
 		return 0, 0, err
 	}
 	value := quantile(samples, d.q)
+	if d.mean {
+		value = mean(samples)
+	}
 	if d.less != "" {
 		others, err := pooled(records, runtime, d.less)
 		if err != nil {
@@ -276,6 +289,14 @@ func (d *definition) value(records []record, runtime string, absent map[string]s
 		return value, min(len(samples), len(others)), nil
 	}
 	return value, len(samples), nil
+}
+
+func mean(samples []float64) float64 {
+	sum := 0.0
+	for _, v := range samples {
+		sum += v
+	}
+	return sum / float64(len(samples))
 }
 
 func (d *definition) evaluate(records []record, absent map[string]string) result {
