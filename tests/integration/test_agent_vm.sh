@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # The guest agent in a real VM: QEMU (TCG) boots the guest image with two layers and a scratch disk, and vm_scenario drives
 # the agent over its port. Exit status: 0 passed, 77 skipped with the reason, anything else failed.
-# AGENT_VM_PROGRAM=vm_hostile: that program drives it instead. AGENT_VM_AGENT=FILE: this agent, which need not be static.
+# AGENT_VM_PROGRAM=vm_hostile or vm_userns: that program drives it instead. AGENT_VM_AGENT=FILE: this agent, which need not be static.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -13,7 +13,7 @@ PROGRAM=${AGENT_VM_PROGRAM:-vm_scenario}
 skip() { printf 'SKIP: %s\n' "$*"; exit 77; }
 [ "$(uname -m)" = x86_64 ] || skip "the machine is not x86-64"
 PATH=$PATH:/usr/sbin:/sbin
-for tool in qemu-system-x86_64 mksquashfs mke2fs busybox; do
+for tool in qemu-system-x86_64 mksquashfs mke2fs busybox python3; do
     command -v "$tool" >/dev/null || skip "$tool is not installed (scripts/deps.sh installs it)"
 done
 [ -s "$BUILD/guest/guest.json" ] || skip "there is no guest image (make guest)"
@@ -47,6 +47,17 @@ echo 'layer two' >"$two/etc/layer"
 mknod "$two/etc/removed" c 0 0
 mksquashfs "$one" "$WORK/0.img" -quiet -no-progress -noI -noD -noF -noX -all-root >/dev/null
 mksquashfs "$two" "$WORK/1.img" -quiet -no-progress -noI -noD -noF -noX -all-root >/dev/null
+# The same of a file system whose ids every kernel can map, with owners, a set-id file and one with capabilities: for vm_userns.
+cp "$one/bin/busybox" "$one/bin/busybox-set"
+cp "$one/bin/busybox" "$one/bin/busybox-cap"
+chmod 4755 "$one/bin/busybox-set"
+python3 -c 'import os, struct, sys; os.setxattr(sys.argv[1], "security.capability", struct.pack("<5I", 0x02000001, 1 << 10, 0, 0, 0))' \
+    "$one/bin/busybox-cap"
+echo 'only mine' >"$one/home/someone/own"
+chmod 600 "$one/home/someone/own"
+chown -R 1000:1000 "$one/home/someone"
+mke2fs -q -t ext4 -O ^has_journal -d "$one" "$WORK/3.img" 32M >/dev/null
+mke2fs -q -t ext4 -O ^has_journal -d "$two" "$WORK/4.img" 4M >/dev/null
 truncate -s 256M "$WORK/2.img"
 mke2fs -q -t ext4 -O ^has_journal,quota,project -E quotatype=prjquota -m0 "$WORK/2.img"
 
@@ -66,7 +77,7 @@ if [ -n "${AGENT_VM_AGENT:-}" ]; then
 fi
 
 drives=()
-for i in 0 1 2; do
+for i in 0 1 2 3 4; do
     drives+=(-blockdev "driver=file,filename=$WORK/$i.img,node-name=f$i$([ $i = 2 ] || echo ,read-only=on)"
         -blockdev "driver=raw,file=f$i,node-name=d$i$([ $i = 2 ] || echo ,read-only=on)"
         -device "scsi-hd,bus=scsi0.0,channel=0,scsi-id=0,lun=$i,drive=d$i")

@@ -15,7 +15,7 @@ mkdir "$work/net.d"
 jq -n --arg d "$work/leases" '{cniVersion: "1.0.0", name: "userns", plugins: [{type: "bridge", bridge: "cni0", isGateway: true,
     ipam: {type: "host-local", dataDir: $d, ranges: [[{subnet: "10.88.0.0/16"}]], routes: [{dst: "0.0.0.0/0"}]}}]}' \
     >"$work/net.d/10-userns.conflist"
-SPARES=${SPARES:-0} start_daemon '[guest]'
+start_daemon "[guest]" "${GUEST_CONFIG:-}"
 touch "$work/crictl.yaml"
 
 # ---- an image with owners, set-id programs, file capabilities, hard links, links out of it, and a layer that hides things
