@@ -80,6 +80,17 @@ int cgroup_apply(int cgroup_fd, const Casemate__Agent__V1__Resources *settings, 
     return 0;
 }
 
+int cgroup_delegate(int cgroup_fd, uid_t uid, gid_t gid, struct err *err)
+{
+    static const char *const files[] = {".", "cgroup.procs", "cgroup.threads",
+                                        "cgroup.subtree_control"};
+    for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
+        if (fchownat(cgroup_fd, files[i], uid, gid, AT_SYMLINK_NOFOLLOW) < 0)
+            return err_set_errno(err, errno, "delegate the cgroup: %s", files[i]);
+    }
+    return 0;
+}
+
 /* The number behind `key` in a file of "key number" lines; `missing` if there is none. */
 static uint64_t read_keyed(int cgroup_fd, const char *file, const char *key, uint64_t missing)
 {

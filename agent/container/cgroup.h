@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "common/base/err.h"
 #include "proto/agent/agent.pb-c.h"
@@ -32,6 +33,12 @@ int cgroup_apply(int cgroup_fd, const Casemate__Agent__V1__Resources *settings, 
  * cgcheck_settings refuses; then nothing is written. */
 int cgroup_update(int base_fd, int cgroup_fd, const Casemate__Agent__V1__Resources *settings,
                   struct err *err);
+
+/*
+ * Lets a user make cgroups below the container's and move processes between them: what cgroups(7),
+ * "Delegating a hierarchy", says. Its limits stay the agent's.
+ */
+int cgroup_delegate(int cgroup_fd, uid_t uid, gid_t gid, struct err *err);
 
 /* Kills every process in it and below, also such as are just being forked. Failure is logged. */
 void cgroup_kill(int cgroup_fd);

@@ -538,7 +538,10 @@ int container_create(struct containers *containers,
     if (cgroup_create(containers->cgroup_base_fd, c->id, request->resources, &c->cgroup_fd, err) <
         0)
         return -1;
-    if (launch_first(containers, c, request, err) < 0) {
+    const struct userns *userns = userns_of(containers);
+    if ((request->privileged && userns != NULL &&
+         cgroup_delegate(c->cgroup_fd, userns->uid, userns->gid, err) < 0) ||
+        launch_first(containers, c, request, err) < 0) {
         struct err ignored;
         (void)cgroup_remove(containers->cgroup_base_fd, c->id, &ignored);
         return -1;

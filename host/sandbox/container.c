@@ -18,12 +18,14 @@
 #include "common/base/log.h"
 #include "common/base/text.h"
 #include "host/sandbox/crispec.h"
+#include "host/sandbox/criuserns.h"
 #include "host/sandbox/crivalid.h"
 #include "host/sandbox/model.h"
 #include "host/sandbox/podsize.h"
 
 #define START_FAILED_EXIT 128
-#define KILL_MS           15000 /* SIGKILL until the agent says that it has ended */
+#define KILL_MS           15000  /* SIGKILL until the agent says that it has ended */
+#define USERNS_MS         600000 /* the guest may have to change every file's owner */
 #define FOREVER_S         (INT64_MAX / 2000)
 
 /* ---- create ---- */
@@ -147,6 +149,17 @@ static int keep_process(struct container_facts *facts, const Casemate__Agent__V1
     return facts_copy_process(&process, &facts->process, err);
 }
 
+/* The guest's part: the client's deadline bounds it, and usually a shorter one. */
+static int64_t create_deadline(const struct pod *pod, int64_t deadline_ms)
+{
+    const Runtime__V1__LinuxPodSandboxConfig *linux_ = pod->facts->config->linux;
+
+    if (linux_ == NULL || linux_->security_context == NULL ||
+        criuserns_of(linux_->security_context->namespace_options) == NULL)
+        return manager_call_deadline(pod->mgr, deadline_ms);
+    return clock_earlier(deadline_ms, clock_deadline(USERNS_MS));
+}
+
 static int create_in_guest(const struct pod_use *use, struct container *c,
                            const struct image *image, const uint32_t *luns, int64_t deadline_ms,
                            struct err *err)
@@ -176,9 +189,8 @@ static int create_in_guest(const struct pod_use *use, struct container *c,
     if (crispec_new(&input, &spec, err) != 0)
         return -1;
     do
-        result =
-            guest_create_container(use->guest, crispec_request(spec),
-                                   manager_call_deadline(use->pod->mgr, deadline_ms), &user, err);
+        result = guest_create_container(use->guest, crispec_request(spec),
+                                        create_deadline(use->pod, deadline_ms), &user, err);
     while (result != 0 &&
            podsize_try_again(use->pod, linux_ == NULL ? NULL : linux_->resources, err, until_ms));
     if (result != 0)

@@ -249,10 +249,13 @@ printf '%s\n' 1 $'40000\t50000' | diff - "$work/seen" || fail "sysctls"
 out nested "$(sec '{capabilities: {add_capabilities: ["SYS_ADMIN"]}}')" 'unshare -p -f -m --mount-proc=/proc sh -c "echo pid \$\$; ls /proc | grep -c ^1$" 2>&1'
 says 'pid 1'
 out privileged "$(sec '{privileged: true}')" 'grep CapEff /proc/self/status | tr -s "\t" " "; ls /dev/sda /dev/kmsg; head -c 1 /dev/sda 2>&1
-    echo 7 >/proc/sys/vm/swappiness; mknod /tmp/sda b 8 0 2>&1; mount -t tmpfs x /tmp && echo tmpfs; echo c >/proc/sysrq-trigger; date -s 2001-01-01 2>&1 | tail -n 1'
+    mkdir /sys/fs/cgroup/mine && echo $$ >/sys/fs/cgroup/mine/cgroup.procs && cat /proc/self/cgroup
+    echo 1 >/sys/fs/cgroup/pids.max; echo 7 >/proc/sys/vm/swappiness; mknod /tmp/sda b 8 0 2>&1; mount -t tmpfs x /tmp && echo tmpfs; echo c >/proc/sysrq-trigger; date -s 2001-01-01 2>&1 | tail -n 1'
 says 'CapEff: 000001ffffffffff'
 says /dev/sda
 says "head: /dev/sda: Permission denied"
+says 0::/mine
+grep -q "can't create /sys/fs/cgroup/pids.max" <<<"$out" || fail "a privileged container lifts its limits: $out"
 says "/bin/sh: can't create /proc/sys/vm/swappiness: Permission denied"
 says 'mknod: /tmp/sda: Operation not permitted'
 says tmpfs
@@ -302,4 +305,22 @@ refused InvalidArgument 'not as the pod' '.'
 crictl stopp "$pod" >/dev/null
 crictl rmp "$pod" >/dev/null
 [ -z "$(pgrep -a qemu-system || true)" ] || fail "a VM is left"
+
+# ---- a machine made ahead: its card was out of sight, and a container has run in it
+stop_daemon
+SPARES=1 write_config "[guest]" "${GUEST_CONFIG:-}"
+launch_daemon
+pod=$(crictl runp "$(pod_json first)")
+ahead() { grep -q 'a machine was made ahead' "$work/casemated.log"; }
+wait_for 60 ahead
+change "$work/pod-first.json" '.metadata.name = "p" | .metadata.uid = "p" | .log_directory = "'"$work"'/logs/p" |
+    .linux = {security_context: {namespace_options: {userns_options: '"$userns"'}}}'
+cp "$work/pod-first.json" "$work/pod-p.json"
+pod=$(crictl runp "$work/pod-p.json")
+grep -q "pod p is ready (made ahead)" "$work/casemated.log" || fail "no machine that was made ahead was taken"
+ip=$(crictl inspectp "$pod" | jq -r .status.network.ip)
+out ahead '.linux.security_context.namespace_options.pid = 0' 'tr -s " " </proc/self/uid_map; cat /proc/1/comm; ip -o -4 addr show dev eth0 | tr -s " " | cut -d " " -f 4
+    ping -c 1 -W 10 10.88.0.1 >/dev/null && echo gateway; touch /dev/shm/x && echo shm; stat -c %u /etc/hosts /dev/shm; ls /sys/class/net'
+for line in ' 0 100000 65536' pause "$ip/16" gateway shm 0 eth0; do says "$line"; done
+says_not 65534
 echo "user namespaces: $n containers, all as asked"
