@@ -310,12 +310,10 @@ crictl rmp "$pod" >/dev/null
 stop_daemon
 SPARES=1 write_config "[guest]" "${GUEST_CONFIG:-}"
 launch_daemon
-pod=$(crictl runp "$(pod_json first)")
 ahead() { grep -q 'a machine was made ahead' "$work/casemated.log"; }
 wait_for 60 ahead
-change "$work/pod-first.json" '.metadata.name = "p" | .metadata.uid = "p" | .log_directory = "'"$work"'/logs/p" |
-    .linux = {security_context: {namespace_options: {userns_options: '"$userns"'}}}'
-cp "$work/pod-first.json" "$work/pod-p.json"
+pod_json p >/dev/null
+change "$work/pod-p.json" '.linux = {security_context: {namespace_options: {userns_options: '"$userns"'}}}'
 pod=$(crictl runp "$work/pod-p.json")
 grep -q "pod p is ready (made ahead)" "$work/casemated.log" || fail "no machine that was made ahead was taken"
 ip=$(crictl inspectp "$pod" | jq -r .status.network.ip)
