@@ -32,6 +32,15 @@ func runDensity(ctx context.Context, c *client, o *options, r *record) error {
 	if err := sleep(ctx, o.settle); err != nil {
 		return err
 	}
+	if err := weighPods(pods, o, r, "empty_pod_pss", nil); err != nil {
+		return err
+	}
+	if err := c.startContainers(ctx, pods, o); err != nil {
+		return err
+	}
+	if err := sleep(ctx, o.settle); err != nil {
+		return err
+	}
 	if err := weigh(pods, o, r); err != nil {
 		return err
 	}
@@ -43,20 +52,37 @@ func runDensity(ctx context.Context, c *client, o *options, r *record) error {
 	return c.timeLists(ctx, o, r)
 }
 
-// fill starts pods until there are enough, or the time of the subcommand is over.
+// fill makes pods until there are enough, or the time of the subcommand is over.
 func (c *client) fill(ctx context.Context, o *options) ([]*pod, error) {
 	var pods []*pod
 	for range o.pods {
 		if o.isOver() {
 			return nil, fmt.Errorf("only %d of %d pods within %v", len(pods), o.pods, o.limit)
 		}
-		p, _, err := c.startedPod(ctx)
+		p, _, err := c.runPod(ctx)
 		if err != nil {
 			return nil, fmt.Errorf("pod %d of %d: %w", len(pods)+1, o.pods, err)
 		}
 		pods = append(pods, p)
 	}
 	return pods, c.allReady(ctx, len(pods))
+}
+
+// startContainers starts one container in each pod.
+func (c *client) startContainers(ctx context.Context, pods []*pod, o *options) error {
+	for i, p := range pods {
+		if o.isOver() {
+			return fmt.Errorf("only %d of %d containers within %v", i, len(pods), o.limit)
+		}
+		id, _, err := c.createContainer(ctx, p)
+		if err == nil {
+			_, err = c.startContainer(ctx, id)
+		}
+		if err != nil {
+			return fmt.Errorf("container %d of %d: %w", i+1, len(pods), err)
+		}
+	}
+	return nil
 }
 
 // allReady: the runtime lists so many pods of this run, all ready.
@@ -73,12 +99,12 @@ func (c *client) allReady(ctx context.Context, n int) error {
 	return nil
 }
 
-func weigh(pods []*pod, o *options, r *record) error {
+// weighPods adds what each pod's processes occupy to a metric, and their ids to all.
+func weighPods(pods []*pod, o *options, r *record, metric string, all map[int]bool) error {
 	table, err := readProcesses()
 	if err != nil {
 		return err
 	}
-	all := table.descendants(map[int]bool{o.daemonPID: true})
 	for _, p := range pods {
 		own := table.ofPod(p, o.daemonPID)
 		if len(own) == 0 {
@@ -88,10 +114,24 @@ func weigh(pods []*pod, o *options, r *record) error {
 		if err != nil {
 			return err
 		}
-		r.add("idle_pod_pss", mib)
+		r.add(metric, mib)
 		for pid := range own {
-			all[pid] = true
+			if all != nil {
+				all[pid] = true
+			}
 		}
+	}
+	return nil
+}
+
+func weigh(pods []*pod, o *options, r *record) error {
+	table, err := readProcesses()
+	if err != nil {
+		return err
+	}
+	all := table.descendants(map[int]bool{o.daemonPID: true})
+	if err := weighPods(pods, o, r, "idle_pod_pss", all); err != nil {
+		return err
 	}
 	r.Notes = append(r.Notes, table.describe(table.ofPod(pods[0], o.daemonPID)))
 	daemon, err := pssMiB(map[int]bool{o.daemonPID: true})

@@ -74,6 +74,8 @@ var definitions = []definition{
 		what: "PullImage of an image that shares nine of the ten"},
 	{name: "daemon_rss_peak_pull", samples: "daemon_rss_peak_pull", q: 1, unit: "MiB", command: "pull", most: 40,
 		what: "most resident memory of the daemon during a pull"},
+	{name: "empty_pod_pss", samples: "empty_pod_pss", q: 0.50, unit: "MiB", command: "density", most: 35,
+		what: "a pod's processes, no container in it yet, among 100"},
 	{name: "idle_pod_pss", samples: "idle_pod_pss", q: 0.50, unit: "MiB", command: "density", most: 35,
 		what: "a pod's processes, one idle container in it, among 100"},
 	{name: "runtime_pss_100_pods", samples: "runtime_pss", q: 0.50, unit: "MiB", command: "density",
