@@ -773,10 +773,8 @@ void guest_call_pause(struct guest_call *c, bool paused)
         rpc_client_pause(c->rpc, paused);
 }
 
-int guest_ack_output(struct guest *guest, const struct guest_process *process,
-                     uint64_t stdout_offset, uint64_t stderr_offset,
-                     void (*fn)(void *arg, const struct err *err), void *arg,
-                     struct guest_call **ret_call, struct err *err)
+int guest_ack_output(struct guest *guest, const struct guest_ack *ack, struct guest_call **ret_call,
+                     struct err *err)
 {
     Casemate__Agent__V1__AckOutputRequest request;
     struct guest_call *c = calloc(1, sizeof(*c));
@@ -785,11 +783,11 @@ int guest_ack_output(struct guest *guest, const struct guest_process *process,
     if (c == NULL)
         return err_no_memory(err);
     c->kind = CALL_ACK;
-    c->on_ack = fn;
-    c->arg = arg;
-    request.container_id = unconst(process->container_id);
-    request.exec_id = unconst(process->exec_id);
-    request.stdout_offset = stdout_offset;
-    request.stderr_offset = stderr_offset;
+    c->on_ack = ack->fn;
+    c->arg = ack->arg;
+    request.container_id = unconst(ack->process.container_id);
+    request.exec_id = unconst(ack->process.exec_id);
+    request.stdout_offset = ack->stdout_offset;
+    request.stderr_offset = ack->stderr_offset;
     return start_call(guest, "AckOutput", &request, CLOCK_NO_DEADLINE, c, ret_call, err);
 }

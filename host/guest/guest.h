@@ -243,8 +243,14 @@ int guest_read_output(struct guest *guest, const struct guest_output *output,
  * on. Only for guest_read_output. */
 void guest_call_pause(struct guest_call *call, bool paused);
 
-/* The bytes before these offsets are safe here. fn is called once, err NULL when it was done. */
-int guest_ack_output(struct guest *guest, const struct guest_process *process,
-                     uint64_t stdout_offset, uint64_t stderr_offset,
-                     void (*fn)(void *arg, const struct err *err), void *arg,
-                     struct guest_call **ret_call, struct err *err);
+/* Output that is safe here: bytes before these offsets, which the agent may forget. */
+struct guest_ack {
+    struct guest_process process;
+    uint64_t stdout_offset;
+    uint64_t stderr_offset;
+    void (*fn)(void *arg, const struct err *err); /* called once; err NULL when it was done */
+    void *arg;
+};
+/* ack is copied. */
+int guest_ack_output(struct guest *guest, const struct guest_ack *ack, struct guest_call **ret_call,
+                     struct err *err);

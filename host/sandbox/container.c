@@ -120,8 +120,7 @@ static int acquire_layers(const struct pod_use *use, const struct image *image, 
     struct pod *pod = use->pod;
 
     for (size_t i = 0; i < image->n_layers; i++) {
-        if (pod_disk_acquire(pod, use->vm, pod->mgr->deps.images, image, i, deadline_ms,
-                             &ret_luns[i], err) != 0)
+        if (pod_disk_acquire(use, image, i, deadline_ms, &ret_luns[i], err) != 0)
             return -1;
         ++*ret_acquired;
     }

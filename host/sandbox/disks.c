@@ -76,24 +76,23 @@ static struct pod_disk *claim_disk(struct pod *pod, const char *serial, int64_t 
     return disk;
 }
 
-static int attach(struct vm *vm, struct image_service *images, const struct image *image,
-                  size_t layer, const char *serial, int64_t deadline_ms, uint32_t *ret_lun,
-                  struct err *err)
+static int attach(const struct pod_use *use, const struct image *image, size_t layer,
+                  const char *serial, int64_t deadline_ms, uint32_t *ret_lun, struct err *err)
 {
     cleanup_fd int fd = -1;
     uint64_t size = 0;
     struct vm_disk disk = {.read_only = true, .serial = serial};
 
-    if (image_open_layer(images, image, layer, &fd, &size, err) != 0)
+    if (image_open_layer(use->pod->mgr->deps.images, image, layer, &fd, &size, err) != 0)
         return -1;
     disk.fd = fd;
-    return vm_add_disk(vm, &disk, deadline_ms, ret_lun, err);
+    return vm_add_disk(use->vm, &disk, deadline_ms, ret_lun, err);
 }
 
-int pod_disk_acquire(struct pod *pod, struct vm *vm, struct image_service *images,
-                     const struct image *image, size_t layer, int64_t deadline_ms,
-                     uint32_t *ret_lun, struct err *err)
+int pod_disk_acquire(const struct pod_use *use, const struct image *image, size_t layer,
+                     int64_t deadline_ms, uint32_t *ret_lun, struct err *err)
 {
+    struct pod *pod = use->pod;
     char serial[VM_DISK_SERIAL_SIZE];
     struct pod_disk *disk;
     uint32_t lun = 0;
@@ -111,7 +110,7 @@ int pod_disk_acquire(struct pod *pod, struct vm *vm, struct image_service *image
         return -1;
     if (!fresh)
         return 0;
-    result = attach(vm, images, image, layer, serial, deadline_ms, &lun, err);
+    result = attach(use, image, layer, serial, deadline_ms, &lun, err);
     pthread_mutex_lock(&pod->mutex);
     disk->attaching = false;
     if (result != 0) {

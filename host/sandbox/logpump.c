@@ -95,14 +95,17 @@ static void on_acked(void *arg, const struct err *err)
 
 static void send_ack(struct logpump *pump)
 {
-    struct guest_process process = process_of(pump);
     uint64_t safe[LOGFILE_STREAMS];
 
     safe_offsets(pump, safe);
     if (pump->ack != NULL || memcmp(safe, pump->acked, sizeof(safe)) == 0)
         return;
-    if (guest_ack_output(pump->config.guest, &process, safe[0], safe[1], on_acked, pump, &pump->ack,
-                         NULL) == 0)
+    const struct guest_ack ack = {.process = process_of(pump),
+                                  .stdout_offset = safe[0],
+                                  .stderr_offset = safe[1],
+                                  .fn = on_acked,
+                                  .arg = pump};
+    if (guest_ack_output(pump->config.guest, &ack, &pump->ack, NULL) == 0)
         memcpy(pump->acked, safe, sizeof(safe));
 }
 

@@ -389,9 +389,8 @@ int pod_snapshot(struct pod *pod, struct sandbox_info *ret_info,
 /* ---- disks.c ---- */
 
 /* One more user of the layer's disk, attached if need be. */
-int pod_disk_acquire(struct pod *pod, struct vm *vm, struct image_service *images,
-                     const struct image *image, size_t layer, int64_t deadline_ms,
-                     uint32_t *ret_lun, struct err *err);
+int pod_disk_acquire(const struct pod_use *use, const struct image *image, size_t layer,
+                     int64_t deadline_ms, uint32_t *ret_lun, struct err *err);
 /* One user less of each of these. Disks stay attached for the next container until there are many.
  */
 void pod_disks_release(struct pod *pod, char *const *serials, size_t n);
