@@ -465,7 +465,7 @@ static int copy_config(struct sandbox_manager *mgr, const struct sandbox_config 
     mgr->pods_run_dir = text_printf("%s/vm", from->run_dir);
     mgr->logs_run_dir = text_printf("%s/log", from->run_dir);
     mgr->pods_state_dir = text_printf("%s/disk", from->state_dir);
-    mgr->scratch_template = text_printf("%s/scratch-quota-%llu.ext4", from->state_dir,
+    mgr->scratch_template = text_printf("%s/scratch-quota-16k-%llu.ext4", from->state_dir,
                                         (unsigned long long)to->scratch_bytes);
     if (to->warm_image == NULL || to->state_dir == NULL || to->run_dir == NULL ||
         mgr->pods_run_dir == NULL || mgr->logs_run_dir == NULL || mgr->pods_state_dir == NULL ||

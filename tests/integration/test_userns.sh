@@ -267,6 +267,20 @@ says opened
 says tunnel
 says 0:0
 
+# ---- many files and little memory: the owners' changes are charged to the container
+for i in $(seq 110); do
+    mkdir -p "$work/many/d$i"
+    (cd "$work/many/d$i" && seq 100 | xargs touch)
+done
+python3 "$repo/scripts/oci-layout.py" --out "$work/many-layout" --ref test.local/many:latest --layer "$work/one.tar" \
+    --layer "$work/many" >/dev/null
+"$bin/casemate" image import "$work/many-layout" >/dev/null
+IMAGE=test.local/many:latest out many '.linux.resources = {memory_limit_in_bytes: 16777216}' \
+    'find /d[0-9]* -type f -user 0 -group 0 | wc -l; find /d[0-9]* -user 65534 | wc -l; touch /d1/new && echo new'
+says 11000
+says 0
+says new
+
 # ---- the network is the pod's: its interface, a low port, changes with the capability
 ip=$(crictl inspectp "$pod" | jq -r .status.network.ip)
 out network "$(sec '{capabilities: {add_capabilities: ["NET_ADMIN"]}}')" 'ip -o -4 addr show dev eth0 | tr -s " " | cut -d " " -f 4; ip route | grep -c ^default
