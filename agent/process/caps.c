@@ -9,72 +9,17 @@
 
 #include <errno.h>
 #include <linux/capability.h>
-#include <string.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* Index: the capability's number (linux/capability.h). */
-static const char *const names[] = {
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "SETGID",
-    "SETUID",
-    "SETPCAP",
-    "LINUX_IMMUTABLE",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_ADMIN",
-    "NET_RAW",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "SYS_MODULE",
-    "SYS_RAWIO",
-    "SYS_CHROOT",
-    "SYS_PTRACE",
-    "SYS_PACCT",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_NICE",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "MKNOD",
-    "LEASE",
-    "AUDIT_WRITE",
-    "AUDIT_CONTROL",
-    "SETFCAP",
-    "MAC_OVERRIDE",
-    "MAC_ADMIN",
-    "SYSLOG",
-    "WAKE_ALARM",
-    "BLOCK_SUSPEND",
-    "AUDIT_READ",
-    "PERFMON",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-};
-
-#define N_NAMES (sizeof(names) / sizeof(names[0]))
-
-int caps_by_name(const char *name)
-{
-    for (size_t i = 0; i < N_NAMES; i++) {
-        if (strcmp(name, names[i]) == 0)
-            return (int)i;
-    }
-    return -1;
-}
+#include "common/base/capname.h"
 
 int caps_parse(char *const *list, size_t n, uint64_t *ret_mask, struct err *err)
 {
     uint64_t mask = 0;
     for (size_t i = 0; i < n; i++) {
-        int number = caps_by_name(list[i]);
+        int number = capname_number(list[i]);
         if (number < 0)
             return err_set(err, ERR_INVALID, "unknown capability \"%.64s\"", list[i]);
         mask |= 1ull << number;

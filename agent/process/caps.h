@@ -18,9 +18,6 @@ struct caps {
     uint64_t ambient;
 };
 
-/* The number of a capability named without "CAP_", or -1. */
-int caps_by_name(const char *name);
-
 /* The mask of n names. INVALID names the one that is unknown. */
 int caps_parse(char *const *names, size_t n, uint64_t *ret_mask, struct err *err);
 

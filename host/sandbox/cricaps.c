@@ -7,52 +7,9 @@
 #include <string.h>
 #include <strings.h>
 
+#include "common/base/capname.h"
 #include "common/base/cleanup.h"
 #include "host/sandbox/cricaps.h"
-
-static const char *const names[CRICAPS_COUNT] = {
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "SETGID",
-    "SETUID",
-    "SETPCAP",
-    "LINUX_IMMUTABLE",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_ADMIN",
-    "NET_RAW",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "SYS_MODULE",
-    "SYS_RAWIO",
-    "SYS_CHROOT",
-    "SYS_PTRACE",
-    "SYS_PACCT",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_NICE",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "MKNOD",
-    "LEASE",
-    "AUDIT_WRITE",
-    "AUDIT_CONTROL",
-    "SETFCAP",
-    "MAC_OVERRIDE",
-    "MAC_ADMIN",
-    "SYSLOG",
-    "WAKE_ALARM",
-    "BLOCK_SUSPEND",
-    "AUDIT_READ",
-    "PERFMON",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-};
 
 /* What containerd gives a container that asks for nothing. */
 static const char *const defaults[] = {
@@ -60,19 +17,14 @@ static const char *const defaults[] = {
     "SETUID", "SETFCAP",      "SETPCAP", "NET_BIND_SERVICE", "SYS_CHROOT", "KILL",    "AUDIT_WRITE",
 };
 
-#define ALL ((UINT64_C(1) << CRICAPS_COUNT) - 1)
-
-const char *cricaps_name(unsigned n)
-{
-    return names[n];
-}
+#define ALL ((UINT64_C(1) << CAPNAME_COUNT) - 1)
 
 int cricaps_number(const char *name)
 {
     if (strncasecmp(name, "CAP_", 4) == 0)
         name += 4;
-    for (int i = 0; i < CRICAPS_COUNT; i++) {
-        if (strcasecmp(name, names[i]) == 0)
+    for (int i = 0; i < CAPNAME_COUNT; i++) {
+        if (strcasecmp(name, capname_get((unsigned)i)) == 0)
             return i;
     }
     return -1;

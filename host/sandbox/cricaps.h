@@ -11,11 +11,6 @@
 #include "common/base/err.h"
 #include "proto/cri/cri.pb-c.h"
 
-#define CRICAPS_COUNT 41 /* CAP_CHOWN .. CAP_CHECKPOINT_RESTORE */
-
-/* Name without "CAP_" of number n below CRICAPS_COUNT. */
-const char *cricaps_name(unsigned n);
-
 /* Number of a name with or without "CAP_", in either case; -1: unknown. */
 int cricaps_number(const char *name);
 

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/capname.h"
 #include "common/base/text.h"
 #include "host/image/image.h"
 #include "host/sandbox/cricaps.h"
@@ -236,12 +237,12 @@ static int build_user(struct crispec *spec, const container_config *config,
 /* The names of a mask; *ret_n of them. */
 static char **name_list(struct crispec *spec, uint64_t mask, size_t *ret_n)
 {
-    char **list = spec_alloc(spec, CRICAPS_COUNT, sizeof(char *));
+    char **list = spec_alloc(spec, CAPNAME_COUNT, sizeof(char *));
     size_t n = 0;
 
-    for (unsigned i = 0; list != NULL && i < CRICAPS_COUNT; i++) {
+    for (unsigned i = 0; list != NULL && i < CAPNAME_COUNT; i++) {
         if ((mask >> i & 1) != 0)
-            list[n++] = unconst(cricaps_name(i));
+            list[n++] = unconst(capname_get(i));
     }
     *ret_n = n;
     return list;

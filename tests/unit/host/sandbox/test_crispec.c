@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "common/base/buf.h"
+#include "common/base/capname.h"
 #include "host/image/image.h"
 #include "host/sandbox/cricaps.h"
 #include "host/sandbox/crispec.h"
@@ -344,7 +345,7 @@ static void restrictions(void **state)
 
 static void capabilities(void **state)
 {
-    const uint64_t all = (UINT64_C(1) << CRICAPS_COUNT) - 1;
+    const uint64_t all = (UINT64_C(1) << CAPNAME_COUNT) - 1;
     const uint64_t net_admin = UINT64_C(1) << 12, net_raw = UINT64_C(1) << 13;
     const uint64_t usual = 0xa80425fb; /* containerd's, as /proc/self/status shows it */
     const struct {
