@@ -488,7 +488,7 @@ static int set_defaults(struct config *c, struct err *err)
         .uid_base = 2000000,
         .uid_count = 65536,
         .scratch_mib = 10240,
-        .spares = 1,
+        .spares = 2,
         .warm_image = find_part("guest/warm.img", CASEMATE_DATADIR "/guest/warm.img"),
         .converter = find_part("bin/casemate-convert", CASEMATE_LIBEXECDIR "/casemate-convert"),
         .converter_uid = 1999999,
