@@ -214,6 +214,7 @@ struct sandbox_manager {
     struct pod_list spares; /* likewise; not in the list above */
     unsigned n_spares;
     bool swept; /* what has no record is gone: what is made from now on has one, or is a spare */
+    unsigned starting; /* pods that somebody waits for: no spare is begun meanwhile */
     bool making_spare;
     bool closing;                  /* no new spare */
     pthread_mutex_t scratch_mutex; /* one maker of the scratch template */

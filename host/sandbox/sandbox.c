@@ -118,6 +118,13 @@ static void log_timeline(struct pod *pod)
                   (double)steps[i].cpu_us / 1000);
 }
 
+static void count_starting(struct sandbox_manager *mgr, int more)
+{
+    pthread_mutex_lock(&mgr->mutex);
+    mgr->starting += (unsigned)more;
+    pthread_mutex_unlock(&mgr->mutex);
+}
+
 /* *was_spare: whether it may be one; then, whether it was, and failed as one. */
 static int run_once(struct sandbox_manager *mgr, const Runtime__V1__PodSandboxConfig *config,
                     const char *handler, int64_t deadline_ms, bool *was_spare,
@@ -164,6 +171,7 @@ int sandbox_run(struct sandbox_manager *mgr, const Runtime__V1__PodSandboxConfig
         return -1;
     deadline_ms = clock_earlier(deadline_ms, clock_deadline(mgr->config.boot_timeout_ms));
     spare = handlers_find(mgr->handlers, mgr->config.n_handlers, handler) == &mgr->handlers[0];
+    count_starting(mgr, 1);
     result = run_once(mgr, config, handler, deadline_ms, &spare, ret_id, err);
     /* A machine that was made ahead may have died since: the pod shall not suffer for it. */
     if (result != 0 && spare && err->code == ERR_UNAVAILABLE) {
@@ -172,6 +180,7 @@ int sandbox_run(struct sandbox_manager *mgr, const Runtime__V1__PodSandboxConfig
     }
     if (result == 0)
         phases_add(&mgr->phases, PHASE_POD, clock_monotonic_ns() - began_ns);
+    count_starting(mgr, -1);
     spares_refill(mgr);
     return result;
 }

@@ -234,11 +234,12 @@ static bool begin(struct sandbox_manager *mgr)
     struct vmm_status status;
     bool wanted;
 
-    /* What is not cloned would boot, for seconds of all that a processor has. */
+    /* What is not cloned would boot, for seconds of all that a processor has. And while pods start,
+     * even what stands back is in their way: the memory's and the caches'. */
     vmm_get_status(mgr->deps.vmm, &status);
     pthread_mutex_lock(&mgr->mutex);
-    wanted = !mgr->closing && mgr->swept && !mgr->making_spare && status.templates > 0 &&
-             mgr->n_spares < mgr->config.spares;
+    wanted = !mgr->closing && mgr->swept && mgr->starting == 0 && !mgr->making_spare &&
+             status.templates > 0 && mgr->n_spares < mgr->config.spares;
     if (wanted)
         mgr->making_spare = true;
     pthread_mutex_unlock(&mgr->mutex);

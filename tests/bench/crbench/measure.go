@@ -84,6 +84,10 @@ func runExec(ctx context.Context, c *client, o *options, r *record) error {
 	if err != nil {
 		return err
 	}
+	// What the start has left to do in the background is not the command's.
+	if err := sleep(ctx, o.settle); err != nil {
+		return err
+	}
 	for i := -o.warmup; o.more(i, o.n); i++ {
 		code := int32(-1)
 		ms, err := c.timed(ctx, "ExecSync", func(ctx context.Context) error {
