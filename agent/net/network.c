@@ -110,84 +110,6 @@ static int find_in_time(int fd, const Interface *wanted, int64_t deadline_ms, st
     return 0;
 }
 
-/* ---- fetching ------------------------------------------------------------------------------- */
-
-int network_leave(struct network_card *card, struct err *err)
-{
-    if (card->outside_ns >= 0)
-        return 0;
-    card->outside_ns = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
-    return card->outside_ns < 0 ? err_set_errno(err, errno, "open the network namespace") : 0;
-}
-
-static int set_flags(int fd, int ifindex, unsigned int flags, unsigned int change, struct err *err);
-
-int network_arrive(struct network_card *card, struct err *err)
-{
-    struct ifind lo;
-    cleanup_fd int fd = -1;
-
-    card->ready = false;
-    if (mkdir(INSIDE_SYSFS, 0700) < 0 && errno != EEXIST)
-        return err_set_errno(err, errno, "make %s", INSIDE_SYSFS);
-    if (mount("sysfs", INSIDE_SYSFS, "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0)
-        return err_set_errno(err, errno, "mount %s", INSIDE_SYSFS);
-    if (netlink_open(&fd, err) < 0 || ifind_by_name(fd, "lo", &lo, err) < 0 ||
-        set_flags(fd, lo.ifindex, IFF_UP, IFF_UP, err) < 0)
-        return err_prefix(err, "loopback");
-    return 0;
-}
-
-const char *network_class_dir(const struct network_card *card)
-{
-    return card->outside_ns < 0 ? IFIND_CLASS : INSIDE_SYSFS "/class/net";
-}
-
-/* Under a name that nothing has: it may be taken already where the card goes. */
-static int move_link(int fd, const struct ifind *is, int to_ns, struct err *err)
-{
-    const struct ifinfomsg head = {.ifi_index = is->ifindex};
-    struct netlink_message m;
-    char name[IFNAMSIZ];
-
-    (void)snprintf(name, sizeof(name), "in%d", is->ifindex);
-    netlink_begin(&m, RTM_NEWLINK, 0, &head, sizeof(head));
-    netlink_put_u32(&m, IFLA_NET_NS_FD, (uint32_t)to_ns);
-    netlink_put_text(&m, IFLA_IFNAME, name);
-    return netlink_do(fd, &m, err) < 0 ? err_prefix(err, "take it into the pod's network") : 0;
-}
-
-/* In the namespace in which cards appear. */
-static int fetch_from(const Interface *wanted, int to_ns, int64_t deadline_ms, struct err *err)
-{
-    struct ifind is;
-    cleanup_fd int fd = -1;
-
-    if (netlink_open(&fd, err) < 0 || find_in_time(fd, wanted, deadline_ms, &is, err) < 0)
-        return -1;
-    if ((is.flags & IFF_UP) != 0 && set_flags(fd, is.ifindex, 0, IFF_UP, err) < 0)
-        return err_prefix(err, "take it down");
-    return move_link(fd, &is, to_ns, err);
-}
-
-/* For a child: after a failure it may be in the other namespace. */
-static int fetch(int fd, const Interface *wanted, int outside_ns, int64_t deadline_ms,
-                 struct ifind *ret, struct err *err)
-{
-    struct err why;
-
-    if (find_in(INSIDE_SYSFS "/class/net", fd, wanted, ret, &why) == 0)
-        return 0;
-    cleanup_fd int here = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
-    if (here < 0 || setns(outside_ns, CLONE_NEWNET) < 0)
-        return err_set_errno(err, errno, "leave the pod's network");
-    if (fetch_from(wanted, here, deadline_ms, err) < 0)
-        return -1;
-    if (setns(here, CLONE_NEWNET) < 0)
-        return err_set_errno(err, errno, "enter the pod's network");
-    return find_in(INSIDE_SYSFS "/class/net", fd, wanted, ret, err);
-}
-
 /* ---- one interface's link ------------------------------------------------------------------- */
 
 static int set_flags(int fd, int ifindex, unsigned int flags, unsigned int change, struct err *err)
@@ -197,6 +119,19 @@ static int set_flags(int fd, int ifindex, unsigned int flags, unsigned int chang
 
     netlink_begin(&m, RTM_NEWLINK, 0, &head, sizeof(head));
     return netlink_do(fd, &m, err);
+}
+
+/* *ret_fd: a netlink socket of the namespace, for what follows. */
+static int loopback_up(int *ret_fd, struct err *err)
+{
+    cleanup_fd int fd = -1;
+    struct ifind lo;
+
+    if (netlink_open(&fd, err) < 0 || ifind_by_name(fd, "lo", &lo, err) < 0 ||
+        set_flags(fd, lo.ifindex, IFF_UP, IFF_UP, err) < 0)
+        return -1;
+    *ret_fd = steal_fd(&fd);
+    return 0;
 }
 
 static int set_name(int fd, struct ifind *is, const char *name, struct err *err)
@@ -320,6 +255,78 @@ static int bring_up(int fd, const Interface *wanted, struct ifind *is, struct er
     return set_flags(fd, is->ifindex, IFF_UP, IFF_UP, err) < 0 ? err_prefix(err, "bring it up") : 0;
 }
 
+/* ---- fetching ------------------------------------------------------------------------------- */
+
+int network_leave(struct network_card *card, struct err *err)
+{
+    if (card->outside_ns >= 0)
+        return 0;
+    card->outside_ns = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+    return card->outside_ns < 0 ? err_set_errno(err, errno, "open the network namespace") : 0;
+}
+
+int network_arrive(struct network_card *card, struct err *err)
+{
+    cleanup_fd int fd = -1;
+
+    card->ready = false;
+    if (mkdir(INSIDE_SYSFS, 0700) < 0 && errno != EEXIST)
+        return err_set_errno(err, errno, "make %s", INSIDE_SYSFS);
+    if (mount("sysfs", INSIDE_SYSFS, "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0)
+        return err_set_errno(err, errno, "mount %s", INSIDE_SYSFS);
+    return loopback_up(&fd, err) < 0 ? err_prefix(err, "loopback") : 0;
+}
+
+const char *network_class_dir(const struct network_card *card)
+{
+    return card->outside_ns < 0 ? IFIND_CLASS : INSIDE_SYSFS "/class/net";
+}
+
+/* Under a name that nothing has: it may be taken already where the card goes. */
+static int move_link(int fd, const struct ifind *is, int to_ns, struct err *err)
+{
+    const struct ifinfomsg head = {.ifi_index = is->ifindex};
+    struct netlink_message m;
+    char name[IFNAMSIZ];
+
+    (void)snprintf(name, sizeof(name), "in%d", is->ifindex);
+    netlink_begin(&m, RTM_NEWLINK, 0, &head, sizeof(head));
+    netlink_put_u32(&m, IFLA_NET_NS_FD, (uint32_t)to_ns);
+    netlink_put_text(&m, IFLA_IFNAME, name);
+    return netlink_do(fd, &m, err) < 0 ? err_prefix(err, "take it into the pod's network") : 0;
+}
+
+/* In the namespace in which cards appear. */
+static int fetch_from(const Interface *wanted, int to_ns, int64_t deadline_ms, struct err *err)
+{
+    struct ifind is;
+    cleanup_fd int fd = -1;
+
+    if (netlink_open(&fd, err) < 0 || find_in_time(fd, wanted, deadline_ms, &is, err) < 0)
+        return -1;
+    if ((is.flags & IFF_UP) != 0 && set_flags(fd, is.ifindex, 0, IFF_UP, err) < 0)
+        return err_prefix(err, "take it down");
+    return move_link(fd, &is, to_ns, err);
+}
+
+/* For a child: after a failure it may be in the other namespace. */
+static int fetch(int fd, const Interface *wanted, int outside_ns, int64_t deadline_ms,
+                 struct ifind *ret, struct err *err)
+{
+    struct err why;
+
+    if (find_in(INSIDE_SYSFS "/class/net", fd, wanted, ret, &why) == 0)
+        return 0;
+    cleanup_fd int here = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+    if (here < 0 || setns(outside_ns, CLONE_NEWNET) < 0)
+        return err_set_errno(err, errno, "leave the pod's network");
+    if (fetch_from(wanted, here, deadline_ms, err) < 0)
+        return -1;
+    if (setns(here, CLONE_NEWNET) < 0)
+        return err_set_errno(err, errno, "enter the pod's network");
+    return find_in(INSIDE_SYSFS "/class/net", fd, wanted, ret, err);
+}
+
 /* ---- the card that was there from the start -------------------------------------------------- */
 
 static int prepare_card(int fd, struct network_card *card, struct err *err)
@@ -344,13 +351,11 @@ static int prepare_card(int fd, struct network_card *card, struct err *err)
 
 void network_prepare(struct network_card *ret_card)
 {
-    struct ifind lo;
     struct err err;
     cleanup_fd int fd = -1;
 
     *ret_card = (struct network_card){.outside_ns = -1};
-    if (netlink_open(&fd, &err) < 0 || ifind_by_name(fd, "lo", &lo, &err) < 0 ||
-        set_flags(fd, lo.ifindex, IFF_UP, IFF_UP, &err) < 0) {
+    if (loopback_up(&fd, &err) < 0) {
         log_event(LOG_WARN, NULL, &err, "no loopback, going on");
         return;
     }
@@ -370,21 +375,27 @@ bool network_is_ready(const Casemate__Agent__V1__Network *network, const struct 
            (network->n_interfaces == 1 && is_card(network->interfaces[0], card));
 }
 
-/* All at once, while it is up: it has nothing yet that would depend on them. */
-static int identify_card(int fd, const Interface *wanted, const struct network_card *card,
-                         struct err *err)
+/* All at once, while it is up: nothing that it has depends on them. mtu 0: as it is. */
+static int set_identity(int fd, const struct network_card *card, const void *mac, uint32_t mtu,
+                        uint8_t generation, struct err *err)
 {
     const struct ifinfomsg head = {.ifi_index = card->is.ifindex};
     struct netlink_message m;
 
     netlink_begin(&m, RTM_NEWLINK, 0, &head, sizeof(head));
-    netlink_put(&m, IFLA_ADDRESS, wanted->mac.data, wanted->mac.len);
-    if (wanted->mtu != 0)
-        netlink_put_u32(&m, IFLA_MTU, wanted->mtu);
+    netlink_put(&m, IFLA_ADDRESS, mac, sizeof(card->is.mac));
+    if (mtu != 0)
+        netlink_put_u32(&m, IFLA_MTU, mtu);
     if (card->ipv6)
-        put_generation(&m, GENERATE_FROM_MAC);
-    if (netlink_do(fd, &m, err) < 0)
-        return err_prefix(err, "set its MAC address and MTU");
+        put_generation(&m, generation);
+    return netlink_do(fd, &m, err) < 0 ? err_prefix(err, "set its MAC address and MTU") : 0;
+}
+
+static int identify_card(int fd, const Interface *wanted, const struct network_card *card,
+                         struct err *err)
+{
+    if (set_identity(fd, card, wanted->mac.data, wanted->mtu, GENERATE_FROM_MAC, err) < 0)
+        return -1;
     struct err why;
     if (card->ipv6 && ifaddr_add_link_local(fd, card->is.ifindex, wanted->mac.data, &why) < 0)
         log_event(LOG_DEBUG, NULL, &why, "no IPv6 address of its own");
@@ -406,10 +417,8 @@ static int apply_card(const Interface *wanted, const struct network_card *card, 
 
 static int restore_card(const struct network_card *card, const Interface *was, struct err *err)
 {
-    const struct ifinfomsg head = {.ifi_index = card->is.ifindex};
     const Interface nothing = CASEMATE__AGENT__V1__NET_INTERFACE__INIT;
     const int ifindex = card->is.ifindex;
-    struct netlink_message m;
     cleanup_fd int fd = -1;
 
     if (netlink_open(&fd, err) < 0 || ifaddr_set_routes(fd, ifindex, &nothing, false, err) < 0 ||
@@ -417,12 +426,7 @@ static int restore_card(const struct network_card *card, const Interface *was, s
         ifaddr_set_addresses(fd, ifindex, &nothing, false, err) < 0 ||
         (card->ipv6 && ifaddr_drop_link_local(fd, ifindex, was->mac.data, err) < 0))
         return -1;
-    netlink_begin(&m, RTM_NEWLINK, 0, &head, sizeof(head));
-    netlink_put(&m, IFLA_ADDRESS, card->is.mac, sizeof(card->is.mac));
-    netlink_put_u32(&m, IFLA_MTU, card->is.mtu);
-    if (card->ipv6)
-        put_generation(&m, GENERATE_NONE);
-    return netlink_do(fd, &m, err);
+    return set_identity(fd, card, card->is.mac, card->is.mtu, GENERATE_NONE, err);
 }
 
 int network_rehearse(const Casemate__Agent__V1__Network *network, const struct network_card *card,

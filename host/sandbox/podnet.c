@@ -171,7 +171,6 @@ static void *attach_main(void *arg)
     int64_t began_ns = clock_monotonic_ns();
     unsigned step = timeline_begin(&p->pod->timeline, "network (CNI)");
     p->result = net_pod_attach(p->net_pod, p->deadline_ms, &p->found, &p->err);
-    set_taps(p);
     timeline_end(&p->pod->timeline, step);
     if (p->result == 0)
         phases_add(&p->pod->mgr->phases, PHASE_NETWORK, clock_monotonic_ns() - began_ns);
@@ -323,6 +322,7 @@ int podnet_finish(struct podnet *podnet, int64_t deadline_ms, struct err *err)
 
     if (podnet_failure(podnet, err))
         return -1;
+    set_taps(podnet); /* whether the machine's own was moved is known only now */
     if (plug_in(podnet, slots, deadline_ms, err) != 0 ||
         tell_guest(podnet, slots, deadline_ms, err) != 0)
         return err_prefix(err, "network");

@@ -52,43 +52,47 @@ func runClone(ctx context.Context, c *client, o *options, r *record) error {
 	return nil
 }
 
-// madeAhead is 100 when the verbose status tells that the pod's machine was there before the pod, 0 when
-// not: a share in per cent. An error: the runtime has no such thing.
-func (c *client) madeAhead(ctx context.Context, id string) (float64, error) {
-	reply, err := c.runtime.PodSandboxStatus(ctx, &cri.PodSandboxStatusRequest{PodSandboxId: id, Verbose: true})
-	if err != nil {
-		return 0, err
-	}
-	for _, text := range reply.GetInfo() {
-		var info struct {
-			MadeAhead *bool `json:"madeAhead"`
-		}
-		if json.Unmarshal([]byte(text), &info) != nil || info.MadeAhead == nil {
-			continue
-		}
-		if *info.MadeAhead {
-			return 100, nil
-		}
-		return 0, nil
-	}
-	return 0, errors.New("the runtime does not tell whether the machine was made ahead")
+// machine is what casemated tells of a pod's machine in the verbose status; nil: not told.
+type machine struct {
+	BootMilliseconds *float64 `json:"bootMilliseconds"`
+	MadeAhead        *bool    `json:"madeAhead"`
 }
 
-// bootMilliseconds is what the verbose status tells of a machine's start until its agent answered.
-func (c *client) bootMilliseconds(ctx context.Context, id string) (float64, error) {
+func (c *client) machine(ctx context.Context, id string) (machine, error) {
+	var m machine
 	reply, err := c.runtime.PodSandboxStatus(ctx, &cri.PodSandboxStatusRequest{PodSandboxId: id, Verbose: true})
+	for _, text := range reply.GetInfo() {
+		// What is no JSON, or of another runtime, says nothing of it.
+		_ = json.Unmarshal([]byte(text), &m)
+	}
+	return m, err
+}
+
+// madeAhead is 100 when the pod's machine was there before the pod, 0 when not: a share in per cent. An error:
+// the runtime has no such thing.
+func (c *client) madeAhead(ctx context.Context, id string) (float64, error) {
+	m, err := c.machine(ctx, id)
+	switch {
+	case err != nil:
+		return 0, err
+	case m.MadeAhead == nil:
+		return 0, errors.New("the runtime does not tell whether the machine was made ahead")
+	case *m.MadeAhead:
+		return 100, nil
+	}
+	return 0, nil
+}
+
+// bootMilliseconds is what the runtime tells of a machine's start until its agent answered.
+func (c *client) bootMilliseconds(ctx context.Context, id string) (float64, error) {
+	m, err := c.machine(ctx, id)
 	if err != nil {
 		return 0, err
 	}
-	for _, text := range reply.GetInfo() {
-		var info struct {
-			BootMilliseconds *float64 `json:"bootMilliseconds"`
-		}
-		if json.Unmarshal([]byte(text), &info) == nil && info.BootMilliseconds != nil {
-			return *info.BootMilliseconds, nil
-		}
+	if m.BootMilliseconds == nil {
+		return 0, errors.New("the runtime does not tell how long the machine took to start")
 	}
-	return 0, errors.New("the runtime does not tell how long the machine took to start")
+	return *m.BootMilliseconds, nil
 }
 
 // runColdBoot boots the guest in a QEMU of its own, again and again.
