@@ -180,6 +180,19 @@ container_json() {
     echo "$work/container-$name.json"
 }
 
+# For a test with a function begin NAME FILTER CMD..., which starts a container and sets c.
+c='' out=''
+# out NAME FILTER SCRIPT: what a container whose process is this shell script writes; sets out (its lines) and c.
+is_exited() { [ "$(crictl inspect "$c" | jq -r .status.state)" = CONTAINER_EXITED ]; }
+out() {
+    begin "$1" "$2" /bin/sh -c "$3"
+    wait_for 60 is_exited
+    out=$(crictl logs "$c" 2>&1)
+}
+# says LINE: out holds it; says_not WORDS: nothing in it has them.
+says() { grep -qxF -- "$1" <<<"$out" || fail "no line '$1' in:"$'\n'"$out"; }
+says_not() { if grep -qF -- "$1" <<<"$out"; then fail "there is '$1' in:"$'\n'"$out"; fi; }
+
 # What a daemon must not leave behind, as one sorted text: processes, namespaces by name, links, mounts, loop devices,
 # cgroups of ours, files (but for what is kept on purpose), and the daemon's open files.
 footprint() {

@@ -50,19 +50,6 @@ begin() {
     n=$((n + 1))
 }
 
-is_exited() { [ "$(crictl inspect "$c" | jq -r .status.state)" = CONTAINER_EXITED ]; }
-
-# out NAME FILTER SCRIPT: what a container whose process is this shell script writes; sets out (its lines) and c.
-out() {
-    begin "$1" "$2" /bin/sh -c "$3"
-    wait_for 60 is_exited
-    out=$(crictl logs "$c" 2>&1)
-}
-
-# says LINE: out holds it.
-says() { grep -qxF -- "$1" <<<"$out" || fail "no line '$1' in:"$'\n'"$out"; }
-says_not() { if grep -qF -- "$1" <<<"$out"; then fail "there is '$1' in:"$'\n'"$out"; fi; }
-
 # refused CODE WORDS FILTER: creating it fails with that code and says these words.
 refused() {
     container_json refused refused.log /bin/true >/dev/null

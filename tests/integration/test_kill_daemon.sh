@@ -40,7 +40,6 @@ for target in 500 2500 5000 9000 14000; do
         launch_daemon
     fi
 done
-is_exited() { crictl inspect "$c" | jq -e '.status.state == "CONTAINER_EXITED"'; }
 wait_for 180 is_exited
 crictl inspect "$c" | jq -e '.status.exitCode == 0 and .status.reason == "Completed"' >/dev/null || fail "exit status"
 

@@ -107,14 +107,6 @@ begin() {
     crictl start "$c" >/dev/null
     n=$((n + 1))
 }
-is_exited() { [ "$(crictl inspect "$c" | jq -r .status.state)" = CONTAINER_EXITED ]; }
-out() {
-    begin "$1" "$2" /bin/sh -c "$3"
-    wait_for 60 is_exited
-    out=$(crictl logs "$c" 2>&1)
-}
-says() { grep -qxF -- "$1" <<<"$out" || fail "no line '$1' in:"$'\n'"$out"; }
-says_not() { if grep -qF -- "$1" <<<"$out"; then fail "there is '$1' in:"$'\n'"$out"; fi; }
 refused() {
     container_json refused refused.log /bin/true >/dev/null
     change "$work/container-refused.json" ".linux.security_context.namespace_options = {pid: 1, userns_options: $userns} | $3"
