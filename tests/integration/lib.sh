@@ -163,6 +163,14 @@ busybox_image() {
     "$bin/casemate" image import "$work/busybox-layout" >/dev/null
 }
 
+# A machine that was made ahead is there for the next pod: more were made than pods have taken.
+spare_is_at_hand() {
+    local made taken
+    made=$(grep -c 'msg="a machine was made ahead"' "$work/casemated.log") || true
+    taken=$(grep -c 'is ready (made ahead)' "$work/casemated.log") || true
+    [ "$made" -gt "$taken" ]
+}
+
 # pod_json NAME / container_json NAME LOG CMD...: what crictl reads.
 pod_json() {
     jq -n --arg n "$1" --arg d "$work/logs/$1" '{metadata: {name: $n, namespace: "test", uid: $n, attempt: 1},

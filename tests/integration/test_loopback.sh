@@ -41,8 +41,7 @@ only_loopback "booted"
 crictl rmp -f "$pod" >/dev/null
 start clone ''
 only_loopback "a clone"
-made_ahead() { grep -q 'a machine was made ahead' "$work/casemated.log"; }
-wait_for 60 made_ahead
+wait_for 60 spare_is_at_hand
 start ahead ''
 grep -q 'pod ahead is ready (made ahead)' "$work/casemated.log" || fail "the machine that was made ahead was not taken"
 only_loopback "made ahead"

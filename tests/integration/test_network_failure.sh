@@ -78,8 +78,7 @@ launch_daemon
 # A pod that has a network: the machine ahead is made after it. The fake makes no interface, so it is a network in name.
 plugin ok
 first=$(crictl runp "$(pod_json first)")
-made_ahead() { grep -q 'a machine was made ahead' "$work/casemated.log"; }
-wait_for 60 made_ahead
+wait_for 60 spare_is_at_hand
 plugin busy
 if crictl runp "$(pod_json busy)" >"$work/refused" 2>&1; then fail "a pod without a network"; fi
 grep -q "plugin 'fake' (ADD): try again later" "$work/refused" || fail "$(cat "$work/refused")"

@@ -113,8 +113,7 @@ both_ways "a clone"
 used 2 "a clone"
 first=$pod
 
-made_ahead() { grep -q 'a machine was made ahead' "$work/casemated.log"; }
-wait_for 60 made_ahead
+wait_for 60 spare_is_at_hand
 start ahead ''
 grep -q 'pod ahead is ready (made ahead)' "$work/casemated.log" || fail "the machine that was made ahead was not taken"
 # What it rehearsed with is gone: the interface has the pod's addresses, the one that IPv6 makes of its MAC address, and routes

@@ -316,8 +316,7 @@ crictl rmp "$pod" >/dev/null
 stop_daemon
 SPARES=1 write_config "[guest]" "${GUEST_CONFIG:-}"
 launch_daemon
-ahead() { grep -q 'a machine was made ahead' "$work/casemated.log"; }
-wait_for 60 ahead
+wait_for 60 spare_is_at_hand
 pod_json p >/dev/null
 change "$work/pod-p.json" '.linux = {security_context: {namespace_options: {userns_options: '"$userns"'}}}'
 pod=$(crictl runp "$work/pod-p.json")
