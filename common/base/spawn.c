@@ -8,9 +8,16 @@
  * Descriptors: the wanted ones are first duplicated above all targets, then put in place with dup2,
  * then everything else is closed with close_range(2), so that no order of fd/as pairs can overwrite
  * one that is still needed.
+ *
+ * Idle: the kernel shares a processor among groups first, and SCHED_IDLE counts only within one. A
+ * new session is a group of its own where the kernel makes them (sched_autogroup_enabled, usual on
+ * servers too, for tasks of the root cpu cgroup), with all of a group's weight whatever its tasks'
+ * policy is. So both are lowered, the tasks and the session's group. The group of a child without a
+ * session of its own is its parent's, and is left alone.
  */
 #include "common/base/spawn.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
@@ -32,6 +39,11 @@
 #include "common/base/cleanup.h"
 #include "common/base/clock.h"
 #include "common/base/fd.h"
+#include "common/base/text.h"
+
+/* Of an autogroup, as nice(2). */
+#define NICE_IDLE  "19"
+#define NICE_PLAIN "0"
 
 enum { MAX_FDS = 512 };
 
@@ -107,6 +119,26 @@ static void child_fds(const struct spawn_spec *spec, int *report_fd)
         child_fail(report, "close_range", errno);
 }
 
+static void child_stand_back(const struct spawn_spec *spec, int report_fd)
+{
+    const struct sched_param plain = {.sched_priority = 0};
+
+    if (!spec->idle)
+        return;
+    if (sched_setscheduler(0, SCHED_IDLE, &plain) < 0)
+        child_fail(report_fd, "idle scheduling", errno);
+    if (!spec->new_session)
+        return;
+    /* No such file: the kernel makes no such groups. */
+    int fd = open("/proc/self/autogroup", O_WRONLY | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    /* Refused to an ordinary user who does it often (EAGAIN): then it is only the tasks. */
+    ssize_t n = write(fd, NICE_IDLE, sizeof(NICE_IDLE) - 1);
+    (void)n;
+    (void)close(fd);
+}
+
 static void child_identity(const struct spawn_spec *spec, int report_fd)
 {
     if (!spec->set_ids)
@@ -148,9 +180,7 @@ child_main(const struct spawn_spec *spec, int report_fd, pid_t parent)
         child_fail(report_fd, "chdir", errno);
 
     child_fds(spec, &report_fd);
-    const struct sched_param plain = {.sched_priority = 0};
-    if (spec->idle && sched_setscheduler(0, SCHED_IDLE, &plain) < 0)
-        child_fail(report_fd, "idle scheduling", errno);
+    child_stand_back(spec, report_fd);
     child_limit(report_fd, RLIMIT_FSIZE, spec->limit_file_size);
     child_limit(report_fd, RLIMIT_AS, spec->limit_memory);
     child_limit(report_fd, RLIMIT_NOFILE, spec->limit_files);
@@ -225,6 +255,26 @@ int spawn_start(const struct spawn_spec *spec, struct spawn_child *ret_child, st
     }
     *ret_child = (struct spawn_child){.pid = pid, .pidfd = steal_fd(&pidfd)};
     return 0;
+}
+
+void spawn_hurry(pid_t pid)
+{
+    const struct sched_param plain = {.sched_priority = 0};
+    char path[64];
+    struct dirent *entry;
+    uint64_t tid;
+
+    (void)snprintf(path, sizeof(path), "/proc/%d/autogroup", (int)pid);
+    if (getsid(pid) == pid)
+        (void)fd_write_text(AT_FDCWD, path, NICE_PLAIN, NULL);
+    (void)snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
+    DIR *dir = opendir(path);
+    while (dir != NULL && (entry = readdir(dir)) != NULL) {
+        if (text_parse_u64(entry->d_name, INT32_MAX, &tid) == 0)
+            (void)sched_setscheduler((pid_t)tid, SCHED_OTHER, &plain);
+    }
+    if (dir != NULL)
+        (void)closedir(dir);
 }
 
 int spawn_wait(const struct spawn_child *child, int64_t deadline_ms, int *ret_status,

@@ -41,7 +41,7 @@ struct spawn_spec {
     bool new_session;     /* setsid(2) */
     bool die_with_parent; /* PR_SET_PDEATHSIG SIGKILL: dies with the *thread* that spawned it */
     bool no_new_privs;
-    bool idle;                       /* SCHED_IDLE: runs when nobody else wants the processor */
+    bool idle;                       /* stands back behind everything else, until spawn_hurry */
     const struct sock_fprog *filter; /* seccomp(2) filter in force from before the program's first
                                         instruction; wants no_new_privs; NULL: none */
     uint64_t limit_file_size;        /* RLIMIT_FSIZE in bytes; 0: unlimited as inherited */
@@ -58,6 +58,13 @@ struct spawn_child {
 
 /* Starts the program. The caller reaps it (spawn_wait, or waitid on the pidfd). */
 int spawn_start(const struct spawn_spec *spec, struct spawn_child *ret_child, struct err *err);
+
+/*
+ * A child that was started idle, its threads and what it leads are scheduled like everything else
+ * from now on. With the rights that started it. What the kernel refuses stays as it is: the child
+ * may have ended.
+ */
+void spawn_hurry(pid_t pid);
 
 /*
  * Waits until the deadline for the child to end and reaps it. *ret_status is its exit code, or

@@ -22,6 +22,7 @@
 #include "common/base/clock.h"
 #include "common/base/fd.h"
 #include "common/base/log.h"
+#include "common/base/spawn.h"
 #include "common/base/text.h"
 #include "host/sandbox/criuserns.h"
 #include "host/sandbox/handler.h"
@@ -443,7 +444,7 @@ static int step_adopt(struct bringup *b, struct err *err)
     struct pod *pod = b->pod;
 
     timeline_set_pid(&pod->timeline, pod->vm_pid);
-    spares_hurry(pod);
+    spawn_hurry(pod->vm_pid);
     if (make_log_folder(pod, err) != 0 || make_cgroups(pod, err) != 0 ||
         vmcgroup_enter(pod->cgroups, pod->n_cgroups, pod->vm_pid, err) != 0)
         return -1;

@@ -11,17 +11,18 @@
  * that holds more than its own images and a public file.
  *
  * Making one is nobody's hurry: it is done one after another, by one worker, and the machine is
- * SCHED_IDLE until it is taken, so that it stands back behind everything that somebody waits for
- * (being niced was not enough: a niced thread still runs its slice to the end, and plugins of a
- * pod's network, dozens of short programs, waited for it each time). A spare has its pod's id from
- * birth, since its machine's name, folder and disk are called by it.
+ * started idle (spawn.h), so that it stands back behind everything that somebody waits for (being
+ * niced was not enough: a niced thread still runs its slice to the end, and plugins of a pod's
+ * network, dozens of short programs, waited for it each time). That holds among the tasks of the
+ * daemon's cgroup. Where the cpu controller is in use, a machine of a pod with a cgroup of its own
+ * shares the processor with the daemon's cgroup as a whole, by the weights of both, and a spare
+ * takes what its cgroup is due. A spare has its pod's id from birth, since its machine's name,
+ * folder and disk are called by it.
  */
 #include "host/sandbox/spares.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <linux/rtnetlink.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -181,22 +182,6 @@ static int warm_up(struct pod *pod, struct err *err)
     request.readonly_paths = (char **)(uintptr_t)read_only;
     request.n_readonly_paths = ARRAY_SIZE(read_only);
     return live(pod, &request, deadline_ms, err);
-}
-
-void spares_hurry(const struct pod *pod)
-{
-    const struct sched_param plain = {.sched_priority = 0};
-    cleanup_free char *path = text_printf("/proc/%d/task", (int)pod->vm_pid);
-    DIR *dir = path == NULL || pod->vm_pid <= 0 ? NULL : opendir(path);
-    struct dirent *entry;
-    uint64_t tid;
-
-    while (dir != NULL && (entry = readdir(dir)) != NULL) {
-        if (text_parse_u64(entry->d_name, INT32_MAX, &tid) == 0)
-            (void)sched_setscheduler((pid_t)tid, SCHED_OTHER, &plain);
-    }
-    if (dir != NULL)
-        closedir(dir);
 }
 
 /* ---- making ---- */

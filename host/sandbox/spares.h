@@ -26,7 +26,3 @@ void spares_end(struct sandbox_manager *mgr);
 
 /* A spare's machine has ended: it is none any more. */
 void spares_lose(struct pod *pod);
-
-/* Somebody waits for this machine: QEMU, SCHED_IDLE until now, is scheduled like everything else.
- */
-void spares_hurry(const struct pod *pod);

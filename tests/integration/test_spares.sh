@@ -26,6 +26,10 @@ is 2 || fail "$(machines) machines for one pod and one spare"
 [ "$(crictl pods -q | wc -l)" = 1 ] || fail "a spare shows as a pod"
 spare=$(pgrep -n qemu-system)
 [ "$(ps -o cls= -p "$spare" | tr -d ' ')" = IDL ] || fail "a spare does not stand back"
+# The kernel's group of a session, where it makes them; a task in a cpu cgroup of its own has none that counts.
+group_nice() { sed -n 's/.* nice //p' "/proc/$1/autogroup" 2>/dev/null || true; }
+grouped=$(group_nice "$spare")
+[ "${grouped:-19}" = 19 ] || fail "a spare's autogroup does not stand back: nice $grouped"
 
 cgroup=/casemate-test-$$
 if [ -e /sys/fs/cgroup/cgroup.controllers ]; then hierarchy=/sys/fs/cgroup; else hierarchy=/sys/fs/cgroup/memory; fi
@@ -34,6 +38,7 @@ jq --arg c "$cgroup" '.hostname = "second" | .linux.cgroup_parent = $c' "$json" 
 two=$(crictl runp "$json.2")
 grep -q "pod two is ready (made ahead)" "$work/casemated.log" || fail "the spare was not taken"
 [ "$(ps -o cls= -L -p "$spare" | sort -u | tr -d ' ')" = TS ] || fail "the pod's machine still stands back"
+[ -z "$grouped" ] || [ "$(group_nice "$spare")" = 0 ] || fail "the autogroup of the pod's machine still stands back"
 find "$hierarchy$cgroup" -name cgroup.procs -exec cat {} + | has -x "$spare" || fail "the machine is not in the pod's cgroup"
 c=$(crictl create "$two" "$(container_json c1 c1.log sh -c 'hostname; date +%s; ls; sleep 1000')" "$json.2")
 crictl start "$c" >/dev/null

@@ -173,6 +173,56 @@ static void no_descriptor_is_left_behind(void **state)
     assert_int_equal(after, before + 1);
 }
 
+/* The nice value of a process's autogroup; -100 where the kernel makes none. */
+static int group_nice(pid_t pid)
+{
+    char path[64], line[128] = "";
+    int nice = -100;
+    (void)snprintf(path, sizeof(path), "/proc/%d/autogroup", (int)pid);
+    FILE *f = fopen(path, "re");
+    if (f == NULL)
+        return nice;
+    if (fgets(line, sizeof(line), f) != NULL)
+        assert_int_equal(sscanf(line, "/autogroup-%*d nice %d", &nice), 1);
+    (void)fclose(f);
+    return nice;
+}
+
+static void an_idle_child_stands_back_until_it_is_hurried(void **state)
+{
+    (void)state;
+    struct err err = {0};
+    struct spawn_spec spec = {.path = "/bin/sh",
+                              .argv = SH("exec sleep 1000"),
+                              .set_ids = getuid() == 0,
+                              .uid = 4242,
+                              .gid = 4242,
+                              .idle = true,
+                              .new_session = true};
+    struct spawn_child c = {.pidfd = -1};
+    int ours = group_nice(getpid());
+    assert_int_equal(spawn_start(&spec, &c, &err), 0);
+    assert_int_equal(sched_getscheduler(c.pid), SCHED_IDLE);
+    /* Others than root may change it ten times a second at most. */
+    if (ours != -100 && getuid() == 0)
+        assert_int_equal(group_nice(c.pid), 19);
+    spawn_hurry(c.pid);
+    assert_int_equal(sched_getscheduler(c.pid), SCHED_OTHER);
+    if (ours != -100 && getuid() == 0)
+        assert_int_equal(group_nice(c.pid), 0);
+    spawn_kill(&c);
+
+    /* In our session the tasks are all that is lowered. */
+    spec.new_session = false;
+    assert_int_equal(spawn_start(&spec, &c, &err), 0);
+    assert_int_equal(sched_getscheduler(c.pid), SCHED_IDLE);
+    assert_int_equal(group_nice(getpid()), ours);
+    spawn_hurry(c.pid);
+    assert_int_equal(group_nice(getpid()), ours);
+    spawn_kill(&c);
+    spawn_hurry(c.pid);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -182,6 +232,7 @@ int main(void)
         cmocka_unit_test(failures_of_the_child_are_named),
         cmocka_unit_test(limits_end_the_program),
         cmocka_unit_test(no_descriptor_is_left_behind),
+        cmocka_unit_test(an_idle_child_stands_back_until_it_is_hurried),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
