@@ -607,7 +607,8 @@ static void exec_free(struct exec *e)
 DEFINE_CLEANUP(exec, struct exec, exec_free)
 
 static int launch_exec(struct container *c, struct exec *e,
-                       const Casemate__Agent__V1__ExecRequest *request, struct err *err)
+                       const Casemate__Agent__V1__ExecRequest *request, bool outcome_only,
+                       struct err *err)
 {
     const struct userns *userns = userns_of(c->owner);
     cleanup_fd int pidfd = -1;
@@ -616,6 +617,7 @@ static int launch_exec(struct container *c, struct exec *e,
         .loop = c->owner->loop,
         .reaper = c->owner->reaper,
         .ring_bytes = (size_t)request->process->output_ring_bytes,
+        .outcome_only = outcome_only,
         .on_exit = on_exec_exit,
         .on_exit_arg = e,
     };
@@ -641,7 +643,7 @@ static int launch_exec(struct container *c, struct exec *e,
 }
 
 int container_exec(struct containers *containers, const Casemate__Agent__V1__ExecRequest *request,
-                   struct process **ret_process, struct err *err)
+                   bool outcome_only, struct process **ret_process, struct err *err)
 {
     struct container *c = find(containers, request->container_id);
     if (c == NULL)
@@ -660,7 +662,7 @@ int container_exec(struct containers *containers, const Casemate__Agent__V1__Exe
     e->container = c;
     STAILQ_INIT(&e->waiting);
     (void)snprintf(e->id, sizeof(e->id), "%s", request->exec_id);
-    if (launch_exec(c, e, request, err) < 0)
+    if (launch_exec(c, e, request, outcome_only, err) < 0)
         return -1;
     LIST_INSERT_HEAD(&c->execs, e, entry);
     c->n_execs++;

@@ -57,9 +57,9 @@ int container_start(struct containers *containers, const char *container_id,
                     struct process **ret_process, struct err *err);
 
 /* Begins one more process in a running container: *ret_process is STARTING. EXISTS when the exec id
- * is taken. */
+ * is taken. outcome_only: see struct process_config. */
 int container_exec(struct containers *containers, const Casemate__Agent__V1__ExecRequest *request,
-                   struct process **ret_process, struct err *err);
+                   bool outcome_only, struct process **ret_process, struct err *err);
 
 /* A process by its ids; exec_id "" is the container's first. NOT_FOUND says which one there is not.
  */

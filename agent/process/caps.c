@@ -4,6 +4,10 @@
  * order matters: the bounding set needs CAP_SETPCAP and goes first; then the user changes with
  * permitted kept (PR_SET_KEEPCAPS); then the three sets; ambient last, since it must lie within
  * permitted and inheritable.
+ *
+ * An older kernel has fewer capabilities than the table, a newer one more. Which ones it has is not
+ * asked, that would be one call for each: capset drops what it does not know, and prctl answers
+ * EINVAL.
  */
 #include "agent/process/caps.h"
 
@@ -28,27 +32,14 @@ int caps_parse(char *const *list, size_t n, uint64_t *ret_mask, struct err *err)
     return 0;
 }
 
-/* What this kernel knows: an older one has fewer capabilities than the table, a newer one more. */
-static uint64_t known_to_kernel(void)
-{
-    uint64_t mask = 0;
-    for (unsigned long i = 0; i < 64; i++) {
-        if (prctl(PR_CAPBSET_READ, i, 0, 0, 0) < 0)
-            break;
-        mask |= 1ull << i;
-    }
-    return mask;
-}
-
 int caps_prepare(const struct caps *caps, struct err *err)
 {
-    uint64_t known = known_to_kernel();
     for (unsigned long i = 0; i < 64; i++) {
-        uint64_t bit = 1ull << i;
-        if ((known & bit) == 0 || (caps->bounding & bit) != 0)
+        if ((caps->bounding & (1ull << i)) != 0 || prctl(PR_CAPBSET_DROP, i, 0, 0, 0) == 0)
             continue;
-        if (prctl(PR_CAPBSET_DROP, i, 0, 0, 0) < 0)
-            return err_set_errno(err, errno, "drop capability %lu from the bounding set", i);
+        if (errno == EINVAL)
+            break; /* the kernel knows neither this one nor any after it */
+        return err_set_errno(err, errno, "drop capability %lu from the bounding set", i);
     }
     if (prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0)
         return err_set_errno(err, errno, "keep capabilities");
@@ -76,12 +67,11 @@ int caps_raise(struct err *err)
 
 int caps_apply(const struct caps *caps, struct err *err)
 {
-    uint64_t known = known_to_kernel();
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
     struct __user_cap_data_struct data[2] = {{0}};
-    split(caps->permitted & known, &data[0].permitted, &data[1].permitted);
-    split(caps->effective & known, &data[0].effective, &data[1].effective);
-    split(caps->inheritable & known, &data[0].inheritable, &data[1].inheritable);
+    split(caps->permitted, &data[0].permitted, &data[1].permitted);
+    split(caps->effective, &data[0].effective, &data[1].effective);
+    split(caps->inheritable, &data[0].inheritable, &data[1].inheritable);
     if (syscall(SYS_capset, &header, data) < 0)
         return err_set_errno(err, errno, "set capabilities");
     if (prctl(PR_SET_KEEPCAPS, 0, 0, 0, 0) < 0)
@@ -89,9 +79,9 @@ int caps_apply(const struct caps *caps, struct err *err)
     if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0)
         return err_set_errno(err, errno, "clear ambient capabilities");
     for (unsigned long i = 0; i < 64; i++) {
-        if ((caps->ambient & known & (1ull << i)) == 0)
+        if ((caps->ambient & (1ull << i)) == 0)
             continue;
-        if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, i, 0, 0) < 0)
+        if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, i, 0, 0) < 0 && errno != EINVAL)
             return err_set_errno(err, errno, "raise ambient capability %lu", i);
     }
     return 0;

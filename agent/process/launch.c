@@ -154,8 +154,8 @@ static int arrange_fds(const struct launch_spec *spec, int channel, struct err *
     const int wanted[FIRST_CLOSED] = {spec->stdio[0], spec->stdio[1], spec->stdio[2],
                                       channel,        spec->keep_fd,  spec->master_fd};
     int moved[FIRST_CLOSED];
-    /* First out of the way of the fixed numbers, so that none overwrites one that is still to be
-     * placed. */
+    /* What has one of the fixed numbers gets out of the way first, so that none overwrites one that
+     * is still to be placed. */
     for (size_t i = 0; i < FIRST_CLOSED; i++) {
         int fd = wanted[i];
         if (fd < 0 && i < 3) {
@@ -164,9 +164,12 @@ static int arrange_fds(const struct launch_spec *spec, int channel, struct err *
                 return err_set_errno(err, errno, "open /dev/null");
             fd = null_fd;
         }
-        moved[i] = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 64);
-        if (fd >= 0 && moved[i] < 0)
-            return err_set_errno(err, errno, "duplicate a descriptor");
+        if (fd >= 0 && fd < (int)FIRST_CLOSED) {
+            fd = fcntl(fd, F_DUPFD_CLOEXEC, FIRST_CLOSED);
+            if (fd < 0)
+                return err_set_errno(err, errno, "duplicate a descriptor");
+        }
+        moved[i] = fd;
     }
     for (int i = 0; i < (int)FIRST_CLOSED; i++) {
         if (moved[i] < 0)
@@ -204,9 +207,11 @@ static int take_terminal(const Casemate__Agent__V1__Process *process, uid_t uid,
 }
 
 /* The pipes belong to the user, so that /dev/stdout can be opened again by a process that is not
- * root. */
+ * root. Root's they are already. */
 static void own_pipes(uid_t uid)
 {
+    if (uid == 0)
+        return;
     for (int i = 0; i < 3; i++) {
         struct stat st;
         if (fstat(i, &st) == 0 && S_ISFIFO(st.st_mode) && fchown(i, uid, (gid_t)-1) < 0)
@@ -358,11 +363,11 @@ static int enter_cwd(const char *cwd, struct err *err)
  * ---------------------------------------------------------------------------------------------------
  */
 
+/* exec takes handlers away; what is ignored would stay so, and that is what boot.c ignores. */
 static void reset_signals(void)
 {
-    for (int signo = 1; signo < NSIG; signo++)
-        (void)signal(signo, SIG_DFL);
     sigset_t none;
+    (void)signal(SIGPIPE, SIG_DFL);
     sigemptyset(&none);
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
 }
@@ -506,6 +511,18 @@ static int give_stdio(const struct launch_spec *spec, struct err *err)
     return 0;
 }
 
+/* The agent's own pid namespace. It is never another one, and stays open. */
+static int open_home(int *ret_fd, struct err *err)
+{
+    static int fd = -1;
+    if (fd < 0)
+        fd = open("/proc/self/ns/pid", O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return err_set_errno(err, errno, "open the agent's pid namespace");
+    *ret_fd = fd;
+    return 0;
+}
+
 int launch_start(const struct launch_spec *spec, struct launch *ret_launch, struct err *err)
 {
     int pair[2];
@@ -513,15 +530,14 @@ int launch_start(const struct launch_spec *spec, struct launch *ret_launch, stru
         return err_set_errno(err, errno, "make a socket pair");
     cleanup_fd int ours = pair[0];
     cleanup_fd int theirs = pair[1];
-    cleanup_fd int home_ns = -1;
+    int home_ns = -1;
 
     if (spec->userns != NULL && give_stdio(spec, err) < 0)
         return -1;
     /* setns(2) changes where children are born, not where the agent is. */
     if (spec->pidns_fd >= 0 && !spec->born_inside) {
-        home_ns = open("/proc/self/ns/pid", O_RDONLY | O_CLOEXEC);
-        if (home_ns < 0)
-            return err_set_errno(err, errno, "open the agent's pid namespace");
+        if (open_home(&home_ns, err) < 0)
+            return -1;
         if (setns(spec->pidns_fd, CLONE_NEWPID) < 0)
             return err_set_errno(err, errno, "enter the pid namespace");
     }

@@ -5,6 +5,12 @@
  * When it is reaped the channel is read first, since a message sent before death may still be in
  * it.
  *
+ * Each time the agent is woken it takes the processor from the very process that it hears of, and
+ * most commands last a few milliseconds. Of a process that is only asked for its outcome
+ * (`outcome_only`) nothing is listened to at first: all that there is to hear is still in the
+ * channel and the pipes when it is reaped. Only one that lasts longer is listened to before, for it
+ * may have more to say than its pipes hold.
+ *
  * Back-pressure is not reading: when a ring is full the pipe's source is taken out of the loop
  * altogether (a level- triggered loop would spin on a hang-up) and put back by the acknowledgement
  * that makes room. When the process has ended, what its pipe can still hold is let in beyond the
@@ -34,6 +40,7 @@
 
 #define READ_CHUNK (64u << 10) /* per stream and round of the loop, for fairness */
 #define PIPE_REST  (1u << 20)  /* what an unprivileged process can make its pipe hold */
+#define QUIET_MS   10          /* after its start, when only the outcome is asked for */
 
 static void on_output_stdout(void *arg, uint32_t events);
 static void on_output_stderr(void *arg, uint32_t events);
@@ -90,6 +97,7 @@ void process_unref(struct process *p)
     }
     close_stdin(p);
     close_channel(p);
+    loop_source_free(p->quiet_timer);
     close_fd(&p->master_fd);
     close_fd(&p->ptmx_fd);
     free(p->failure);
@@ -342,7 +350,7 @@ static bool pump_channel(struct process *p)
             close_channel(p);
             if (!p->failed && p->state == PROCESS_STARTING) {
                 p->state = PROCESS_RUNNING;
-                p->status.started_ns = clock_realtime_ns();
+                p->status.started_ns = p->launched_ns != 0 ? p->launched_ns : clock_realtime_ns();
             }
             break;
         }
@@ -359,11 +367,40 @@ static void on_channel(void *arg, uint32_t events)
         notify(p);
 }
 
+static int listen_to(struct process *p, struct err *err)
+{
+    resume_output(p, 0);
+    resume_output(p, 1);
+    return loop_add_fd(p->loop, p->channel, EPOLLIN, on_channel, p, &p->channel_source, err);
+}
+
+static void on_quiet_over(void *arg)
+{
+    struct process *p = arg;
+    struct err err;
+    loop_source_free(steal_ptr(&p->quiet_timer));
+    if (listen_to(p, &err) < 0)
+        log_event(LOG_WARN, NULL, &err, "cannot watch the start of a process, waiting for its end");
+}
+
+/* Listens to it now, or when it turns out to last. */
+static int begin_listening(struct process *p, bool outcome_only, struct err *err)
+{
+    if (!outcome_only)
+        return listen_to(p, err);
+    if (loop_add_timer(p->loop, on_quiet_over, p, &p->quiet_timer, err) < 0)
+        return -1;
+    loop_arm(p->quiet_timer, QUIET_MS);
+    p->launched_ns = clock_realtime_ns();
+    return 0;
+}
+
 static void on_reaped(void *arg, pid_t pid, int status)
 {
     struct process *p = arg;
     (void)pid;
     (void)process_ref(p);
+    loop_source_free(steal_ptr(&p->quiet_timer));
     (void)pump_channel(p);
     close_channel(p);
     if (p->state != PROCESS_RUNNING && !p->failed) {
@@ -385,8 +422,8 @@ static void on_reaped(void *arg, pid_t pid, int status)
         if (p->out[i].fd < 0)
             continue;
         ring_raise_limit(&p->out[i].ring, PIPE_REST);
-        resume_output(p, i);
         (void)pump_output(p, i);
+        resume_output(p, i); /* when someone else still has it open */
     }
     close_stdin(p);
     update_settled(p);
@@ -402,7 +439,9 @@ static int make_pipe(bool read_end, int *ret_ours, int *ret_theirs, struct err *
         return err_set_errno(err, errno, "make a pipe");
     *ret_ours = ends[read_end ? 0 : 1];
     *ret_theirs = ends[read_end ? 1 : 0];
-    return fd_set_nonblock(*ret_ours, err);
+    if (fcntl(*ret_ours, F_SETFL, O_NONBLOCK) < 0) /* it has no other flags */
+        return err_set_errno(err, errno, "make a pipe");
+    return 0;
 }
 
 static struct process *process_new(const struct process_config *config, bool tty)
@@ -455,15 +494,13 @@ int process_launch(const struct process_config *config, const struct launch_spec
     p->channel = launched.channel;
     p->state = s.gated ? PROCESS_PREPARING : PROCESS_STARTING;
     if (reaper_add(config->reaper, launched.pid, on_reaped, p, err) < 0 ||
-        loop_add_fd(p->loop, p->channel, EPOLLIN, on_channel, p, &p->channel_source, err) < 0) {
+        begin_listening(p, config->outcome_only, err) < 0) {
         (void)kill(launched.pid, SIGKILL);
         reaper_forget(config->reaper, launched.pid);
         return -1;
     }
     p->pid = launched.pid;
     adopt_master(p, s.master_fd);
-    resume_output(p, 0);
-    resume_output(p, 1);
     *ret_process = steal_ptr(&p);
     return 0;
 }

@@ -83,6 +83,8 @@ struct process {
     int ptmx_fd;   /* O_PATH of the container's devpts ptmx, or -1 */
     int channel;
     struct loop_source *channel_source;
+    struct loop_source *quiet_timer; /* outcome_only: nothing is listened to until it fires */
+    int64_t launched_ns;             /* outcome_only: realtime, taken for its start; else 0 */
     void (*on_exit)(void *arg,
                     struct process *p); /* right after it was reaped; may set status.oom_killed */
     void *on_exit_arg;
@@ -94,6 +96,9 @@ struct process_config {
     struct loop *loop;
     struct reaper *reaper;
     size_t ring_bytes; /* per stream; 0: PROCESS_DEFAULT_RING */
+    /* Nobody asks for its start or its output as it comes, only for everything at its end: what
+     * happens before may be seen late, and its start is the time of its launch. Not gated. */
+    bool outcome_only;
     void (*on_exit)(void *arg, struct process *p);
     void *on_exit_arg;
 };

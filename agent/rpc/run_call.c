@@ -130,7 +130,7 @@ void run_call_begin(struct rpc_call *call, struct containers *containers)
         rpc_call_fail(call, &err);
         return;
     }
-    if (validate_exec(r, &err) < 0 || container_exec(containers, r, &process, &err) < 0) {
+    if (validate_exec(r, &err) < 0 || container_exec(containers, r, true, &process, &err) < 0) {
         free(run);
         rpc_call_fail(call, &err);
         return;

@@ -396,7 +396,8 @@ static void handle_exec(struct rpc_call *call, void *arg)
     const Casemate__Agent__V1__ExecRequest *r = (const void *)rpc_call_request(call);
     struct process *process;
     struct err err;
-    if (validate_exec(r, &err) < 0 || container_exec(s->config.containers, r, &process, &err) < 0) {
+    if (validate_exec(r, &err) < 0 ||
+        container_exec(s->config.containers, r, false, &process, &err) < 0) {
         rpc_call_fail(call, &err);
         return;
     }

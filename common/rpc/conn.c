@@ -5,7 +5,9 @@
  * waits for the outermost leave(), which writes, ends the connection if that was decided meanwhile,
  * and sets the timer anew.
  *
- * Reading takes a few buffers per event and then lets other descriptors have their turn. Output is
+ * Reading takes a few buffers per event and then lets other descriptors have their turn. The buffer
+ * is the connection's, not on the stack: there each of its pages would be touched for every event,
+ * however little comes, and most of what comes is little. Output is
  * pulled from the session only while less than OUT_LOW bytes wait for the descriptor, so that the
  * session, which knows about windows and queues, and not this buffer, is where data waits.
  *
@@ -43,6 +45,7 @@ struct rpc_conn {
     struct loop_source *source;
     struct loop_source *timer;
     uint32_t events;
+    uint8_t *in; /* READ_SIZE bytes */
     struct buf out;
     struct buf first; /* read before us; fed in the first round */
     unsigned depth;   /* enter() without leave() */
@@ -186,11 +189,10 @@ static void feed_first(struct rpc_conn *conn)
 
 static void read_all(struct rpc_conn *conn)
 {
-    uint8_t bytes[READ_SIZE];
     struct err err;
     feed_first(conn);
     for (int i = 0; i < READS_PER_EVENT && !conn->closing; i++) {
-        ssize_t n = read(conn->fd, bytes, sizeof(bytes));
+        ssize_t n = read(conn->fd, conn->in, READ_SIZE);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
@@ -208,8 +210,8 @@ static void read_all(struct rpc_conn *conn)
             rpc_conn_close(conn, &err);
             return;
         }
-        feed(conn, bytes, (size_t)n);
-        if ((size_t)n < sizeof(bytes))
+        feed(conn, conn->in, (size_t)n);
+        if ((size_t)n < READ_SIZE)
             return;
     }
 }
@@ -250,6 +252,9 @@ static int attach(struct rpc_conn *conn, struct err *err)
 {
     int type;
     socklen_t len = sizeof(type);
+    conn->in = rpc_malloc(READ_SIZE);
+    if (conn->in == NULL)
+        return err_no_memory(err);
     conn->is_socket = getsockopt(conn->fd, SOL_SOCKET, SO_TYPE, &type, &len) == 0;
     if (fd_set_nonblock(conn->fd, err) < 0)
         return -1;
@@ -302,6 +307,7 @@ void rpc_conn_free(struct rpc_conn *conn)
     rpc_session_free(conn->session);
     buf_fini(&conn->out);
     buf_fini(&conn->first);
+    free(conn->in);
     free(conn);
 }
 

@@ -30,6 +30,7 @@ struct fixture {
     char *args[8];
     char *env[2];
     unsigned exits;
+    bool outcome_only;
 };
 
 static void on_signal(void *arg, int signo)
@@ -110,6 +111,7 @@ static struct process *launch(struct fixture *f, bool gated, size_t ring,
         .loop = f->loop,
         .reaper = f->reaper,
         .ring_bytes = ring,
+        .outcome_only = f->outcome_only,
         .on_exit = on_exit_,
         .on_exit_arg = f,
     };
@@ -167,6 +169,42 @@ static void test_run(void **state)
     assert_output(p, 0, "out\n");
     assert_output(p, 1, "err\n");
     assert_int_equal(f->exits, 1);
+    process_unref(p);
+}
+
+/* Of one that ends soon nothing is listened to, and nothing is missed. */
+static void test_outcome_only(void **state)
+{
+    struct fixture *f = *state;
+    int64_t before_ns = clock_realtime_ns();
+    f->outcome_only = true;
+    set_args(f, "sh", "-c", "echo out; echo err >&2; exit 3", NULL);
+    struct process *p = launch(f, false, 0, enter);
+    assert_null(p->channel_source);
+    assert_null(p->out[0].source);
+    assert_null(p->out[1].source);
+    RUN_UNTIL(f, p->settled);
+    assert_int_equal(p->status.exit_code, 3);
+    assert_true(p->status.started_ns >= before_ns);
+    assert_true(p->status.finished_ns >= p->status.started_ns);
+    assert_output(p, 0, "out\n");
+    assert_output(p, 1, "err\n");
+    process_unref(p);
+}
+
+/* One that lasts is listened to: its pipe would not hold what it writes. */
+static void test_outcome_lasting(void **state)
+{
+    struct fixture *f = *state;
+    struct err err;
+    f->outcome_only = true;
+    set_args(f, "sh", "-c", "head -c 200000 /dev/zero; exec sleep 1000", NULL);
+    struct process *p = launch(f, false, 0, enter);
+    RUN_UNTIL(f, p->out[0].ring.end == 200000);
+    RUN_UNTIL(f, p->state == PROCESS_RUNNING);
+    assert_int_equal(process_signal(p, SIGKILL, &err), 0);
+    RUN_UNTIL(f, p->settled);
+    assert_int_equal(p->status.exit_code, 128 + SIGKILL);
     process_unref(p);
 }
 
@@ -228,6 +266,14 @@ static void check_failure(struct fixture *f,
 static void test_no_such_file(void **state)
 {
     struct fixture *f = *state;
+    set_args(f, "/bin/nope", NULL);
+    check_failure(f, enter, ERR_NOT_FOUND, "exec /bin/nope: no such file or directory");
+}
+
+static void test_outcome_is_failure(void **state)
+{
+    struct fixture *f = *state;
+    f->outcome_only = true;
     set_args(f, "/bin/nope", NULL);
     check_failure(f, enter, ERR_NOT_FOUND, "exec /bin/nope: no such file or directory");
 }
@@ -448,11 +494,23 @@ static void test_tasks(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_run),          TEST(test_gate),        TEST(test_killed_before_exec),
-        TEST(test_no_such_file), TEST(test_not_in_path), TEST(test_not_executable),
-        TEST(test_enter_fails),  TEST(test_full_ring),   TEST(test_inherited_output),
-        TEST(test_stdin),        TEST(test_stdin_full),  TEST(test_terminal),
-        TEST(test_gone),         TEST(test_tasks),
+        TEST(test_run),
+        TEST(test_gate),
+        TEST(test_killed_before_exec),
+        TEST(test_no_such_file),
+        TEST(test_not_in_path),
+        TEST(test_not_executable),
+        TEST(test_enter_fails),
+        TEST(test_full_ring),
+        TEST(test_inherited_output),
+        TEST(test_stdin),
+        TEST(test_stdin_full),
+        TEST(test_terminal),
+        TEST(test_gone),
+        TEST(test_tasks),
+        TEST(test_outcome_only),
+        TEST(test_outcome_lasting),
+        TEST(test_outcome_is_failure),
     };
     if (geteuid() != 0) {
         (void)printf("SKIP: needs root\n");
