@@ -113,15 +113,21 @@ static int resolve_target(struct pod *pod, const Runtime__V1__ContainerConfig *c
 }
 
 /* Attaches the image's layers: *ret_acquired counts those that are held, also on failure. */
-static int acquire_layers(const struct pod_use *use, const struct image *image, int64_t deadline_ms,
-                          uint32_t *ret_luns, size_t *ret_acquired, struct err *err)
+static int acquire_layers(const struct pod_use *use, const struct image *image,
+                          char *const *serials, int64_t deadline_ms, struct crispec_disk *ret_disks,
+                          size_t *ret_acquired, struct err *err)
 {
     int64_t began_ns = clock_monotonic_ns();
     struct pod *pod = use->pod;
 
     for (size_t i = 0; i < image->n_layers; i++) {
-        if (pod_disk_acquire(use, image, i, deadline_ms, &ret_luns[i], err) != 0)
+        struct crispec_disk *disk = &ret_disks[i];
+        if (pod_disk_acquire(use, image, i, deadline_ms, &disk->lun, err) != 0)
             return -1;
+        /* A bay is known by its own serial, and has a size of its own. */
+        bool in_bay = vm_lun_is_bay(disk->lun);
+        disk->serial = in_bay ? vm_bay_serial(disk->lun) : serials[i];
+        disk->size_bytes = in_bay ? 0 : image->layers[i].size_bytes;
         ++*ret_acquired;
     }
     phases_add(&pod->mgr->phases, PHASE_DEVICES, clock_monotonic_ns() - began_ns);
@@ -160,8 +166,8 @@ static int64_t create_deadline(const struct pod *pod, int64_t deadline_ms)
 }
 
 static int create_in_guest(const struct pod_use *use, struct container *c,
-                           const struct image *image, const uint32_t *luns, int64_t deadline_ms,
-                           struct err *err)
+                           const struct image *image, const struct crispec_disk *disks,
+                           int64_t deadline_ms, struct err *err)
 {
     char target[SANDBOX_ID_SIZE], hostname[65];
     cleanup_crispec struct crispec *spec = NULL;
@@ -170,8 +176,7 @@ static int create_in_guest(const struct pod_use *use, struct container *c,
         .config = c->facts->config,
         .pod = use->pod->facts->config,
         .image = image,
-        .luns = luns,
-        .serials = c->facts->disks,
+        .disks = disks,
         .hostname = hostname,
         .plain_cgroups = !guest_get_info(use->guest)->checks_cgroups,
     };
@@ -203,18 +208,18 @@ static int build(const struct pod_use *use, struct container *c, struct image *i
 {
     struct sandbox_manager *mgr = use->pod->mgr;
     struct guest_process process = {.container_id = c->facts->id, .exec_id = ""};
-    cleanup_free uint32_t *luns = calloc(image->n_layers + 1, sizeof(*luns));
+    cleanup_free struct crispec_disk *disks = calloc(image->n_layers + 1, sizeof(*disks));
     size_t acquired = 0;
 
-    if (luns == NULL)
+    if (disks == NULL)
         return err_no_memory(err);
     if (image_use(mgr->deps.images, image->id, c->facts->id, err) != 0)
         return -1;
     /* The machine must have what the limits allow, whether or not the pod has said it. */
     if (podsize_make_room(use->pod, use->vm, manager_call_deadline(mgr, deadline_ms), err) != 0 ||
-        acquire_layers(use, image, deadline_ms, luns, &acquired, err) != 0)
+        acquire_layers(use, image, c->facts->disks, deadline_ms, disks, &acquired, err) != 0)
         goto release;
-    if (create_in_guest(use, c, image, luns, deadline_ms, err) != 0)
+    if (create_in_guest(use, c, image, disks, deadline_ms, err) != 0)
         goto remove;
     pthread_mutex_lock(&use->pod->mutex);
     container_set_state(c, CTR_CREATED);

@@ -329,16 +329,15 @@ static int build_rootfs(struct crispec *spec, const struct crispec_input *input,
     for (size_t i = 0; i < image->n_layers; i++) {
         bool again = false;
         for (size_t j = i + 1; j < image->n_layers && !again; j++)
-            again = input->luns[j] == input->luns[i];
+            again = input->disks[j].lun == input->disks[i].lun;
         if (again)
             continue;
         casemate__agent__v1__disk__init(&disks[i]);
-        disks[i].lun = input->luns[i];
-        if (input->serials != NULL)
-            disks[i].serial = unconst(input->serials[i]);
+        disks[i].lun = input->disks[i].lun;
+        disks[i].serial = unconst(text_or_empty(input->disks[i].serial));
+        disks[i].size_bytes = input->disks[i].size_bytes;
         disks[i].read_only = true;
         disks[i].fs_type = unconst(image->layers[i].fs_type);
-        disks[i].size_bytes = image->layers[i].size_bytes;
         rootfs->layers[rootfs->n_layers++] = &disks[i];
     }
     spec->request.rootfs = rootfs;
@@ -519,7 +518,7 @@ int crispec_new(const struct crispec_input *input, struct crispec **ret_spec, st
     casemate__agent__v1__create_container_request__init(&spec->request);
     spec->request.id = unconst(input->id);
     if (build_process(spec, input, err) != 0 ||
-        (input->luns != NULL && build_rootfs(spec, input, err) != 0) ||
+        (input->disks != NULL && build_rootfs(spec, input, err) != 0) ||
         build_resources(spec, input->config->linux == NULL ? NULL : input->config->linux->resources,
                         err) != 0 ||
         build_devices(spec, input->config, err) != 0)

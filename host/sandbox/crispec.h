@@ -17,23 +17,28 @@
 struct image;
 struct crispec;
 
+/* The disk of an image's layer, as the guest is to find it. */
+struct crispec_disk {
+    uint32_t lun;
+    const char *serial;  /* NULL: not checked in the guest. Borrowed by the request */
+    uint64_t size_bytes; /* 0: not checked in the guest */
+};
+
 struct crispec_input {
     const char *id;                             /* of the container */
     const Runtime__V1__ContainerConfig *config; /* has passed crivalid_container */
     const Runtime__V1__PodSandboxConfig *pod;
     const struct image *image;
-    const uint32_t *luns;      /* of the image's layers, one per layer, lowest first */
-    char *const *serials;      /* of their disks, likewise; NULL: not checked in the guest. Borrowed
-                                  by the request */
-    const char *hostname;      /* of the pod, as the guest has it */
-    const char *pid_target_id; /* full id for pid mode TARGET; else NULL */
+    const struct crispec_disk *disks; /* of the image's layers, one per layer, lowest first */
+    const char *hostname;             /* of the pod, as the guest has it */
+    const char *pid_target_id;        /* full id for pid mode TARGET; else NULL */
     bool plain_cgroups; /* the agent writes what the guest may not have: no huge pages of a size are
                            not asked for, since they are what there is */
 };
 
 /* Builds the request; INVALID when config and image together name no command, or for what is wrong
- * in a seccomp profile, which is read from this host's disk. luns may be NULL: then the request has
- * no root filesystem. */
+ * in a seccomp profile, which is read from this host's disk. disks may be NULL: then the request
+ * has no root filesystem. */
 int crispec_new(const struct crispec_input *input, struct crispec **ret_spec, struct err *err);
 /* Only the request's resources, for a container that exists; plain_cgroups as above. */
 int crispec_new_resources(const Runtime__V1__LinuxContainerResources *resources, bool plain_cgroups,

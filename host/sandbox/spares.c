@@ -50,10 +50,9 @@ static int attach_program(const struct pod *pod, int64_t deadline_ms,
 {
     cleanup_fd int fd = open(pod->mgr->config.warm_image, O_RDONLY | O_CLOEXEC);
     struct vm_disk disk = {.fd = fd, .read_only = true, .serial = WARM_SERIAL};
-    struct stat st;
     uint32_t lun;
 
-    if (fd < 0 || fstat(fd, &st) != 0)
+    if (fd < 0)
         return err_set_errno(err, errno, "'%s'", pod->mgr->config.warm_image);
     if (vm_add_disk(pod->vm, &disk, deadline_ms, &lun, err) != 0)
         return -1;
@@ -61,7 +60,6 @@ static int attach_program(const struct pod *pod, int64_t deadline_ms,
     ret_disk->lun = lun;
     ret_disk->read_only = true;
     ret_disk->fs_type = unconst("squashfs");
-    ret_disk->size_bytes = (uint64_t)st.st_size;
     return 0;
 }
 

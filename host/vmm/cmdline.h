@@ -84,6 +84,15 @@ static inline void cleanup_cmdline_(struct cmdline *cmdline)
 #define CMDLINE_AGENT_PORT    "org.casemate.agent.0"
 
 /*
+ * Bays are "bay0" and up: a device and its node, over the node "bay0-empty" of which all that is
+ * read is zeros. The drive's size is constant, whatever is in it.
+ */
+#define CMDLINE_BAY_NAME_SIZE 16
+#define CMDLINE_BAY_BYTES     (1ull << 40)
+void cmdline_bay_name(uint32_t bay, const char *suffix, char ret_name[CMDLINE_BAY_NAME_SIZE]);
+#define CMDLINE_BAY_EMPTY "-empty"
+
+/*
  * Network interfaces are "nic0" on the root bus, and "nic1" to "nic3", plugged in later behind root
  * ports "nicport1" to "nicport3". The guest finds each by the device number on bus 0 of itself or
  * of its port.

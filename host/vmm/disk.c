@@ -12,6 +12,9 @@
  * vm_remove_disk only waits to see this. (blockdev-del before DEVICE_DELETED fails with "Node is in
  * use".)
  *
+ * A read-only file goes into a bay while one is free (bay.c): no device comes or goes, the node is
+ * another one, and the guest is not asked. The rest of its life is the same.
+ *
  * Sequences that run on the loop hold a reference to the vm; they address a disk by LUN, and a disk
  * leaves the table only at their end.
  */
@@ -29,8 +32,7 @@
 #include "host/vmm/qmp_client.h"
 #include "host/vmm/sync.h"
 
-/* Descriptor set ids must be above 0, and LUNs start there. */
-#define FDSET_OF(lun) ((json_int_t)(lun) + 1)
+#define GUEST_PAGE 4096
 
 void disk_name(uint32_t lun, char ret_name[DISK_NAME_SIZE])
 {
@@ -68,9 +70,14 @@ struct disk *disk_new(struct vm *vm, uint32_t lun, bool read_only, const char *s
     return d;
 }
 
+void disk_fdset_path(uint32_t lun, char ret_path[DISK_PATH_SIZE])
+{
+    (void)snprintf(ret_path, DISK_PATH_SIZE, "/dev/fdset/%lld", (long long)disk_fdset(lun));
+}
+
 void disk_forget_all(struct vm *vm)
 {
-    for (size_t i = 0; i < VM_DISK_LUNS; i++) {
+    for (size_t i = 0; i < DISK_TABLE; i++) {
         free(vm->disks[i]);
         vm->disks[i] = NULL;
     }
@@ -84,29 +91,49 @@ static void set_disk_state(struct vm *vm, uint32_t lun, enum disk_state state)
     pthread_mutex_unlock(&vm->lock);
 }
 
-/* Takes the lowest free LUN. */
-static int reserve(struct vm *vm, const struct vm_disk *disk, uint32_t *ret_lun, struct err *err)
+/* The lowest free LUN in [first, end); end: there is none. Lock held. */
+static uint32_t lowest_free(const struct vm *vm, uint32_t first, uint32_t end)
 {
-    uint32_t lun = VM_DISK_LUNS;
+    uint32_t lun = first;
+
+    while (lun < end && vm->disks[lun] != NULL)
+        lun++;
+    return lun;
+}
+
+/* The LUN for a disk: a bay, if it may be in one and one is empty. Lock held. */
+static bool pick_lun(const struct vm *vm, bool may_be_in_bay, uint32_t *ret_lun)
+{
+    if (may_be_in_bay && vm->has_bays) {
+        *ret_lun = lowest_free(vm, VM_DISK_LUNS, DISK_TABLE);
+        if (*ret_lun < DISK_TABLE)
+            return true;
+    }
+    *ret_lun = lowest_free(vm, 0, VM_DISK_LUNS);
+    return *ret_lun < VM_DISK_LUNS;
+}
+
+static int reserve(struct vm *vm, const struct vm_disk *disk, bool may_be_in_bay, uint32_t *ret_lun,
+                   struct err *err)
+{
+    uint32_t lun;
     int result = 0;
 
     pthread_mutex_lock(&vm->lock);
-    for (uint32_t i = VM_DISK_LUNS; i-- > 0;) {
-        if (vm->disks[i] == NULL)
-            lun = i;
-        else if (strcmp(vm->disks[i]->info.serial, disk->serial) == 0)
+    for (uint32_t i = 0; i < DISK_TABLE && result == 0; i++) {
+        if (vm->disks[i] != NULL && strcmp(vm->disks[i]->info.serial, disk->serial) == 0)
             result = err_set(err, ERR_EXISTS, "disk '%s' is attached already", disk->serial);
     }
-    if (result == 0 && lun == VM_DISK_LUNS)
+    if (result == 0 && !pick_lun(vm, may_be_in_bay, &lun))
         result = err_set(err, ERR_EXHAUSTED, "all %d LUNs are used", VM_DISK_LUNS);
     if (result == 0) {
         vm->disks[lun] = disk_new(vm, lun, disk->read_only, disk->serial, DISK_ADDING);
         if (vm->disks[lun] == NULL)
             result = err_no_memory(err);
+        else
+            *ret_lun = lun;
     }
     pthread_mutex_unlock(&vm->lock);
-    if (result == 0)
-        *ret_lun = lun;
     return result;
 }
 
@@ -185,21 +212,44 @@ static void on_node_deleted(void *arg, json_t *ret, const struct err *err)
         return;
     }
     if (qmp_client_send(d->vm->qmp, "remove-fd",
-                        json_pack("{s:I}", "fdset-id", FDSET_OF(d->info.lun)), on_fd_removed, d,
+                        json_pack("{s:I}", "fdset-id", disk_fdset(d->info.lun)), on_fd_removed, d,
                         &failure) < 0)
         sequence_end(d, &failure);
 }
 
-/* The device is gone, or never was: gives back node and descriptors. The sequence has begun. */
-static void drop(struct disk *d)
+static void delete_node(struct disk *d)
 {
-    char name[DISK_NAME_SIZE];
+    char name[CMDLINE_BAY_NAME_SIZE];
     struct err failure;
 
-    disk_name(d->info.lun, name);
-    set_disk_state(d->vm, d->info.lun, DISK_DROPPING);
+    if (vm_lun_is_bay(d->info.lun))
+        bay_file_name(d->info.lun, name);
+    else
+        disk_name(d->info.lun, name);
     if (qmp_client_send(d->vm->qmp, "blockdev-del", json_pack("{s:s}", "node-name", name),
                         on_node_deleted, d, &failure) < 0)
+        sequence_end(d, &failure);
+}
+
+static void on_bay_emptied(void *arg, json_t *ret, const struct err *err)
+{
+    if (ret == NULL)
+        sequence_end(arg, err);
+    else
+        delete_node(arg);
+}
+
+/* The device is gone, or never was, or stays as an empty bay: gives back node and descriptors. The
+ * sequence has begun. */
+static void drop(struct disk *d)
+{
+    struct err failure;
+
+    set_disk_state(d->vm, d->info.lun, DISK_DROPPING);
+    if (!vm_lun_is_bay(d->info.lun))
+        delete_node(d);
+    else if (qmp_client_send(d->vm->qmp, "blockdev-reopen", bay_empty_arguments(d->info.lun),
+                             on_bay_emptied, d, &failure) < 0)
         sequence_end(d, &failure);
 }
 
@@ -262,17 +312,17 @@ static int add_fd(struct vm *vm, const struct vm_disk *disk, uint32_t lun, int64
 {
     return qmp_client_call(
         vm->qmp, "add-fd",
-        json_pack("{s:I, s:s}", "fdset-id", FDSET_OF(lun), "opaque", disk->serial), disk->fd,
+        json_pack("{s:I, s:s}", "fdset-id", disk_fdset(lun), "opaque", disk->serial), disk->fd,
         deadline_ms, NULL, err);
 }
 
 static int add_node(struct vm *vm, const struct vm_disk *disk, uint32_t lun, bool is_block,
                     int64_t deadline_ms, struct err *err)
 {
-    char name[DISK_NAME_SIZE], path[64];
+    char name[DISK_NAME_SIZE], path[DISK_PATH_SIZE];
 
     disk_name(lun, name);
-    (void)snprintf(path, sizeof(path), "/dev/fdset/%u", lun + 1);
+    disk_fdset_path(lun, path);
     /*
      * Read-only layers are shared by many machines, so they go through the host's page cache, and
      * so does scratch, which is mostly dead before it would be written. Locking is off: descriptors
@@ -310,9 +360,8 @@ static int add_device(struct vm *vm, const struct vm_disk *disk, uint32_t lun, i
                            -1, deadline_ms, NULL, err);
 }
 
-static int check_disk(const struct vm_disk *disk, bool *ret_is_block, struct err *err)
+static int check_disk(const struct vm_disk *disk, struct stat *ret_st, struct err *err)
 {
-    struct stat st;
     size_t n = disk->serial == NULL ? 0 : strlen(disk->serial);
 
     if (n == 0 || n >= VM_DISK_SERIAL_SIZE ||
@@ -320,38 +369,59 @@ static int check_disk(const struct vm_disk *disk, bool *ret_is_block, struct err
             n)
         return err_set(err, ERR_INVALID, "'%.64s' does not do as a disk's serial",
                        text_or_empty(disk->serial));
-    if (fstat(disk->fd, &st) < 0)
+    if (fstat(disk->fd, ret_st) < 0)
         return err_set_errno(err, errno, "disk '%s'", disk->serial);
-    if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
+    if (!S_ISREG(ret_st->st_mode) && !S_ISBLK(ret_st->st_mode))
         return err_set(err, ERR_INVALID, "disk '%s': neither a file nor a block device",
                        disk->serial);
     int flags = fcntl(disk->fd, F_GETFL);
     if (flags < 0 || (flags & O_ACCMODE) != (disk->read_only ? O_RDONLY : O_RDWR))
         return err_set(err, ERR_INVALID, "disk '%s': the descriptor must be opened %s",
                        disk->serial, disk->read_only ? "read-only" : "for reading and writing");
-    *ret_is_block = S_ISBLK(st.st_mode);
     return 0;
+}
+
+/* The guest reads whole pages, also the last one. */
+static bool fits_in_bay(const struct vm_disk *disk, const struct stat *st)
+{
+    return disk->read_only && S_ISREG(st->st_mode) && st->st_size > 0 &&
+           st->st_size % GUEST_PAGE == 0 && (uint64_t)st->st_size <= CMDLINE_BAY_BYTES;
+}
+
+/* *ret_device_possible: whether there may be a device after a failure. err is not NULL. */
+static int plug_in(struct vm *vm, const struct vm_disk *disk, uint32_t lun, bool is_block,
+                   int64_t deadline_ms, bool *ret_device_possible, struct err *err)
+{
+    *ret_device_possible = false;
+    if (add_node(vm, disk, lun, is_block, deadline_ms, err) < 0)
+        return -1;
+    if (add_device(vm, disk, lun, deadline_ms, err) == 0)
+        return 0;
+    *ret_device_possible = err->code == ERR_DEADLINE;
+    return -1;
 }
 
 static int add_disk(struct vm *vm, const struct vm_disk *disk, int64_t deadline_ms,
                     uint32_t *ret_lun, struct err *err)
 {
     uint32_t lun = 0;
-    bool is_block = false;
+    bool device_possible = false;
+    struct stat st;
     struct err why;
 
-    if (check_disk(disk, &is_block, err) < 0 || reserve(vm, disk, &lun, err) < 0)
+    if (check_disk(disk, &st, err) < 0 || reserve(vm, disk, fits_in_bay(disk, &st), &lun, err) < 0)
         return -1;
-    if (add_fd(vm, disk, lun, deadline_ms, &why) < 0 ||
-        add_node(vm, disk, lun, is_block, deadline_ms, &why) < 0) {
-        undo(vm, lun, false);
-    } else if (add_device(vm, disk, lun, deadline_ms, &why) < 0) {
-        undo(vm, lun, why.code == ERR_DEADLINE);
-    } else {
+    int result = add_fd(vm, disk, lun, deadline_ms, &why);
+    if (result == 0)
+        result = vm_lun_is_bay(lun) ? bay_fill(vm, lun, deadline_ms, &why)
+                                    : plug_in(vm, disk, lun, S_ISBLK(st.st_mode), deadline_ms,
+                                              &device_possible, &why);
+    if (result == 0) {
         set_disk_state(vm, lun, DISK_ATTACHED);
         *ret_lun = lun;
         return 0;
     }
+    undo(vm, lun, device_possible);
     /* Whoever fails for another reason than time waits for the undo, so that a second try finds a
      * clean slate. */
     if (why.code != ERR_DEADLINE)
@@ -384,7 +454,7 @@ int vm_remove_disk(struct vm *vm, uint32_t lun, int64_t deadline_ms, struct err 
     if (vm_check_running(vm, err) < 0)
         return -1;
     pthread_mutex_lock(&vm->lock);
-    struct disk *d = lun < VM_DISK_LUNS ? vm->disks[lun] : NULL;
+    struct disk *d = lun < DISK_TABLE ? vm->disks[lun] : NULL;
     enum disk_state before = d != NULL ? d->state : DISK_ADDING;
     if (before == DISK_ATTACHED)
         d->state = DISK_REMOVING;
@@ -392,7 +462,10 @@ int vm_remove_disk(struct vm *vm, uint32_t lun, int64_t deadline_ms, struct err 
     if (before == DISK_ADDING)
         return err_set(err, ERR_NOT_FOUND, "machine '%s': there is no LUN %u", vm->record.id, lun);
 
-    if (before == DISK_ATTACHED || before == DISK_REMOVING) {
+    if (vm_lun_is_bay(lun)) {
+        if (before == DISK_ATTACHED)
+            disk_drop(vm, lun);
+    } else if (before == DISK_ATTACHED || before == DISK_REMOVING) {
         disk_name(lun, name);
         /* A refusal means that the removal is under way already; QEMU has no error class for that.
          */
@@ -411,13 +484,13 @@ int vm_remove_disk(struct vm *vm, uint32_t lun, int64_t deadline_ms, struct err 
 
 int vm_list_disks(struct vm *vm, struct vm_disk_info **ret_disks, size_t *ret_n, struct err *err)
 {
-    struct vm_disk_info *list = calloc(VM_DISK_LUNS, sizeof(*list));
+    struct vm_disk_info *list = calloc(DISK_TABLE, sizeof(*list));
     size_t n = 0;
 
     if (list == NULL)
         return err_no_memory(err);
     pthread_mutex_lock(&vm->lock);
-    for (size_t i = 0; i < VM_DISK_LUNS; i++) {
+    for (size_t i = 0; i < DISK_TABLE; i++) {
         const struct disk *d = vm->disks[i];
         if (d != NULL && (d->state == DISK_ATTACHED || d->state == DISK_REMOVING))
             list[n++] = d->info;

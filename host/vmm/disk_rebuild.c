@@ -5,6 +5,9 @@
  * daemon may have died between any two commands: a node without a device, and a descriptor set
  * without a node, are rests of an addition or a removal and are given back.
  *
+ * A bay's device says nothing of what is in it: its node does, and the descriptor set knows the
+ * serial.
+ *
  * A device may go away while this asks (a removal that was under way). So entries are made from the
  * nodes first, and from then on the DEVICE_DELETED event finds them.
  */
@@ -39,6 +42,8 @@ static int make_entries(struct vm *vm, int64_t deadline_ms, struct err *err)
         if (vm->disks[lun] == NULL)
             result = err_no_memory(err);
     }
+    if (result == 0)
+        result = bay_rebuild(vm, nodes, err);
     pthread_mutex_unlock(&vm->lock);
     return result;
 }
@@ -109,7 +114,16 @@ static int match_devices(struct vm *vm, int64_t deadline_ms, struct err *err)
     return 0;
 }
 
-static int drop_fdsets(struct vm *vm, int64_t deadline_ms, struct err *err)
+/* A descriptor set was given the serial of what is in it. */
+static const char *serial_of_fdset(const json_t *set)
+{
+    const json_t *fds = json_object_get(set, "fds");
+
+    return text_or_empty(json_string_value(json_object_get(json_array_get(fds, 0), "opaque")));
+}
+
+/* Bays learn the serials of what is in them; sets that nothing uses are given back. */
+static int match_fdsets(struct vm *vm, int64_t deadline_ms, struct err *err)
 {
     cleanup_json json_t *sets = NULL;
     const json_t *set;
@@ -120,22 +134,41 @@ static int drop_fdsets(struct vm *vm, int64_t deadline_ms, struct err *err)
     json_array_foreach(sets, i, set)
     {
         json_int_t id = json_integer_value(json_object_get(set, "fdset-id"));
-        if (id < 1 || id > VM_DISK_LUNS)
+        if (id < disk_fdset(0) || id >= disk_fdset(DISK_TABLE))
             continue;
+        uint32_t lun = (uint32_t)(id - disk_fdset(0));
         pthread_mutex_lock(&vm->lock);
-        bool used = vm->disks[id - 1] != NULL;
+        struct disk *d = vm->disks[lun];
+        if (d != NULL && vm_lun_is_bay(lun))
+            (void)snprintf(d->info.serial, sizeof(d->info.serial), "%.*s", VM_DISK_SERIAL_SIZE - 1,
+                           serial_of_fdset(set));
         pthread_mutex_unlock(&vm->lock);
-        if (!used && qmp_client_send(vm->qmp, "remove-fd", json_pack("{s:I}", "fdset-id", id), NULL,
-                                     NULL, err) < 0)
+        if (d == NULL && qmp_client_send(vm->qmp, "remove-fd", json_pack("{s:I}", "fdset-id", id),
+                                         NULL, NULL, err) < 0)
             return -1;
     }
     return 0;
 }
 
+/* What was on its way into a bay or out of it, or is nobody's, goes. */
+static void clear_bays(struct vm *vm)
+{
+    for (uint32_t lun = VM_DISK_LUNS; lun < DISK_TABLE; lun++) {
+        pthread_mutex_lock(&vm->lock);
+        const struct disk *d = vm->disks[lun];
+        bool useless = d != NULL && (d->state == DISK_REMOVING ||
+                                     (d->state == DISK_ATTACHED && d->info.serial[0] == '\0'));
+        pthread_mutex_unlock(&vm->lock);
+        if (useless)
+            disk_drop(vm, lun);
+    }
+}
+
 int disk_rebuild(struct vm *vm, int64_t deadline_ms, struct err *err)
 {
     if (make_entries(vm, deadline_ms, err) < 0 || match_devices(vm, deadline_ms, err) < 0 ||
-        drop_fdsets(vm, deadline_ms, err) < 0)
+        match_fdsets(vm, deadline_ms, err) < 0)
         return err_prefix(err, "finding out what is attached");
+    clear_bays(vm);
     return 0;
 }

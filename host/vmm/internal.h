@@ -131,6 +131,8 @@ enum disk_state {
     DISK_STUCK,    /* they could not be given back: the LUN is not used again */
 };
 
+#define DISK_TABLE (VM_DISK_LUNS + VM_DISK_BAYS)
+
 struct disk {
     enum disk_state state;
     struct vm *vm;
@@ -164,7 +166,8 @@ struct vm {
     vm_exit_fn exit_fn;
     void *exit_arg;
     bool exit_told;
-    struct disk *disks[VM_DISK_LUNS]; /* NULL: free */
+    struct disk *disks[DISK_TABLE]; /* NULL: free */
+    bool has_bays;                  /* not when an older release has started it; constant */
     bool nics_used[CMDLINE_NICS];
     char deadend[DEADEND_NAME_SIZE]; /* the tap of a first interface that leads nowhere; "" */
 };
@@ -221,8 +224,33 @@ void disk_on_device_deleted(struct vm *vm, const char *device_id);
 int disk_add_first(struct vm *vm, const struct vm_disk *disk, int64_t deadline_ms, struct err *err);
 /* Finds out what is attached, after the daemon came back. */
 int disk_rebuild(struct vm *vm, int64_t deadline_ms, struct err *err);
+/* Descriptor sets are numbered from 1. */
+static inline json_int_t disk_fdset(uint32_t lun)
+{
+    return (json_int_t)lun + 1;
+}
+/* "/dev/fdset/<number>", as which QEMU opens what is in a set. */
+#define DISK_PATH_SIZE 32
+void disk_fdset_path(uint32_t lun, char ret_path[DISK_PATH_SIZE]);
 /* Frees the bookkeeping. */
 void disk_forget_all(struct vm *vm);
+
+/* ---- bay.c: drives that are there from a machine's start */
+
+/* The node that holds a bay's file while there is one. */
+void bay_file_name(uint32_t lun, char ret_name[CMDLINE_BAY_NAME_SIZE]);
+/* The arguments of blockdev-reopen that put the file into the drive, or take it out; NULL: out of
+ * memory. */
+json_t *bay_fill_arguments(uint32_t lun);
+json_t *bay_empty_arguments(uint32_t lun);
+/* Adds the node that holds the file of the LUN's descriptor set, and puts it into the drive. */
+int bay_fill(struct vm *vm, uint32_t lun, int64_t deadline_ms, struct err *err);
+/*
+ * After the daemon came back, from what query-named-block-nodes has said: whether there are bays,
+ * and an entry in the table for each that has a file, DISK_ATTACHED; one that was not put into its
+ * drive, or not yet taken back, is DISK_REMOVING. Lock held.
+ */
+int bay_rebuild(struct vm *vm, const json_t *nodes, struct err *err);
 
 /* ---- nic.c */
 

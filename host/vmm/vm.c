@@ -411,6 +411,7 @@ static int adopt_child(struct vmm *vmm, struct attempt *a, struct spawn_child *c
         return -1;
     }
     memcpy((*ret_vm)->deadend, a->deadend, sizeof(a->deadend));
+    (*ret_vm)->has_bays = true;
     close_fd(&child->pidfd);
     return 0;
 }

@@ -27,7 +27,8 @@ struct vmm_config {
     const char *qemu;
     /* AUTO decides by running a guest. */
     enum vmm_accel accel;
-    /* Under TCG too, guests keep mitigations of processor bugs and address space randomisation. */
+    /* Under TCG too, guests keep mitigations of processor bugs, address space randomisation, SMAP
+     * and the kernel's checks of itself. */
     bool tcg_hardening;
     /* AUTO: vsock where /dev/vhost-vsock can be opened, else virtio-serial. */
     enum vmm_transport transport;
@@ -152,8 +153,9 @@ struct vm_nic {
     uint8_t mac[6];
 };
 
-#define VM_DISK_SERIAL_SIZE 37 /* NUL included: virtio-scsi shows at most 36 bytes */
-#define VM_DISK_LUNS        1024
+#define VM_DISK_SERIAL_SIZE 37   /* NUL included: virtio-scsi shows at most 36 bytes */
+#define VM_DISK_LUNS        1024 /* for disks that are plugged in */
+#define VM_DISK_BAYS        8
 #define VM_FIRST_DISK_SERIAL                                                                       \
     "scratch" /* of a machine that becomes a template; clones' have it too */
 
@@ -284,8 +286,23 @@ struct vm_disk_info {
 };
 
 /*
- * Attaches a disk by hotplug: SCSI host 0, channel 0, target 0, LUN *ret_lun. A failure leaves
- * nothing attached. EXISTS when the serial is attached already, EXHAUSTED when all LUNs are used.
+ * Machines have bays: drives that are there from the start, at LUNs VM_DISK_LUNS and up, and empty.
+ * A read-only regular file of whole pages goes into one while there are any, which costs the guest
+ * nothing: it has found the drive at its boot. What it sees of it then is the bay's own serial,
+ * and a size beyond any file's; where the file ends, reading fails. A mounted file system knows
+ * its size.
+ */
+static inline bool vm_lun_is_bay(uint32_t lun)
+{
+    return lun >= VM_DISK_LUNS;
+}
+/* What the guest sees as the serial of the drive in this bay. */
+const char *vm_bay_serial(uint32_t lun);
+
+/*
+ * Attaches a disk, in a bay or by hotplug: SCSI host 0, channel 0, target 0, LUN *ret_lun. A
+ * failure leaves nothing attached. EXISTS when the serial is attached already, EXHAUSTED when all
+ * LUNs are used.
  */
 int vm_add_disk(struct vm *vm, const struct vm_disk *disk, int64_t deadline_ms, uint32_t *ret_lun,
                 struct err *err);
@@ -293,7 +310,8 @@ int vm_add_disk(struct vm *vm, const struct vm_disk *disk, int64_t deadline_ms, 
 /*
  * Detaches: asks the guest, waits until it agreed, gives the descriptor back. DEADLINE when the
  * guest did not agree in time: the disk is still attached, and the call may be repeated. NOT_FOUND
- * when there is no such LUN.
+ * when there is no such LUN. A bay is emptied without asking; the caller knows that nothing of it
+ * is mounted.
  */
 int vm_remove_disk(struct vm *vm, uint32_t lun, int64_t deadline_ms, struct err *err);
 

@@ -3,7 +3,7 @@
  * One thread reads line by line and answers at once. The rules that the daemon's code must respect
  * are enforced with QEMU's own refusals: no command before qmp_capabilities, add-fd only with a
  * descriptor, blockdev-add only over a set that exists, device_add only over a node that exists,
- * blockdev-del not while a device uses the node.
+ * blockdev-del not while a device or a bay uses the node.
  */
 #include "tests/fakes/fake_qmp.h"
 
@@ -31,12 +31,14 @@ struct fake_qmp {
     struct fake_qmp_options options;
     bool negotiated;
     bool fdset[MAX_ITEMS];
-    json_t *nodes;   /* object: node-name → arguments */
-    json_t *devices; /* object: id → arguments */
-    json_t *named;   /* object: name of a descriptor → true */
-    json_t *netdevs; /* object: id → arguments */
-    json_t *held;    /* array of ids */
-    json_t *seen;    /* object: command → count */
+    char opaque[MAX_ITEMS][64]; /* of the descriptor in it */
+    json_t *bays;               /* object: a bay's name → the name of the node in it */
+    json_t *nodes;              /* object: node-name → arguments */
+    json_t *devices;            /* object: id → arguments */
+    json_t *named;              /* object: name of a descriptor → true */
+    json_t *netdevs;            /* object: id → arguments */
+    json_t *held;               /* array of ids */
+    json_t *seen;               /* object: command → count */
 };
 
 static void send_all(int fd, const char *bytes, size_t n)
@@ -97,6 +99,7 @@ static const char *cmd_add_fd(struct fake_qmp *f, const json_t *args, int fd)
     if (set < 0 || set >= MAX_ITEMS)
         return "Parameter 'fdset-id' expects a non-negative value";
     f->fdset[set] = true;
+    (void)snprintf(f->opaque[set], sizeof(f->opaque[set]), "%s", text_of(args, "opaque"));
     return NULL;
 }
 
@@ -112,8 +115,11 @@ static const char *cmd_remove_fd(struct fake_qmp *f, const json_t *args)
 
 static const char *cmd_blockdev_add(struct fake_qmp *f, json_t *args)
 {
-    const char *path = text_of(json_object_get(args, "file"), "filename");
+    const char *path = text_of(args, "filename");
     int set;
+
+    if (path[0] == '\0')
+        path = text_of(json_object_get(args, "file"), "filename");
 
     if (sscanf(path, "/dev/fdset/%d", &set) != 1 || set >= MAX_ITEMS || !f->fdset[set])
         return "Could not open file: No such file or directory";
@@ -135,7 +141,25 @@ static const char *cmd_blockdev_del(struct fake_qmp *f, const json_t *args)
         if (strcmp(text_of(device, "drive"), node) == 0)
             return "Node is in use";
     }
+    json_object_foreach(f->bays, id, device)
+    {
+        if (strcmp(json_string_value(device), node) == 0)
+            return "Node is in use";
+    }
     json_object_del(f->nodes, node);
+    return NULL;
+}
+
+static const char *cmd_blockdev_reopen(struct fake_qmp *f, const json_t *args)
+{
+    const json_t *options = json_array_get(json_object_get(args, "options"), 0);
+    const char *bay = text_of(options, "node-name"), *file = text_of(options, "file");
+
+    if (json_object_get(f->bays, bay) == NULL)
+        return "Failed to find node with node-name";
+    if (json_object_get(f->nodes, file) == NULL && strstr(file, "-empty") == NULL)
+        return "Cannot find device='' nor node-name";
+    json_object_set_new(f->bays, bay, json_string(file));
     return NULL;
 }
 
@@ -198,6 +222,13 @@ static json_t *list_nodes(struct fake_qmp *f)
         json_array_append_new(list, json_pack("{s:s, s:b}", "node-name", name, "ro",
                                               json_is_true(json_object_get(node, "read-only"))));
     }
+    json_object_foreach(f->bays, name, node)
+    {
+        const json_t *file = json_object_get(f->nodes, json_string_value(node));
+        json_array_append_new(list,
+                              json_pack("{s:s, s:b, s:s}", "node-name", name, "ro", 1, "file",
+                                        file == NULL ? "null-co://" : text_of(file, "filename")));
+    }
     json_array_append_new(list, json_pack("{s:s, s:b}", "node-name", "#block123", "ro", 0));
     return list;
 }
@@ -221,7 +252,8 @@ static json_t *list_fdsets(struct fake_qmp *f)
 
     for (int i = 0; i < MAX_ITEMS; i++)
         if (f->fdset[i])
-            json_array_append_new(list, json_pack("{s:i, s:[]}", "fdset-id", i, "fds"));
+            json_array_append_new(
+                list, json_pack("{s:i, s:[{s:s}]}", "fdset-id", i, "fds", "opaque", f->opaque[i]));
     return list;
 }
 
@@ -277,6 +309,8 @@ static void execute(struct fake_qmp *f, const char *command, json_t *args, const
         refusal = cmd_remove_fd(f, args);
     else if (strcmp(command, "blockdev-add") == 0)
         refusal = cmd_blockdev_add(f, args);
+    else if (strcmp(command, "blockdev-reopen") == 0)
+        refusal = cmd_blockdev_reopen(f, args);
     else if (strcmp(command, "blockdev-del") == 0)
         refusal = cmd_blockdev_del(f, args);
     else if (strcmp(command, "getfd") == 0)
@@ -417,6 +451,7 @@ struct fake_qmp *fake_qmp_start(int fd, bool listening, const struct fake_qmp_op
     if (options != NULL)
         f->options = *options;
     f->nodes = json_object();
+    f->bays = json_object();
     f->devices = json_object();
     f->named = json_object();
     f->netdevs = json_object();
@@ -446,6 +481,7 @@ void fake_qmp_stop(struct fake_qmp *f)
         close(f->conn);
     close(f->fd);
     json_decref(f->nodes);
+    json_decref(f->bays);
     json_decref(f->devices);
     json_decref(f->named);
     json_decref(f->netdevs);
@@ -468,6 +504,38 @@ void fake_qmp_plant(struct fake_qmp *f, unsigned int lun, int depth, const char 
     if (depth > 2)
         json_object_set_new(f->devices, name,
                             json_pack("{s:s, s:s}", "drive", name, "serial", serial));
+    pthread_mutex_unlock(&f->lock);
+}
+
+void fake_qmp_plant_bays(struct fake_qmp *f, unsigned int n)
+{
+    char bay[16], empty[24];
+
+    pthread_mutex_lock(&f->lock);
+    for (unsigned int i = 0; i < n; i++) {
+        (void)snprintf(bay, sizeof(bay), "bay%u", i);
+        (void)snprintf(empty, sizeof(empty), "%s-empty", bay);
+        json_object_set_new(f->bays, bay, json_string(empty));
+    }
+    pthread_mutex_unlock(&f->lock);
+}
+
+void fake_qmp_plant_in_bay(struct fake_qmp *f, unsigned int index, unsigned int set, int depth,
+                           const char *serial)
+{
+    char bay[16], file[24], path[32];
+
+    (void)snprintf(bay, sizeof(bay), "bay%u", index);
+    (void)snprintf(file, sizeof(file), "%s-file", bay);
+    (void)snprintf(path, sizeof(path), "/dev/fdset/%u", set);
+    pthread_mutex_lock(&f->lock);
+    f->fdset[set] = true;
+    (void)snprintf(f->opaque[set], sizeof(f->opaque[set]), "%s", serial);
+    if (depth > 1)
+        json_object_set_new(f->nodes, file,
+                            json_pack("{s:b, s:s}", "read-only", 1, "filename", path));
+    if (depth > 2)
+        json_object_set_new(f->bays, bay, json_string(file));
     pthread_mutex_unlock(&f->lock);
 }
 

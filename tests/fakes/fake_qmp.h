@@ -29,6 +29,12 @@ void fake_qmp_stop(struct fake_qmp *fake);
 /* Makes it have, before anybody connects: a descriptor set (1), also a node (2), also a device with
  * this serial (3). */
 void fake_qmp_plant(struct fake_qmp *fake, unsigned int lun, int depth, const char *serial);
+/* Makes it have, before anybody connects, so many empty bays, "bay0" and up. */
+void fake_qmp_plant_bays(struct fake_qmp *fake, unsigned int n);
+/* And for one of them: a descriptor set with this serial (1), also a node over it (2), also in the
+ * bay (3). */
+void fake_qmp_plant_in_bay(struct fake_qmp *fake, unsigned int bay, unsigned int set, int depth,
+                           const char *serial);
 /* Makes it have, before anybody connects, a network interface "nicN" (device) or only its netdev
  * "netN". */
 void fake_qmp_plant_nic(struct fake_qmp *fake, unsigned int index, bool device);

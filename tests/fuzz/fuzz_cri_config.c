@@ -47,7 +47,7 @@ static int is_left_to_agent(const char *message)
 static void check_request(const Runtime__V1__PodSandboxConfig *pod,
                           const Runtime__V1__ContainerConfig *config)
 {
-    const uint32_t luns[] = {1};
+    const struct crispec_disk disks[] = {{.lun = 1}};
     struct image_layer layer = {.fs_type = "squashfs", .diff_id = "sha256:2", .size_bytes = 4096};
     struct image image = {.id = "sha256:1",
                           .user = "",
@@ -57,7 +57,7 @@ static void check_request(const Runtime__V1__PodSandboxConfig *pod,
                           .layers = &layer,
                           .n_layers = 1};
     struct crispec_input input = {
-        .id = "c1", .config = config, .pod = pod, .image = &image, .luns = luns, .hostname = "h"};
+        .id = "c1", .config = config, .pod = pod, .image = &image, .disks = disks, .hostname = "h"};
     struct crispec *spec = NULL;
     struct err err = {0};
 

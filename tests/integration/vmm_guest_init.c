@@ -5,6 +5,7 @@
  * guest do what an agent never would. The image's scripts put /modules.list into the initrd.
  *
  *   disks     answers with the addresses of the SCSI disks it sees
+ *   lun N     answers with the text at the beginning of that disk, and the error at its second MiB
  *   poweroff  powers off         panic  crashes the kernel        die  ends PID 1
  *   flood     writes much to the console, then answers "done"
  */
@@ -118,6 +119,49 @@ static void say_disks(int port)
     say(port, "\n");
 }
 
+/* The disk at a LUN of at least 256, as the kernel shows such; -1: none. */
+static int open_lun(unsigned int lun)
+{
+    DIR *disks = opendir("/sys/class/scsi_disk");
+    const struct dirent *entry;
+    int fd = -1;
+
+    while (disks != NULL && fd < 0 && (entry = readdir(disks)) != NULL) {
+        char path[600];
+        const char *last = strrchr(entry->d_name, ':');
+        if (last == NULL || strtoul(last + 1, NULL, 10) != (lun | 0x4000u))
+            continue;
+        (void)snprintf(path, sizeof(path), "/sys/class/scsi_disk/%s/device/block", entry->d_name);
+        DIR *names = opendir(path);
+        const struct dirent *name;
+        while (names != NULL && fd < 0 && (name = readdir(names)) != NULL) {
+            (void)snprintf(path, sizeof(path), "/dev/%s", name->d_name);
+            if (name->d_name[0] != '.')
+                fd = open(path, O_RDONLY | O_CLOEXEC);
+        }
+        if (names != NULL)
+            closedir(names);
+    }
+    if (disks != NULL)
+        closedir(disks);
+    return fd;
+}
+
+static void say_content(int port, unsigned int lun)
+{
+    char page[4096] = "", answer[128];
+    int fd = open_lun(lun);
+    ssize_t n = fd < 0 ? -1 : pread(fd, page, sizeof(page) - 1, 0);
+    const char *text = n < 0 ? strerror(errno) : page;
+    ssize_t beyond = fd < 0 ? -1 : pread(fd, page + 2048, 2048, 1 << 20);
+
+    (void)snprintf(answer, sizeof(answer), "'%.32s' %s\n", text,
+                   beyond < 0 ? strerror(errno) : "readable");
+    say(port, answer);
+    if (fd >= 0)
+        close(fd);
+}
+
 static void crash(void)
 {
     int fd = open("/proc/sysrq-trigger", O_WRONLY | O_CLOEXEC);
@@ -141,6 +185,8 @@ static void obey(int port, const char *line)
         say(port, "\n");
     } else if (strcmp(line, "disks") == 0) {
         say_disks(port);
+    } else if (strncmp(line, "lun ", 4) == 0) {
+        say_content(port, (unsigned int)strtoul(line + 4, NULL, 10));
     } else if (strcmp(line, "poweroff") == 0) {
         reboot(RB_POWER_OFF);
     } else if (strcmp(line, "panic") == 0) {

@@ -245,7 +245,7 @@ static int validate(const struct configs *c, struct err *err)
 static void request_of(const struct configs *c, struct buf *ret_bytes)
 {
     const Runtime__V1__ContainerConfig *config = (const void *)c->container;
-    const uint32_t luns[] = {1};
+    const struct crispec_disk disks[] = {{.lun = 1}};
     struct image_layer layer = {.fs_type = "squashfs", .diff_id = "sha256:2", .size_bytes = 4096};
     struct image image = {.layers = &layer,
                           .n_layers = 1,
@@ -260,7 +260,7 @@ static void request_of(const struct configs *c, struct buf *ret_bytes)
         .config = config,
         .pod = (const void *)c->pod,
         .image = &image,
-        .luns = luns,
+        .disks = disks,
         .hostname = "host",
     };
     struct crispec *spec = NULL;

@@ -68,7 +68,7 @@ struct setup {
     Runtime__V1__PodSandboxConfig pod;
     struct image image;
     struct image_layer layers[4];
-    uint32_t luns[4];
+    struct crispec_disk disks[4];
 };
 
 static void set_up(struct setup *s)
@@ -100,7 +100,7 @@ static struct crispec *build(struct setup *s)
         .config = &s->config,
         .pod = &s->pod,
         .image = &s->image,
-        .luns = s->luns,
+        .disks = s->disks,
         .hostname = "host",
     };
     struct crispec *spec = NULL;
@@ -514,10 +514,12 @@ static void layers(void **state)
     for (uint32_t i = 0; i < 4; i++)
         s.layers[i] = (struct image_layer){.fs_type = "squashfs", .size_bytes = 100 + i};
     /* The lowest and the third are the same layer: its upper place decides. */
-    s.luns[0] = 7;
-    s.luns[1] = 3;
-    s.luns[2] = 7;
-    s.luns[3] = 1;
+    s.disks[0].lun = 7;
+    s.disks[1].lun = 3;
+    s.disks[2].lun = 7;
+    s.disks[2].serial = "seven";
+    s.disks[2].size_bytes = 102;
+    s.disks[3].lun = 1;
     s.security.readonly_rootfs = true;
     spec = build(&s);
     rootfs = crispec_request(spec)->rootfs;
@@ -526,6 +528,8 @@ static void layers(void **state)
     assert_int_equal(rootfs->layers[0]->lun, 3);
     assert_int_equal(rootfs->layers[1]->lun, 7);
     assert_int_equal(rootfs->layers[1]->size_bytes, 102);
+    assert_string_equal(rootfs->layers[1]->serial, "seven");
+    assert_string_equal(rootfs->layers[2]->serial, "");
     assert_int_equal(rootfs->layers[2]->lun, 1);
     assert_true(rootfs->layers[2]->read_only);
     crispec_free(spec);

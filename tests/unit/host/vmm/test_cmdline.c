@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "host/vmm/cmdline.h"
+#include "host/vmm/vmm.h"
 
 static struct cmdline_spec sample(void)
 {
@@ -84,6 +85,13 @@ static void is_confined_and_complete(void **state)
     assert_true(has_value(&c, "-device", "free-page-reporting=on"));
     assert_true(has_value(&c, "-device", "vmgenid"));
     assert_true(has_value(&c, "-device", "virtio-rng-pci"));
+    for (uint32_t bay = 0; bay < VM_DISK_BAYS; bay++) {
+        char device[64], node[64];
+        (void)snprintf(device, sizeof(device), "lun=%u,drive=bay%u,", VM_DISK_LUNS + bay, bay);
+        (void)snprintf(node, sizeof(node), "raw,node-name=bay%u,file=bay%u-empty", bay, bay);
+        assert_true(has_value(&c, "-device", device));
+        assert_true(has_value(&c, "-blockdev", node));
+    }
     assert_string_equal(value_of(&c, "-kernel", 0), "/proc/self/fd/6");
     assert_string_equal(value_of(&c, "-initrd", 0), "/proc/self/fd/7");
     assert_true(has_value(&c, "-append", "panic=-1"));
@@ -92,7 +100,7 @@ static void is_confined_and_complete(void **state)
     assert_string_equal(value_of(&c, "-m", 0), "256M");
     assert_string_equal(value_of(&c, "-smp", 0), "2,maxcpus=2");
     assert_true(has_value(&c, "-accel", "tcg,tb-size="));
-    assert_string_equal(value_of(&c, "-cpu", 0), "max,-erms,-fsrm,-la57");
+    assert_string_equal(value_of(&c, "-cpu", 0), "max,-erms,-fsrm,-la57,-smap");
     bool nodefaults = false, no_user_config = false;
     for (size_t i = 0; i < c.n; i++) {
         nodefaults = nodefaults || strcmp(c.argv[i], "-nodefaults") == 0;
@@ -118,11 +126,15 @@ static void hardens_the_guest_unless_it_is_emulated(void **state)
     build(&spec, &hard);
     assert_false(has_value(&hard, "-append", "mitigations"));
     assert_false(has_value(&hard, "-append", "norandmaps"));
+    assert_false(has_value(&hard, "-append", "init_on_alloc"));
+    assert_string_equal(value_of(&hard, "-cpu", 0), "max,-erms,-fsrm,-la57");
     spec.tcg_hardening = false;
     spec.accel = VMM_ACCEL_KVM;
     build(&spec, &kvm);
     assert_false(has_value(&kvm, "-append", "mitigations"));
     assert_false(has_value(&kvm, "-append", "norandmaps"));
+    assert_false(has_value(&kvm, "-append", "init_on_alloc"));
+    assert_string_equal(value_of(&kvm, "-cpu", 0), "host");
 }
 
 /* Templates and clones only fit when what is plugged where does not depend on the peer. */

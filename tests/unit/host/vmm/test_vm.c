@@ -329,6 +329,124 @@ static void bad_disks_are_refused(void **state)
     assert_int_equal(fake_qmp_count(t.fake, "add-fd"), 0);
 }
 
+static void attach_with_bays(void)
+{
+    struct err err;
+
+    start_fake(NULL);
+    fake_qmp_plant_bays(t.fake, VM_DISK_BAYS);
+    if (vm_attach(t.vmm, &t.record, LATER(), &t.vm, &err) < 0)
+        fail_msg("%s", err.msg);
+}
+
+static void set_disk_size(off_t bytes)
+{
+    char path[128];
+
+    (void)snprintf(path, sizeof(path), "%s/disk", t.dir);
+    assert_int_equal(truncate(path, bytes), 0);
+}
+
+/* Bays are filled and emptied without a device that comes or goes; when all are full, and for what
+ * does not fit, there is hotplug. */
+static void layers_go_into_bays(void **state)
+{
+    struct vm_disk_info *list = NULL;
+    struct err err;
+    uint32_t lun;
+    size_t n;
+    char serial[16];
+
+    (void)state;
+    attach_with_bays();
+    set_disk_size(4096 + 512);
+    assert_int_equal(add("no-page", LATER(), &lun, &err), 0);
+    assert_int_equal(lun, 0);
+    set_disk_size(8192);
+    for (uint32_t i = 0; i < VM_DISK_BAYS; i++) {
+        (void)snprintf(serial, sizeof(serial), "layer-%u", i);
+        assert_int_equal(add(serial, LATER(), &lun, &err), 0);
+        assert_int_equal(lun, VM_DISK_LUNS + i);
+        assert_true(vm_lun_is_bay(lun));
+    }
+    assert_string_equal(vm_bay_serial(lun), "bay7");
+    assert_int_equal(fake_qmp_devices(t.fake), 1);
+    assert_int_equal(add("layer-3", LATER(), &lun, &err), -1);
+    assert_int_equal(err.code, ERR_EXISTS);
+    assert_int_equal(add("one-more", LATER(), &lun, &err), 0);
+    assert_int_equal(lun, 1);
+    assert_false(vm_lun_is_bay(lun));
+
+    assert_int_equal(vm_remove_disk(t.vm, VM_DISK_LUNS + 2, LATER(), &err), 0);
+    assert_int_equal(vm_remove_disk(t.vm, VM_DISK_LUNS + 2, LATER(), &err), -1);
+    assert_int_equal(err.code, ERR_NOT_FOUND);
+    assert_int_equal(fake_qmp_count(t.fake, "device_del"), 0);
+    assert_int_equal(add("again", LATER(), &lun, &err), 0);
+    assert_int_equal(lun, VM_DISK_LUNS + 2);
+    assert_int_equal(vm_list_disks(t.vm, &list, &n, &err), 0);
+    assert_int_equal(n, VM_DISK_BAYS + 2);
+    assert_string_equal(list[4].serial, "again");
+    for (size_t i = 0; i < n; i++)
+        assert_int_equal(vm_remove_disk(t.vm, list[i].lun, LATER(), &err), 0);
+    free(list);
+    expect_nothing_attached();
+}
+
+static void failed_fillings_are_undone(void **state)
+{
+    static const char *const steps[] = {"add-fd", "blockdev-add"};
+    struct err err;
+    uint32_t lun;
+
+    (void)state;
+    attach_with_bays();
+    set_disk_size(4096);
+    for (size_t i = 0; i < sizeof(steps) / sizeof(steps[0]); i++) {
+        fake_qmp_set(t.fake, &(struct fake_qmp_options){.fail = steps[i]});
+        assert_int_equal(add("a", LATER(), &lun, &err), -1);
+        assert_non_null(strstr(err.msg, steps[i]));
+        expect_nothing_attached();
+    }
+    /* A drive that can be neither filled nor emptied is left alone. */
+    fake_qmp_set(t.fake, &(struct fake_qmp_options){.fail = "blockdev-reopen"});
+    assert_int_equal(add("b", LATER(), &lun, &err), -1);
+    fake_qmp_set(t.fake, &(struct fake_qmp_options){0});
+    assert_int_equal(add("c", LATER(), &lun, &err), 0);
+    assert_int_equal(lun, VM_DISK_LUNS + 1);
+}
+
+/* The former daemon died while it filled and emptied bays. */
+static void bays_are_found_again(void **state)
+{
+    struct vm_disk_info *list = NULL;
+    struct err err;
+    uint32_t lun;
+    size_t n;
+
+    (void)state;
+    start_fake(NULL);
+    fake_qmp_plant_bays(t.fake, VM_DISK_BAYS);
+    fake_qmp_plant_in_bay(t.fake, 1, VM_DISK_LUNS + 2, 3, "whole");
+    fake_qmp_plant_in_bay(t.fake, 4, VM_DISK_LUNS + 5, 2, "on its way");
+    fake_qmp_plant_in_bay(t.fake, 6, VM_DISK_LUNS + 7, 1, "hardly begun");
+    fake_qmp_plant_in_bay(t.fake, 7, VM_DISK_LUNS + 8, 3, "");
+    if (vm_attach(t.vmm, &t.record, LATER(), &t.vm, &err) < 0)
+        fail_msg("%s", err.msg);
+    fake_qmp_wait_for(t.fake, "remove-fd", 3);
+    assert_int_equal(fake_qmp_fdsets(t.fake), 1);
+    assert_int_equal(fake_qmp_nodes(t.fake), 1);
+    assert_int_equal(vm_list_disks(t.vm, &list, &n, &err), 0);
+    assert_int_equal(n, 1);
+    assert_int_equal(list[0].lun, VM_DISK_LUNS + 1);
+    assert_string_equal(list[0].serial, "whole");
+    assert_true(list[0].read_only);
+    free(list);
+    set_disk_size(4096);
+    assert_int_equal(add("next", LATER(), &lun, &err), 0);
+    assert_int_equal(lun, VM_DISK_LUNS);
+    assert_int_equal(vm_remove_disk(t.vm, VM_DISK_LUNS + 1, LATER(), &err), 0);
+}
+
 /* The former daemon died in the middle of additions: a set, a node without a device; and one whole
  * disk. */
 static void rests_are_cleared_when_found_again(void **state)
@@ -602,6 +720,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_guest_may_keep_a_disk, setup, teardown),
         cmocka_unit_test_setup_teardown(a_disk_that_sticks_blocks_only_its_lun, setup, teardown),
         cmocka_unit_test_setup_teardown(all_luns_can_be_used, setup, teardown),
+        cmocka_unit_test_setup_teardown(layers_go_into_bays, setup, teardown),
+        cmocka_unit_test_setup_teardown(failed_fillings_are_undone, setup, teardown),
+        cmocka_unit_test_setup_teardown(bays_are_found_again, setup, teardown),
         cmocka_unit_test_setup_teardown(bad_disks_are_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(rests_are_cleared_when_found_again, setup, teardown),
         cmocka_unit_test_setup_teardown(interfaces_are_plugged_in, setup, teardown),

@@ -380,7 +380,8 @@ static void disks_come_and_go(void **state)
     struct vmm *vmm = make_vmm(VMM_ACCEL_TCG);
     struct vm *vm = start(vmm, "disks");
     int agent = connect_agent(vm);
-    int ro = make_disk("ro", 1 << 20, O_RDONLY), rw = make_disk("rw", 1 << 20, O_RDWR);
+    /* One does not fit into a bay, which takes whole pages. */
+    int ro = make_disk("ro", (1 << 20) + 512, O_RDONLY), rw = make_disk("rw", 1 << 20, O_RDWR);
     const struct vm_disk layer = {.fd = ro, .read_only = true, .serial = "layer-1"};
     const struct vm_disk scratch = {.fd = rw, .scratch = true, .serial = "scratch"};
 
@@ -418,6 +419,41 @@ static void disks_come_and_go(void **state)
     assert_int_equal(vm_kill(vm, NULL), 0);
     assert_int_equal(vm_add_disk(vm, &layer, DEADLINE(), &lun, &err), -1);
     assert_int_equal(err.code, ERR_UNAVAILABLE);
+    vm_unref(vm);
+    vmm_free(vmm);
+}
+
+/* Into a bay, out of it, and in again, with a real QEMU; the drive shows what it has. */
+static void bays_are_filled_and_emptied(void **state)
+{
+    struct err err = {0};
+    uint32_t lun;
+
+    (void)state;
+    require_guest(false);
+    struct vmm *vmm = make_vmm(VMM_ACCEL_TCG);
+    struct vm *vm = start(vmm, "bays");
+    int ro = make_disk("bay", 1 << 20, O_RDONLY);
+    for (uint32_t i = 0; i < 2 * VM_DISK_BAYS; i++) {
+        char serial[VM_DISK_SERIAL_SIZE];
+        (void)snprintf(serial, sizeof(serial), "layer-%u", i);
+        const struct vm_disk layer = {.fd = ro, .read_only = true, .serial = serial};
+        if (vm_add_disk(vm, &layer, DEADLINE(), &lun, &err) < 0)
+            fail_msg("%s", err.msg);
+        assert_int_equal(vm_lun_is_bay(lun), i < VM_DISK_BAYS);
+    }
+    for (int i = 0; i < 3; i++) {
+        const struct vm_disk layer = {.fd = ro, .read_only = true, .serial = "again"};
+        if (vm_remove_disk(vm, VM_DISK_LUNS + 5, DEADLINE(), &err) < 0)
+            fail_msg("%s", err.msg);
+        assert_int_equal(vm_remove_disk(vm, VM_DISK_LUNS + 5, DEADLINE(), &err), -1);
+        assert_int_equal(err.code, ERR_NOT_FOUND);
+        if (vm_add_disk(vm, &layer, DEADLINE(), &lun, &err) < 0)
+            fail_msg("%s", err.msg);
+        assert_int_equal(lun, VM_DISK_LUNS + 5);
+    }
+    close(ro);
+    assert_int_equal(vm_kill(vm, NULL), 0);
     vm_unref(vm);
     vmm_free(vmm);
 }
@@ -603,7 +639,7 @@ static void the_guest_sees_its_disks(void **state)
     struct vmm *vmm = make_vmm(VMM_ACCEL_TCG);
     struct vm *vm = start(vmm, "sees");
     int agent = connect_agent(vm);
-    int ro = make_disk("many", 1 << 20, O_RDONLY);
+    int ro = make_disk("many", (1 << 20) + 512, O_RDONLY);
     for (int i = 0; i < n_disks; i++) {
         char serial[VM_DISK_SERIAL_SIZE];
         (void)snprintf(serial, sizeof(serial), "disk-number-%d", i);
@@ -614,24 +650,68 @@ static void the_guest_sees_its_disks(void **state)
     }
     int64_t until = clock_deadline(60000);
     int seen = 0;
-    while (seen != n_disks && clock_monotonic_ms() < until) {
+    while (seen != VM_DISK_BAYS + n_disks && clock_monotonic_ms() < until) {
         ask(agent, "disks\n", answer, sizeof(answer));
         seen = 0;
         for (const char *p = answer; (p = strchr(p, ' ')) != NULL; p++)
             seen++;
     }
-    assert_int_equal(seen, n_disks);
+    assert_int_equal(seen, VM_DISK_BAYS + n_disks);
     for (lun = 0; lun < 50; lun++)
         if (vm_remove_disk(vm, lun, DEADLINE(), &err) < 0)
             fail_msg("%u: %s", lun, err.msg);
-    while (seen != n_disks - 50 && clock_monotonic_ms() < until) {
+    while (seen != VM_DISK_BAYS + n_disks - 50 && clock_monotonic_ms() < until) {
         ask(agent, "disks\n", answer, sizeof(answer));
         seen = 0;
         for (const char *p = answer; (p = strchr(p, ' ')) != NULL; p++)
             seen++;
     }
-    assert_int_equal(seen, n_disks - 50);
+    assert_int_equal(seen, VM_DISK_BAYS + n_disks - 50);
     close(ro);
+    close(agent);
+    assert_int_equal(vm_stop(vm, DEADLINE(), &err), 0);
+    vm_unref(vm);
+    vmm_free(vmm);
+}
+
+static void expect_content(int agent, uint32_t lun, const char *expected)
+{
+    char command[32], answer[128];
+
+    (void)snprintf(command, sizeof(command), "lun %u\n", lun);
+    ask(agent, command, answer, sizeof(answer));
+    assert_string_equal(answer, expected);
+}
+
+/* What is in a bay changes under the guest, which keeps nothing of what was there before. */
+static void the_guest_sees_what_is_in_a_bay(void **state)
+{
+    static const char *const contents[] = {"first", "second"};
+    struct err err = {0};
+    uint32_t lun = 0;
+
+    (void)state;
+    require_guest(true);
+    struct vmm *vmm = make_vmm(VMM_ACCEL_TCG);
+    struct vm *vm = start(vmm, "content");
+    int agent = connect_agent(vm);
+    expect_content(agent, VM_DISK_LUNS, "'' readable");
+    for (size_t i = 0; i < 2; i++) {
+        int rw = make_disk(contents[i], 1 << 20, O_RDWR);
+        assert_int_equal(fd_write_all(rw, contents[i], strlen(contents[i]), &err), 0);
+        close(rw);
+        int ro = make_disk(contents[i], 1 << 20, O_RDONLY);
+        const struct vm_disk disk = {.fd = ro, .read_only = true, .serial = contents[i]};
+        if (vm_add_disk(vm, &disk, DEADLINE(), &lun, &err) < 0)
+            fail_msg("%s", err.msg);
+        assert_int_equal(lun, VM_DISK_LUNS);
+        close(ro);
+        expect_content(agent, lun,
+                       i == 0 ? "'first' Input/output error" : "'second' Input/output error");
+        if (vm_remove_disk(vm, lun, DEADLINE(), &err) < 0)
+            fail_msg("%s", err.msg);
+        expect_content(agent, lun, "'' readable");
+    }
     close(agent);
     assert_int_equal(vm_stop(vm, DEADLINE(), &err), 0);
     vm_unref(vm);
@@ -730,11 +810,13 @@ int main(void)
         cmocka_unit_test_setup_teardown(runs_as_a_stranger, setup, teardown),
         cmocka_unit_test_setup_teardown(kill_fails_what_is_pending, setup, teardown),
         cmocka_unit_test_setup_teardown(disks_come_and_go, setup, teardown),
+        cmocka_unit_test_setup_teardown(bays_are_filled_and_emptied, setup, teardown),
         cmocka_unit_test_setup_teardown(is_found_again, setup, teardown),
         cmocka_unit_test_setup_teardown(strays_are_killed, setup, teardown),
         cmocka_unit_test_setup_teardown(qemu_that_refuses_says_why, setup, teardown),
         cmocka_unit_test_setup_teardown(the_accelerator_is_tried_out, setup, teardown),
         cmocka_unit_test_setup_teardown(the_guest_sees_its_disks, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_guest_sees_what_is_in_a_bay, setup, teardown),
         cmocka_unit_test_setup_teardown(death_is_certified, setup, teardown),
         cmocka_unit_test_setup_teardown(death_is_certified_later, setup, teardown),
         cmocka_unit_test_setup_teardown(a_flooded_console_costs_nothing, setup, teardown),
