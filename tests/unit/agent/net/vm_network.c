@@ -120,7 +120,8 @@ static void start_loop(struct loop **ret_loop, pthread_t *ret_thread)
     (void)close(up[1]);
 }
 
-static void add_disk(int index, bool read_only)
+/* Not read-only, or it would be in a bay instead of at the LUN that the driver names. */
+static void add_disk(int index)
 {
     char path[300], serial[16];
     struct err err;
@@ -128,9 +129,9 @@ static void add_disk(int index, bool read_only)
 
     (void)snprintf(path, sizeof(path), "%s/%d.img", dir, index);
     (void)snprintf(serial, sizeof(serial), "disk%d", index);
-    cleanup_fd int fd = open(path, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC);
+    cleanup_fd int fd = open(path, O_RDWR | O_CLOEXEC);
     EXPECT(fd >= 0, "%s", path);
-    const struct vm_disk disk = {.fd = fd, .read_only = read_only, .serial = serial};
+    const struct vm_disk disk = {.fd = fd, .serial = serial};
     EXPECT(vm_add_disk(vm, &disk, DEADLINE(), &lun, &err) == 0, "%s", err.msg);
     EXPECT(lun == (uint32_t)index, "LUN %u", lun);
 }
@@ -156,7 +157,7 @@ static void start_vm(struct vmm *vmm)
     (void)snprintf(socket, sizeof(socket), "%s/agent.sock", dir);
     driver_connect(socket, NULL);
     for (int i = 0; i < 3; i++)
-        add_disk(i, i < 2);
+        add_disk(i);
 }
 
 /* ---- the network ---------------------------------------------------------------------------- */
