@@ -58,6 +58,7 @@ struct podenv {
     char id[VALIDATE_MAX_ID + 1];
     char boot_id[PODENV_BOOT_ID_SIZE];
     struct network_card card; /* not ready any more once a network was asked for */
+    bool has_rehearsed;       /* and no network was asked for since: the files are not the pod's */
     struct parking parking;   /* of the card, while the pod has no network */
     struct userns userns;     /* fd -1: none */
     bool has_arrived;         /* in its network namespace */
@@ -149,6 +150,7 @@ struct work {
     const Casemate__Agent__V1__Network *network;             /* NULL: none yet */
     const struct userns *userns;                             /* NULL: none */
     struct network_card card;
+    bool after_rehearsal; /* whose files are there */
 };
 
 /* Every machine has a card; a pod without a network is not to see it. (One with a user namespace
@@ -177,7 +179,7 @@ static int place_card(struct podenv *pod, const Casemate__Agent__V1__Network *ne
 
 static int make_network(const struct work *work, struct err *err)
 {
-    if (podfiles_write(work->network, err) < 0)
+    if (podfiles_write(work->network, work->after_rehearsal, err) < 0)
         return -1;
     if (work->userns != NULL && podfiles_own(work->userns->uid, work->userns->gid, err) < 0)
         return -1;
@@ -360,24 +362,31 @@ static void on_networked(void *arg, const struct err *err)
     pod->done(pod->done_arg, err);
 }
 
-int podenv_rehearse_network(const struct podenv *pod, const Casemate__Agent__V1__Network *network,
+int podenv_rehearse_network(struct podenv *pod, const Casemate__Agent__V1__Network *network,
                             struct err *err)
 {
     if (pod->state != PODENV_CONFIGURED)
         return err_set(err, ERR_BAD_STATE, "the pod is not configured, or just being so");
-    return network_rehearse(network, &pod->card, err);
+    if (network_rehearse(network, &pod->card, err) < 0)
+        return -1;
+    pod->has_rehearsed = true;
+    return podfiles_write(network, true, err);
 }
 
 int podenv_configure_network(struct podenv *pod, const Casemate__Agent__V1__Network *network,
                              void (*done)(void *arg, const struct err *err), void *arg,
                              struct err *err)
 {
-    struct work work = {.network = network, .userns = podenv_userns(pod), .card = pod->card};
+    struct work work = {.network = network,
+                        .userns = podenv_userns(pod),
+                        .card = pod->card,
+                        .after_rehearsal = pod->has_rehearsed};
     if (pod->state != PODENV_CONFIGURED)
         return err_set(err, ERR_BAD_STATE, "the pod is not configured, or just being so");
     if (place_card(pod, network, err) < 0)
         return -1;
     pod->card.ready = false;
+    pod->has_rehearsed = false;
     /* A child is only for waiting: without one it is quicker. */
     if (network_is_ready(network, &work.card)) {
         if (make_network(&work, err) < 0)

@@ -53,10 +53,11 @@ int podenv_configure(struct podenv *pod, const Casemate__Agent__V1__ConfigurePod
                      void (*done)(void *arg, const struct err *err), void *arg, struct err *err);
 
 /*
- * Makes the interface of the message and takes it back, as network_rehearse. BAD_STATE unless the
- * pod is configured and not just being so.
+ * Makes the interface of the message and takes it back, as network_rehearse. The pod's files that
+ * it writes stay until a network is configured, which takes away those that it has not. BAD_STATE
+ * unless the pod is configured and not just being so.
  */
-int podenv_rehearse_network(const struct podenv *pod, const Casemate__Agent__V1__Network *network,
+int podenv_rehearse_network(struct podenv *pod, const Casemate__Agent__V1__Network *network,
                             struct err *err);
 
 /*

@@ -46,13 +46,20 @@ static int write_in_place(const char *path, const ProtobufCBinaryData *text, str
     return 0;
 }
 
-int podfiles_write(const Casemate__Agent__V1__Network *network, struct err *err)
+static int drop(const char *path, struct err *err)
+{
+    return unlink(path) < 0 && errno != ENOENT ? err_set_errno(err, errno, "remove %s", path) : 0;
+}
+
+int podfiles_write(const Casemate__Agent__V1__Network *network, bool drop_others, struct err *err)
 {
     const ProtobufCBinaryData *texts[PODFILES_COUNT] = {&network->resolv_conf, &network->hosts,
                                                         &network->hostname};
 
     for (size_t i = 0; i < PODFILES_COUNT; i++) {
         if (texts[i]->len > 0 && write_in_place(files[i].source, texts[i], err) < 0)
+            return -1;
+        if (texts[i]->len == 0 && drop_others && drop(files[i].source, err) < 0)
             return -1;
     }
     return 0;

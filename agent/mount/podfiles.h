@@ -15,9 +15,9 @@
 
 /*
  * Writes what the message has of them, in place: containers that have them see the new text. A file
- * that the message has not stays as it is.
+ * that the message has not stays as it is or, to take the place of a rehearsal's, goes.
  */
-int podfiles_write(const Casemate__Agent__V1__Network *network, struct err *err);
+int podfiles_write(const Casemate__Agent__V1__Network *network, bool drop_others, struct err *err);
 
 /* Gives the files that there are to a user: root of the pod's user namespace. */
 int podfiles_own(uid_t uid, gid_t gid, struct err *err);

@@ -102,10 +102,15 @@ static ProtobufCBinaryData bytes_of(uint8_t *bytes, size_t n)
     return (ProtobufCBinaryData){.data = bytes, .len = n};
 }
 
+static ProtobufCBinaryData text_of(char *text)
+{
+    return bytes_of((uint8_t *)text, strlen(text));
+}
+
 /*
  * What a plugin of the usual kind finds for a pod, on an interface that leads nowhere: an address
- * of each family, the networks that they are in, a way out. The addresses are documentation's (RFC
- * 5737, RFC 3849).
+ * of each family, the networks that they are in, a way out; and the files that tell of it, which
+ * the container has that is rehearsed with. The addresses are documentation's (RFC 5737, RFC 3849).
  */
 static int rehearse_network(struct pod *pod, struct err *err)
 {
@@ -114,6 +119,8 @@ static int rehearse_network(struct pod *pod, struct err *err)
     uint8_t any[4] = {0};
     uint8_t own6[16] = {0x20, 0x01, 0x0d, 0xb8, [15] = 2};
     uint8_t net6[16] = {0x20, 0x01, 0x0d, 0xb8};
+    char resolv_conf[] = "nameserver 192.0.2.1\n", hosts[] = "192.0.2.2\t" WARM_NAME "\n";
+    char hostname[] = WARM_NAME "\n";
     Casemate__Agent__V1__NetAddress addrs[5], *addresses[] = {&addrs[0], &addrs[1]};
     Casemate__Agent__V1__NetRoute ways[3], *routes[] = {&ways[0], &ways[1], &ways[2]};
     Casemate__Agent__V1__NetInterface eth = CASEMATE__AGENT__V1__NET_INTERFACE__INIT;
@@ -147,6 +154,9 @@ static int rehearse_network(struct pod *pod, struct err *err)
     eth.n_routes = ARRAY_SIZE(routes);
     network.interfaces = interfaces;
     network.n_interfaces = ARRAY_SIZE(interfaces);
+    network.resolv_conf = text_of(resolv_conf);
+    network.hosts = text_of(hosts);
+    network.hostname = text_of(hostname);
     return guest_rehearse_network(pod->guest, &network, clock_deadline(WARM_MS), err);
 }
 

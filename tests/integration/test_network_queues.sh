@@ -114,7 +114,10 @@ used 2 "a clone"
 first=$pod
 
 wait_for 60 spare_is_at_hand
+: >"$work/empty"
+mount --bind "$work/empty" "$(realpath /etc/resolv.conf)"
 start ahead ''
+umount "$(realpath /etc/resolv.conf)"
 grep -q 'pod ahead is ready (made ahead)' "$work/casemated.log" || fail "the machine that was made ahead was not taken"
 # What it rehearsed with is gone: the interface has the pod's addresses, the one that IPv6 makes of its MAC address, and routes
 # through the pod's gateway.
@@ -126,6 +129,11 @@ has_not 'fe80::ff:fe00:1/'
 [ "$(grep -c 'inet 10\.88\.' "$work/eth0")" = 1 ] || fail "the pod's address: $(cat "$work/eth0")"
 [ "$(grep -c 'inet6 fe80::' "$work/eth0")" = 1 ] || fail "an IPv6 address of its own: $(cat "$work/eth0")"
 [ "$(grep -c '^default via 10\.88\.0\.1' "$work/eth0")" = 1 ] || fail "the way out: $(cat "$work/eth0")"
+# Nor are its files: this pod's are in their place, and there is none where it has none, as on a host that knows no resolver.
+[ "$(guest 'cat /etc/hostname')" = "$(guest hostname)" ] || fail "/etc/hostname: $(guest 'cat /etc/hostname')"
+guest 'grep -v -e "^127\." -e "^::1" -e "^fe00:" -e "^ff0" /etc/hosts' >"$work/hosts"
+[ "$(cut -f 1 "$work/hosts")" = "$ip" ] || fail "/etc/hosts: $(cat "$work/hosts")"
+if guest 'test -e /etc/resolv.conf'; then fail "/etc/resolv.conf: $(guest 'cat /etc/resolv.conf')"; fi
 has_queues 2
 both_ways "made ahead"
 used 2 "made ahead"
