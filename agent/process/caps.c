@@ -2,8 +2,8 @@
 /*
  * capset(2) directly: the library's objects would be the only thing that it is linked for. The
  * order matters: the bounding set needs CAP_SETPCAP and goes first; then the user changes with
- * permitted kept (PR_SET_KEEPCAPS); then the three sets; ambient last, since it must lie within
- * permitted and inheritable.
+ * permitted kept (PR_SET_KEEPCAPS, which ends with exec); then the three sets; ambient last, since
+ * it must lie within permitted and inheritable.
  *
  * An older kernel has fewer capabilities than the table, a newer one more. Which ones it has is not
  * asked, that would be one call for each: capset drops what it does not know, and prctl answers
@@ -74,8 +74,6 @@ int caps_apply(const struct caps *caps, struct err *err)
     split(caps->inheritable, &data[0].inheritable, &data[1].inheritable);
     if (syscall(SYS_capset, &header, data) < 0)
         return err_set_errno(err, errno, "set capabilities");
-    if (prctl(PR_SET_KEEPCAPS, 0, 0, 0, 0) < 0)
-        return err_set_errno(err, errno, "keep capabilities");
     if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0)
         return err_set_errno(err, errno, "clear ambient capabilities");
     for (unsigned long i = 0; i < 64; i++) {

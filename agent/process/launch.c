@@ -45,6 +45,13 @@
 #define EXIT_FAILED  128 /* as containerd reports a process that could not be started */
 #define DEFAULT_PATH "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
+/*
+ * Each page of stack is one more that the child must be given, and all those of a function's
+ * variables are touched when it is called: the largest are kept out of the callers that every child
+ * runs.
+ */
+#define APART __attribute__((noinline))
+
 enum message_kind { MESSAGE_READY = 1, MESSAGE_FAILED = 2, MESSAGE_GO = 3 };
 
 struct message {
@@ -386,7 +393,7 @@ static int check_ids(const struct userns *userns, const struct user *user, struc
     return 0;
 }
 
-static int wait_for_go(int ptmx_fd, bool tty, const struct user *user)
+static APART int wait_for_go(int ptmx_fd, bool tty, const struct user *user)
 {
     struct message m = {
         .kind = MESSAGE_READY, .has_ptmx = ptmx_fd >= 0, .has_master = tty, .user = *user};
@@ -430,7 +437,7 @@ static int child_run(const struct launch_spec *spec, int *channel, struct err *e
     if (identity_find(process, &user, err) < 0 || check_ids(spec->userns, &user, err) < 0)
         return -1;
     const char *cwd = process->cwd[0] == '\0' ? "/" : process->cwd;
-    if (fd_make_dirs(cwd, 0755, err) < 0)
+    if (strcmp(cwd, "/") != 0 && fd_make_dirs(cwd, 0755, err) < 0)
         return err_prefix(err, "working directory");
     if (process->tty) {
         if (spec->master_fd < 0 && make_terminal(ptmx_fd, err) < 0)
@@ -442,12 +449,11 @@ static int child_run(const struct launch_spec *spec, int *channel, struct err *e
     } else {
         own_pipes(user.uid);
     }
-    cleanup_free char *home = NULL;
-    if (!has_variable(process, "HOME=") &&
-        asprintf(&home, "HOME=%s", user.home[0] == '\0' ? "/" : user.home) < 0)
-        return err_no_memory(err);
+    char home[sizeof("HOME=") + USERDB_MAX_HOME];
+    (void)snprintf(home, sizeof(home), "HOME=%s", user.home[0] == '\0' ? "/" : user.home);
     char **args = list_copy(process->args, process->n_args, NULL);
-    char **env = list_copy(process->env, process->n_env, home);
+    char **env =
+        list_copy(process->env, process->n_env, has_variable(process, "HOME=") ? NULL : home);
     if (args == NULL || env == NULL)
         return err_no_memory(err);
 
@@ -463,12 +469,18 @@ static int child_run(const struct launch_spec *spec, int *channel, struct err *e
     return exec_program(args, env, err);
 }
 
+static APART void say_failure(int channel, const struct err *failure)
+{
+    struct message m = {.kind = MESSAGE_FAILED, .failure = *failure};
+    (void)send_message(channel, &m, NULL, 0);
+}
+
 static __attribute__((noreturn)) void child_main(const struct launch_spec *spec, int channel)
 {
-    struct message m = {.kind = MESSAGE_FAILED};
-    (void)child_run(spec, &channel, &m.failure);
-    if (m.failure.code != ERR_NONE)
-        (void)send_message(channel, &m, NULL, 0);
+    struct err failure;
+    (void)child_run(spec, &channel, &failure);
+    if (failure.code != ERR_NONE)
+        say_failure(channel, &failure);
     _exit(EXIT_FAILED);
 }
 
