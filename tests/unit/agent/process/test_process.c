@@ -340,6 +340,13 @@ static void test_inherited_output(void **state)
     process_unref(p);
 }
 
+static void test_outcome_inherited(void **state)
+{
+    struct fixture *f = *state;
+    f->outcome_only = true;
+    test_inherited_output(state);
+}
+
 static int give(struct process *p, uint64_t offset, const char *text, bool eof, struct err *err)
 {
     return process_write_stdin(p, offset, (const uint8_t *)text, strlen(text), eof, err);
@@ -511,6 +518,7 @@ int main(void)
         TEST(test_outcome_only),
         TEST(test_outcome_lasting),
         TEST(test_outcome_is_failure),
+        TEST(test_outcome_inherited),
     };
     if (geteuid() != 0) {
         (void)printf("SKIP: needs root\n");
