@@ -232,6 +232,18 @@ static int mount_all(void *arg, struct err *err)
     return 0;
 }
 
+/*
+ * In a task, for the template and all its clones. With a scheduler each read of a layer's metadata,
+ * and a mount is a dozen of them, goes round by a kernel thread.
+ */
+static int prepare_all(void *arg, struct err *err)
+{
+    if (mount_all(arg, err) < 0)
+        return -1;
+    disk_drop_schedulers("/sys");
+    return 0;
+}
+
 static void on_mounted(void *arg, const struct err *err)
 {
     struct podenv *pod = arg;
@@ -264,7 +276,7 @@ int podenv_prepare(struct podenv *pod, const Casemate__Agent__V1__Disk *scratch,
     pod->scratch_bytes = scratch->size_bytes;
     pod->done = done;
     pod->done_arg = arg;
-    if (task_run(pod->reaper, mount_all, &work, on_prepared, pod, err) < 0)
+    if (task_run(pod->reaper, prepare_all, &work, on_prepared, pod, err) < 0)
         return -1;
     pod->state = PODENV_CONFIGURING;
     return 0;

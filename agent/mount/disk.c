@@ -139,6 +139,20 @@ int disk_find_now(const char *sysfs, uint32_t lun, const char *serial, uint64_t 
     return err_set(err, ERR_NOT_FOUND, "there is no disk at LUN %u", lun);
 }
 
+void disk_drop_schedulers(const char *sysfs)
+{
+    char path[NAME_MAX + 256];
+    (void)snprintf(path, sizeof(path), "%s/block", sysfs);
+    cleanup_dir DIR *dir = opendir(path);
+    struct dirent *e;
+    while (dir != NULL && (e = readdir(dir)) != NULL) {
+        if (!text_has_prefix(e->d_name, "sd"))
+            continue;
+        (void)snprintf(path, sizeof(path), "%s/block/%s/queue/scheduler", sysfs, e->d_name);
+        (void)fd_write_text(AT_FDCWD, path, "none", NULL);
+    }
+}
+
 static int open_events(void)
 {
     int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_KOBJECT_UEVENT);

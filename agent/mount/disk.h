@@ -27,6 +27,12 @@ int disk_find(uint32_t lun, const char *serial, uint64_t size_bytes, int64_t dea
  */
 bool disk_is_ready(const char *path);
 
+/*
+ * Below this root of sysfs ("/sys"): lets requests go to the disks in the order and at the moment
+ * they are made. What is behind them is the host's, which has a scheduler of its own. Best effort.
+ */
+void disk_drop_schedulers(const char *sysfs);
+
 /* Like disk_find without waiting, below another root of sysfs than "/sys": for tests. */
 int disk_find_now(const char *sysfs, uint32_t lun, const char *serial, uint64_t size_bytes,
                   char ret_path[DISK_PATH_SIZE], struct err *err);

@@ -109,6 +109,31 @@ static void test_disks(void **state)
     assert_int_equal(disk_find_now(r->path, 99, NULL, 0, path, &err), -1);
 }
 
+static void test_schedulers(void **state)
+{
+    static const char *const disks[] = {"sda", "sdz", "vda"};
+    const struct root *r = *state;
+    struct err err;
+
+    disk_drop_schedulers(r->path); /* no disks at all */
+    for (size_t i = 0; i < ARRAY_SIZE(disks); i++) {
+        char path[64];
+        (void)snprintf(path, sizeof(path), "block/%s/queue", disks[i]);
+        make(r, path);
+        (void)snprintf(path, sizeof(path), "block/%s/queue/scheduler", disks[i]);
+        write_file(r, path, "mq-deadline");
+    }
+    make(r, "block/sdx"); /* one that goes away meanwhile */
+    disk_drop_schedulers(r->path);
+    for (size_t i = 0; i < ARRAY_SIZE(disks); i++) {
+        char path[64];
+        cleanup_free char *text = NULL;
+        (void)snprintf(path, sizeof(path), "block/%s/queue/scheduler", disks[i]);
+        assert_int_equal(fd_read_file(r->fd, path, 64, &text, NULL, &err), 0);
+        assert_int_equal(strncmp(text, "none", 4) == 0, disks[i][0] == 's');
+    }
+}
+
 /* A node whose disk the kernel does not open yet is waited for, as one that is not there. */
 static void test_ready(void **state)
 {
@@ -283,6 +308,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_place_for_a_file, setup, teardown),
         cmocka_unit_test_setup_teardown(test_disks, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_schedulers, setup, teardown),
         cmocka_unit_test_setup_teardown(test_ready, setup, teardown),
         cmocka_unit_test_setup_teardown(test_serials, setup, teardown),
         cmocka_unit_test_setup_teardown(test_make_dir, setup, teardown),
