@@ -16,9 +16,10 @@
 
 #include "common/base/cleanup.h"
 
-#define RECEIVE_SIZE                                                                               \
-    32768 /* the kernel's dumps are cut to what the reader offers, at most this                    \
-           */
+/* The kernel's dumps are cut to what the reader offers, at most this. */
+#define DUMP_SIZE 32768
+/* One object, or an acknowledgement. */
+#define ANSWER_SIZE 8192
 #define ATTR_HEADER sizeof(struct nlattr)
 
 /* ---- socket --------------------------------------------------------------------------------- */
@@ -193,14 +194,11 @@ static void take(struct exchange *x, const struct nlmsghdr *message)
     }
 }
 
-static int receive(int fd, struct exchange *x, struct err *err)
+/* Takes one datagram; the room is size bytes, aligned for a header. */
+static int receive(int fd, struct exchange *x, uint8_t *room, size_t size, struct err *err)
 {
-    union {
-        struct nlmsghdr header;
-        uint8_t bytes[RECEIVE_SIZE];
-    } u;
     struct sockaddr_nl sender = {0};
-    struct iovec iov = {.iov_base = u.bytes, .iov_len = sizeof(u.bytes)};
+    struct iovec iov = {.iov_base = room, .iov_len = size};
     struct msghdr msg = {
         .msg_name = &sender, .msg_namelen = sizeof(sender), .msg_iov = &iov, .msg_iovlen = 1};
     ssize_t n = recvmsg(fd, &msg, 0);
@@ -210,9 +208,9 @@ static int receive(int fd, struct exchange *x, struct err *err)
     if (msg.msg_namelen != sizeof(sender) || sender.nl_pid != 0)
         return 0;
     if ((msg.msg_flags & MSG_TRUNC) != 0)
-        return err_set(err, ERR_PROTOCOL, "netlink: a message of more than %d bytes", RECEIVE_SIZE);
+        return err_set(err, ERR_PROTOCOL, "netlink: a message of more than %zu bytes", size);
     size_t left = (size_t)n;
-    for (const uint8_t *at = u.bytes; left >= NLMSG_HDRLEN;) {
+    for (const uint8_t *at = room; left >= NLMSG_HDRLEN;) {
         struct nlmsghdr head;
         memcpy(&head, at, sizeof(head));
         if (head.nlmsg_len < NLMSG_HDRLEN || head.nlmsg_len > left)
@@ -225,6 +223,28 @@ static int receive(int fd, struct exchange *x, struct err *err)
         left -= step;
     }
     return 0;
+}
+
+/* Not inlined: the larger room is on the stack only when it is needed. Each page of it is touched
+ * (-fstack-clash-protection), which is dear in an emulated guest. */
+static int __attribute__((noinline)) receive_dump(int fd, struct exchange *x, struct err *err)
+{
+    union {
+        struct nlmsghdr header;
+        uint8_t bytes[DUMP_SIZE];
+    } u;
+
+    return receive(fd, x, u.bytes, sizeof(u.bytes), err);
+}
+
+static int __attribute__((noinline)) receive_answer(int fd, struct exchange *x, struct err *err)
+{
+    union {
+        struct nlmsghdr header;
+        uint8_t bytes[ANSWER_SIZE];
+    } u;
+
+    return receive(fd, x, u.bytes, sizeof(u.bytes), err);
 }
 
 int netlink_ask(int fd, struct netlink_message *m, netlink_message_fn fn, void *arg,
@@ -241,7 +261,8 @@ int netlink_ask(int fd, struct netlink_message *m, netlink_message_fn fn, void *
     x.err = &why;
     m->u.header.nlmsg_len = (uint32_t)m->len;
     m->u.header.nlmsg_seq = x.number;
-    if ((m->u.header.nlmsg_flags & NLM_F_DUMP) != NLM_F_DUMP)
+    x.dump = (m->u.header.nlmsg_flags & NLM_F_DUMP) == NLM_F_DUMP;
+    if (!x.dump)
         m->u.header.nlmsg_flags |= NLM_F_ACK;
     ssize_t n;
     do {
@@ -250,7 +271,7 @@ int netlink_ask(int fd, struct netlink_message *m, netlink_message_fn fn, void *
     if (n < 0)
         return err_set_errno(err, errno, "write to netlink");
     while (!x.done) {
-        if (receive(fd, &x, err) < 0)
+        if ((x.dump ? receive_dump : receive_answer)(fd, &x, err) < 0)
             return -1;
     }
     if (x.result == 0 && x.changed)
