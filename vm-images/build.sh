@@ -124,9 +124,11 @@ choose_kernel
 "$VM_IMAGES/mkinitrd.sh" --agent "$AGENT" --out "$WORK/initrd.img" --compress "$COMPRESS" --list "$LIST" \
     ${MODULES:+--modules "$MODULES"} > "$WORK/names"
 cp "$IMAGE" "$WORK/$FILE"
-mkdir "$WORK/warm"
-${CC:-cc} -static -Os -s -o "$WORK/warm/warm" "$VM_IMAGES/warm.c"
-mksquashfs "$WORK/warm" "$WORK/warm.img" -comp zstd -all-root -no-progress -quiet > /dev/null
+# Like the images that pods have: a program behind a link, and the ends of files together with others'.
+mkdir -p "$WORK/warm/bin"
+${CC:-cc} -static -Os -s -o "$WORK/warm/bin/warm" "$VM_IMAGES/warm.c"
+ln -s bin/warm "$WORK/warm/warm"
+mksquashfs "$WORK/warm" "$WORK/warm.img" -comp zstd -all-root -always-use-fragments -no-progress -quiet > /dev/null
 {
     printf '{"version": 1, "flavour": "%s", "kernel_release": %s, "kernel_source": %s,\n' \
         "$FLAVOUR" "$(json_string "$RELEASE")" "$(json_string "$SOURCE")"
