@@ -19,7 +19,6 @@
 #include "common/base/text.h"
 #include "host/vmm/internal.h"
 #include "host/vmm/json.h"
-#include "host/vmm/qmp_client.h"
 
 #define FILE_SUFFIX "-file"
 
@@ -62,21 +61,16 @@ json_t *bay_empty_arguments(uint32_t lun)
     return reopen_arguments(lun, CMDLINE_BAY_EMPTY);
 }
 
-int bay_fill(struct vm *vm, uint32_t lun, int64_t deadline_ms, struct err *err)
+json_t *bay_file_arguments(uint32_t lun)
 {
     char file[CMDLINE_BAY_NAME_SIZE], path[DISK_PATH_SIZE];
 
     bay_file_name(lun, file);
     disk_fdset_path(lun, path);
     /* As for a layer that is plugged in (disk.c). */
-    if (qmp_client_call(vm->qmp, "blockdev-add",
-                        json_pack("{s:s, s:s, s:s, s:b, s:b, s:s, s:s}", "driver", "file",
-                                  "node-name", file, "filename", path, "read-only", 1,
-                                  "auto-read-only", 0, "locking", "off", "aio", "threads"),
-                        -1, deadline_ms, NULL, err) < 0)
-        return -1;
-    return qmp_client_call(vm->qmp, "blockdev-reopen", bay_fill_arguments(lun), -1, deadline_ms,
-                           NULL, err);
+    return json_pack("{s:s, s:s, s:s, s:b, s:b, s:s, s:s}", "driver", "file", "node-name", file,
+                     "filename", path, "read-only", 1, "auto-read-only", 0, "locking", "off", "aio",
+                     "threads");
 }
 
 /* The node of that name; NULL: there is none. */

@@ -307,17 +307,7 @@ static void undo(struct vm *vm, uint32_t lun, bool device_possible)
 
 /* ---- adding --------------------------------------------------------------------------------- */
 
-static int add_fd(struct vm *vm, const struct vm_disk *disk, uint32_t lun, int64_t deadline_ms,
-                  struct err *err)
-{
-    return qmp_client_call(
-        vm->qmp, "add-fd",
-        json_pack("{s:I, s:s}", "fdset-id", disk_fdset(lun), "opaque", disk->serial), disk->fd,
-        deadline_ms, NULL, err);
-}
-
-static int add_node(struct vm *vm, const struct vm_disk *disk, uint32_t lun, bool is_block,
-                    int64_t deadline_ms, struct err *err)
+static json_t *node_arguments(const struct vm_disk *disk, uint32_t lun, bool is_block)
 {
     char name[DISK_NAME_SIZE], path[DISK_PATH_SIZE];
 
@@ -334,30 +324,44 @@ static int add_node(struct vm *vm, const struct vm_disk *disk, uint32_t lun, boo
                   "discard", disk->read_only ? "ignore" : "unmap", "cache", "direct", 0, "no-flush",
                   disk->scratch, "file", "driver", is_block ? "host_device" : "file", "filename",
                   path, "locking", "off", "aio", "threads");
-    if (args == NULL)
-        return err_no_memory(err);
     if (!disk->read_only && json_object_set_new(args, "detect-zeroes", json_string("unmap")) < 0) {
         json_decref(args);
-        return err_no_memory(err);
+        return NULL;
     }
-    return qmp_client_call(vm->qmp, "blockdev-add", args, -1, deadline_ms, NULL, err);
+    return args;
 }
 
-static int add_device(struct vm *vm, const struct vm_disk *disk, uint32_t lun, int64_t deadline_ms,
-                      struct err *err)
+static json_t *device_arguments(const struct vm_disk *disk, uint32_t lun)
 {
     char name[DISK_NAME_SIZE];
 
     disk_name(lun, name);
     /* Errors are the guest's to see: QEMU's default would stop the whole machine on a full host
      * disk. device_id: QEMU 10 refuses to make one of a serial of more than 20 characters. */
-    return qmp_client_call(vm->qmp, "device_add",
-                           json_pack("{s:s, s:s, s:s, s:i, s:i, s:I, s:s, s:s, s:s, s:s, s:s}",
-                                     "driver", "scsi-hd", "id", name, "bus", "scsi0.0", "channel",
-                                     0, "scsi-id", 0, "lun", (json_int_t)lun, "drive", name,
-                                     "serial", disk->serial, "device_id", name, "werror", "report",
-                                     "rerror", "report"),
-                           -1, deadline_ms, NULL, err);
+    return json_pack("{s:s, s:s, s:s, s:i, s:i, s:I, s:s, s:s, s:s, s:s, s:s}", "driver", "scsi-hd",
+                     "id", name, "bus", "scsi0.0", "channel", 0, "scsi-id", 0, "lun",
+                     (json_int_t)lun, "drive", name, "serial", disk->serial, "device_id", name,
+                     "werror", "report", "rerror", "report");
+}
+
+/* Descriptor set, node, and the device or the bay's filling. */
+static int attach(struct vm *vm, const struct vm_disk *disk, uint32_t lun, bool is_block,
+                  int64_t deadline_ms, struct err *err)
+{
+    const bool in_bay = vm_lun_is_bay(lun);
+    struct qmp_step steps[] = {
+        {.command = "add-fd",
+         .args = json_pack("{s:I, s:s}", "fdset-id", disk_fdset(lun), "opaque", disk->serial),
+         .fd = disk->fd},
+        {.command = "blockdev-add",
+         .args = in_bay ? bay_file_arguments(lun) : node_arguments(disk, lun, is_block),
+         .fd = -1},
+        {.command = in_bay ? "blockdev-reopen" : "device_add",
+         .args = in_bay ? bay_fill_arguments(lun) : device_arguments(disk, lun),
+         .fd = -1},
+    };
+
+    return qmp_client_call_all(vm->qmp, steps, ARRAY_SIZE(steps), deadline_ms, err);
 }
 
 static int check_disk(const struct vm_disk *disk, struct stat *ret_st, struct err *err)
@@ -388,40 +392,22 @@ static bool fits_in_bay(const struct vm_disk *disk, const struct stat *st)
            st->st_size % GUEST_PAGE == 0 && (uint64_t)st->st_size <= CMDLINE_BAY_BYTES;
 }
 
-/* *ret_device_possible: whether there may be a device after a failure. err is not NULL. */
-static int plug_in(struct vm *vm, const struct vm_disk *disk, uint32_t lun, bool is_block,
-                   int64_t deadline_ms, bool *ret_device_possible, struct err *err)
-{
-    *ret_device_possible = false;
-    if (add_node(vm, disk, lun, is_block, deadline_ms, err) < 0)
-        return -1;
-    if (add_device(vm, disk, lun, deadline_ms, err) == 0)
-        return 0;
-    *ret_device_possible = err->code == ERR_DEADLINE;
-    return -1;
-}
-
 static int add_disk(struct vm *vm, const struct vm_disk *disk, int64_t deadline_ms,
                     uint32_t *ret_lun, struct err *err)
 {
     uint32_t lun = 0;
-    bool device_possible = false;
     struct stat st;
     struct err why;
 
     if (check_disk(disk, &st, err) < 0 || reserve(vm, disk, fits_in_bay(disk, &st), &lun, err) < 0)
         return -1;
-    int result = add_fd(vm, disk, lun, deadline_ms, &why);
-    if (result == 0)
-        result = vm_lun_is_bay(lun) ? bay_fill(vm, lun, deadline_ms, &why)
-                                    : plug_in(vm, disk, lun, S_ISBLK(st.st_mode), deadline_ms,
-                                              &device_possible, &why);
-    if (result == 0) {
+    if (attach(vm, disk, lun, S_ISBLK(st.st_mode), deadline_ms, &why) == 0) {
         set_disk_state(vm, lun, DISK_ATTACHED);
         *ret_lun = lun;
         return 0;
     }
-    undo(vm, lun, device_possible);
+    /* A device comes last, so there is none but when it is not known how far QEMU came. */
+    undo(vm, lun, !vm_lun_is_bay(lun) && why.code == ERR_DEADLINE);
     /* Whoever fails for another reason than time waits for the undo, so that a second try finds a
      * clean slate. */
     if (why.code != ERR_DEADLINE)

@@ -239,12 +239,11 @@ void disk_forget_all(struct vm *vm);
 
 /* The node that holds a bay's file while there is one. */
 void bay_file_name(uint32_t lun, char ret_name[CMDLINE_BAY_NAME_SIZE]);
-/* The arguments of blockdev-reopen that put the file into the drive, or take it out; NULL: out of
- * memory. */
+/* The arguments of blockdev-add for that node, and of blockdev-reopen that put it into the drive
+ * and take it out; NULL: out of memory. */
+json_t *bay_file_arguments(uint32_t lun);
 json_t *bay_fill_arguments(uint32_t lun);
 json_t *bay_empty_arguments(uint32_t lun);
-/* Adds the node that holds the file of the LUN's descriptor set, and puts it into the drive. */
-int bay_fill(struct vm *vm, uint32_t lun, int64_t deadline_ms, struct err *err);
 /*
  * After the daemon came back, from what query-named-block-nodes has said: whether there are bays,
  * and an entry in the table for each that has a file, DISK_ATTACHED; one that was not put into its

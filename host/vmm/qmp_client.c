@@ -313,11 +313,11 @@ static int request_new(struct qmp_client *client, const char *command, json_t *a
     return 0;
 }
 
-int qmp_client_call(struct qmp_client *client, const char *command, json_t *args, int fd,
-                    int64_t deadline_ms, json_t **ret_value, struct err *err)
+/* Queues a request that will be waited for: its second reference is the caller's. */
+static int begin(struct qmp_client *client, const char *command, json_t *args, int fd,
+                 bool wants_value, struct request **ret_request, struct err *err)
 {
     struct request *r;
-    int result = -1;
 
     if (loop_is_current(client->loop)) {
         json_decref(args);
@@ -325,22 +325,31 @@ int qmp_client_call(struct qmp_client *client, const char *command, json_t *args
     }
     if (request_new(client, command, args, fd, &r, err) < 0)
         return -1;
-    r->wants_value = ret_value != NULL;
+    r->wants_value = wants_value;
     atomic_fetch_add(&r->refs, 1);
     if (loop_post(client->loop, run_request, r, err) < 0) {
         request_unref(r);
         request_unref(r);
         return -1;
     }
+    *ret_request = r;
+    return 0;
+}
+
+/* Waits for the answer, and drops the reference. */
+static int finish(struct request *r, int64_t deadline_ms, json_t **ret_value, struct err *err)
+{
+    int result = -1;
+
     pthread_mutex_lock(&r->lock);
     while (!r->done && sync_wait_until(&r->changed, &r->lock, deadline_ms))
         continue;
     if (!r->done) {
-        (void)err_set(err, ERR_DEADLINE, "QMP %s: QEMU did not answer in time", command);
+        (void)err_set(err, ERR_DEADLINE, "QMP %s: QEMU did not answer in time", r->command);
     } else if (r->err.code != ERR_NONE) {
         if (err != NULL)
             *err = r->err;
-        (void)err_prefix(err, "QMP %s", command);
+        (void)err_prefix(err, "QMP %s", r->command);
     } else {
         result = 0;
         if (ret_value != NULL)
@@ -348,6 +357,58 @@ int qmp_client_call(struct qmp_client *client, const char *command, json_t *args
     }
     pthread_mutex_unlock(&r->lock);
     request_unref(r);
+    return result;
+}
+
+int qmp_client_call(struct qmp_client *client, const char *command, json_t *args, int fd,
+                    int64_t deadline_ms, json_t **ret_value, struct err *err)
+{
+    struct request *r;
+
+    if (begin(client, command, args, fd, ret_value != NULL, &r, err) < 0)
+        return -1;
+    return finish(r, deadline_ms, ret_value, err);
+}
+
+/* Queues the steps as far as that succeeds; *ret_n counts them. Takes over all arguments. */
+static int begin_all(struct qmp_client *client, struct qmp_step *steps, size_t n,
+                     struct request **ret_requests, size_t *ret_n, struct err *err)
+{
+    int result = 0;
+
+    *ret_n = 0;
+    for (size_t i = 0; i < n; i++) {
+        json_t *args = steal_ptr(&steps[i].args);
+        if (result == 0 && args == NULL)
+            result = err_no_memory(err);
+        else if (result == 0)
+            result = begin(client, steps[i].command, args, steps[i].fd, false,
+                           &ret_requests[*ret_n], err);
+        else
+            json_decref(args);
+        *ret_n += result == 0;
+    }
+    return result;
+}
+
+int qmp_client_call_all(struct qmp_client *client, struct qmp_step *steps, size_t n,
+                        int64_t deadline_ms, struct err *err)
+{
+    struct request *requests[QMP_STEPS_MAX];
+    struct err why = {0};
+    size_t begun = 0;
+
+    if (n > QMP_STEPS_MAX)
+        abort();
+    int result = begin_all(client, steps, n, requests, &begun, &why);
+    /* The last one first: when it is answered, all are. The error that stays is the first step's.
+     */
+    while (begun-- > 0) {
+        if (finish(requests[begun], deadline_ms, NULL, &why) < 0)
+            result = -1;
+    }
+    if (result < 0 && err != NULL)
+        *err = why;
     return result;
 }
 

@@ -39,6 +39,23 @@ void qmp_client_free(struct qmp_client *client);
 int qmp_client_call(struct qmp_client *client, const char *command, json_t *args, int fd,
                     int64_t deadline_ms, json_t **ret_value, struct err *err);
 
+#define QMP_STEPS_MAX 4
+
+/* One of a row of commands: as in qmp_client_call. */
+struct qmp_step {
+    const char *command;
+    json_t *args; /* taken over; NULL: out of memory */
+    int fd;
+};
+
+/*
+ * A row of commands of which each needs the one before: all are queued, and the caller is woken
+ * once, by the last one's answer. n: at most QMP_STEPS_MAX. The error is the first step's that
+ * failed; those after it ran too, and failed for its sake. After DEADLINE any may still run.
+ */
+int qmp_client_call_all(struct qmp_client *client, struct qmp_step *steps, size_t n,
+                        int64_t deadline_ms, struct err *err);
+
 /*
  * Queues a command; fn (may be NULL) gets the answer on the loop, exactly once, unless this fails.
  * Calls made from one thread run in their order.

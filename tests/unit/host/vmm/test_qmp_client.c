@@ -142,6 +142,42 @@ static void calls_are_answered(void **state)
     assert_int_equal(t.n_closed, 0);
 }
 
+static int call_row(const char *second, json_t *last, int fd, int64_t deadline_ms, struct err *err)
+{
+    struct qmp_step steps[] = {
+        {.command = "add-fd", .args = json_pack("{s:i}", "fdset-id", 7), .fd = fd},
+        {.command = second, .args = json_object(), .fd = -1},
+        {.command = "query-fdsets", .args = last, .fd = -1},
+    };
+
+    return qmp_client_call_all(t.client, steps, 3, deadline_ms, err);
+}
+
+/* All are sent; the first failure is told; what was never complete is not sent from there on. */
+static void rows_of_calls(void **state)
+{
+    const struct fake_qmp_options silent = {.silent = "query-fdsets"};
+    struct err err;
+
+    (void)state;
+    begin(NULL);
+    assert_int_equal(call_row("query-status", json_object(), 0, clock_deadline(20000), &err), 0);
+    assert_int_equal(fake_qmp_fdsets(t.fake), 1);
+    assert_int_equal(call_row("first", json_object(), -1, clock_deadline(20000), &err), -1);
+    assert_non_null(strstr(err.msg, "QMP add-fd"));
+    assert_int_equal(call_row("second", json_object(), 0, clock_deadline(20000), &err), -1);
+    assert_non_null(strstr(err.msg, "QMP second"));
+    assert_int_equal(fake_qmp_count(t.fake, "query-fdsets"), 3);
+    assert_int_equal(call_row("query-status", NULL, 0, clock_deadline(20000), &err), -1);
+    assert_int_equal(err.code, ERR_EXHAUSTED);
+    assert_int_equal(fake_qmp_count(t.fake, "query-status"), 2);
+    assert_int_equal(fake_qmp_count(t.fake, "query-fdsets"), 3);
+    fake_qmp_set(t.fake, &silent);
+    assert_int_equal(call_row("query-status", json_object(), 0, clock_deadline(50), &err), -1);
+    assert_int_equal(err.code, ERR_DEADLINE);
+    end();
+}
+
 #define CALLS 200
 
 static void *call_many(void *arg)
@@ -305,6 +341,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(calls_are_answered),
+        cmocka_unit_test(rows_of_calls),
         cmocka_unit_test(threads_share_it),
         cmocka_unit_test(a_deadline_leaves_the_rest_in_order),
         cmocka_unit_test(close_wakes_the_blocked),
