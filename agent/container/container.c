@@ -245,11 +245,20 @@ static void upper_path(uint64_t number, char ret_path[UPPER_PATH_SIZE])
                    (unsigned long long)number);
 }
 
+/* The project that the writable layer of a container counts as; 0 is everything else. */
+static uint32_t project_of(uint64_t number)
+{
+    return (uint32_t)(number + 1);
+}
+
 static int make_upper(const char *path, uint32_t project, struct err *err)
 {
     static const char *const names[] = {"upper", "work"};
-    if (mkdir(path, 0700) < 0)
+    if (mkdir(path, 0700) < 0) {
+        if (errno == EEXIST)
+            return 0; /* prepare_upper was here before */
         return err_set_errno(err, errno, "make the writable layer");
+    }
     cleanup_fd int top = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (top < 0)
         return err_set_errno(err, errno, "open the writable layer");
@@ -451,19 +460,13 @@ static void container_free(struct container *c)
 }
 DEFINE_CLEANUP(container, struct container, container_free)
 
-/* The project that the container's writable layer counts as; 0 is everything else. */
-static uint32_t project_of(const struct container *c)
-{
-    return (uint32_t)(c->number + 1);
-}
-
 static int launch_first(struct containers *cs, struct container *c,
                         const Casemate__Agent__V1__CreateContainerRequest *r, struct err *err)
 {
     const struct userns *userns = userns_of(cs);
     cleanup_fd int pidns = -1;
     int pair[2] = {-1, -1};
-    struct enter_new enter = {.request = r, .userns = userns, .project = project_of(c)};
+    struct enter_new enter = {.request = r, .userns = userns, .project = project_of(c->number)};
     struct process_config config = {
         .loop = cs->loop,
         .reaper = cs->reaper,
@@ -713,7 +716,7 @@ int container_read_stats(struct containers *containers, const char *container_id
     stats->message.cgroup = &stats->cgroup;
     stats_read_cgroup(c->cgroup_fd, &stats->cgroup, &stats->pressures);
     stats->message.has_layer =
-        stats_read_project(ROOTFS_SCRATCH_DIR, project_of(c), &stats->message.layer_bytes,
+        stats_read_project(ROOTFS_SCRATCH_DIR, project_of(c->number), &stats->message.layer_bytes,
                            &stats->message.layer_inodes);
     return 0;
 }
@@ -759,9 +762,25 @@ static void forget_exec(struct exec *e)
     exec_free(e);
 }
 
+/* Makes the writable layer of a container to come, if nobody has yet: it is there whole or not at
+ * all, and who creates the container meanwhile makes its own. */
+static void prepare_upper(uint64_t number)
+{
+    static const char next[] = ROOTFS_SCRATCH_DIR "/next";
+    char path[UPPER_PATH_SIZE];
+    struct err err;
+    upper_path(number, path);
+    /* Another child that has got as far as this does the same. */
+    if (access(path, F_OK) == 0 || access(next, F_OK) == 0)
+        return;
+    if (make_upper(next, project_of(number), &err) < 0 ||
+        renameat2(AT_FDCWD, next, AT_FDCWD, path, RENAME_NOREPLACE) < 0)
+        (void)fd_remove_tree(AT_FDCWD, next, &err);
+}
+
 /* Deletes the container's folder in a child, which nobody waits for: the number is never used
- * again. */
-static void delete_upper(uint64_t number)
+ * again. Time is at hand there, so the next container's is made too. */
+static void delete_upper(uint64_t number, uint64_t next_number)
 {
     char path[UPPER_PATH_SIZE];
     upper_path(number, path);
@@ -772,6 +791,7 @@ static void delete_upper(uint64_t number)
         int rc = fd_remove_tree(AT_FDCWD, path, &err);
         if (rc < 0)
             log_event(LOG_WARN, NULL, &err, "cannot delete the writable layer %s", path);
+        prepare_upper(next_number);
         _exit(rc < 0 ? 1 : 0);
     }
     if (pid < 0)
@@ -793,7 +813,7 @@ static void forget_container(struct container *c)
     while (!LIST_EMPTY(&c->execs))
         forget_exec(LIST_FIRST(&c->execs));
     process_mark_gone(c->process);
-    delete_upper(c->number);
+    delete_upper(c->number, cs->next_number);
     call_done(&c->waiting);
     container_free(c);
 }
