@@ -22,6 +22,7 @@
 #include "host/sandbox/crivalid.h"
 #include "host/sandbox/model.h"
 #include "host/sandbox/podsize.h"
+#include "host/sandbox/spares.h"
 
 #define START_FAILED_EXIT 128
 #define KILL_MS           15000  /* SIGKILL until the agent says that it has ended */
@@ -315,7 +316,9 @@ int sandbox_container_create(struct sandbox_manager *mgr, const char *pod_id,
         return -1;
     int64_t began_ns = clock_monotonic_ns();
     unsigned step = begin_step(pod, "create", config);
+    spares_call_begins(mgr);
     result = create(&use, config, image, deadline_ms, ret_id, err);
+    spares_call_ends(mgr);
     timeline_end(&pod->timeline, step);
     if (result == 0)
         phases_add(&mgr->phases, PHASE_CREATE, clock_monotonic_ns() - began_ns);
@@ -397,7 +400,9 @@ int sandbox_container_start(struct sandbox_manager *mgr, const char *id, int64_t
     if (result == 0) {
         int64_t began_ns = clock_monotonic_ns();
         unsigned step = begin_step(c->pod, "start", c->facts->config);
+        spares_call_begins(mgr);
         result = start(&use, c, deadline_ms, err);
+        spares_call_ends(mgr);
         if (result != 0)
             container_mark_exited(c, START_FAILED_EXIT, clock_realtime_ns(), reason_of_failure(err),
                                   err->msg);

@@ -39,11 +39,21 @@ void set_text(char **text, const char *value)
 
 /* ---- references ---- */
 
+/* One whose waits end by the monotonic clock. */
+static void init_cond(pthread_cond_t *cond)
+{
+    pthread_condattr_t attr;
+
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(cond, &attr);
+    pthread_condattr_destroy(&attr);
+}
+
 int pod_new(struct sandbox_manager *mgr, struct pod_facts *facts, struct pod **ret_pod,
             struct err *err)
 {
     struct pod *pod = calloc(1, sizeof(*pod));
-    pthread_condattr_t attr;
 
     if (pod == NULL)
         return err_no_memory(err);
@@ -55,10 +65,7 @@ int pod_new(struct sandbox_manager *mgr, struct pod_facts *facts, struct pod **r
     pthread_mutex_init(&pod->save_mutex, NULL);
     pthread_mutex_init(&pod->size_mutex, NULL);
     pthread_mutex_init(&pod->mutex, NULL);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&pod->cond, &attr);
-    pthread_condattr_destroy(&attr);
+    init_cond(&pod->cond);
     pod->state = POD_CREATING;
     LIST_INIT(&pod->disks);
     TAILQ_INIT(&pod->containers);
@@ -429,6 +436,7 @@ static void free_manager(struct sandbox_manager *mgr)
 
     if (mgr->workers != NULL)
         workers_free(mgr->workers);
+    pthread_cond_destroy(&mgr->calm_cond);
     pthread_mutex_destroy(&mgr->mutex);
     pthread_mutex_destroy(&mgr->scratch_mutex);
     phases_fini(&mgr->phases);
@@ -483,6 +491,7 @@ int sandbox_manager_new(const struct sandbox_config *config, const struct sandbo
         return err_no_memory(err);
     mgr->deps = *deps;
     pthread_mutex_init(&mgr->mutex, NULL);
+    init_cond(&mgr->calm_cond);
     pthread_mutex_init(&mgr->scratch_mutex, NULL);
     phases_init(&mgr->phases);
     events_init(&mgr->events);
@@ -536,6 +545,7 @@ void sandbox_manager_free(struct sandbox_manager *mgr)
         return;
     pthread_mutex_lock(&mgr->mutex);
     mgr->closing = true;
+    pthread_cond_signal(&mgr->calm_cond);
     pthread_mutex_unlock(&mgr->mutex);
     if (mgr->deps.vmm != NULL)
         vmm_set_template_hook(mgr->deps.vmm, NULL, NULL, NULL);

@@ -172,6 +172,7 @@ int sandbox_run(struct sandbox_manager *mgr, const Runtime__V1__PodSandboxConfig
     deadline_ms = clock_earlier(deadline_ms, clock_deadline(mgr->config.boot_timeout_ms));
     spare = handlers_find(mgr->handlers, mgr->config.n_handlers, handler) == &mgr->handlers[0];
     count_starting(mgr, 1);
+    spares_call_begins(mgr);
     result = run_once(mgr, config, handler, deadline_ms, &spare, ret_id, err);
     /* A machine that was made ahead may have died since: the pod shall not suffer for it. */
     if (result != 0 && spare && err->code == ERR_UNAVAILABLE) {
@@ -181,6 +182,7 @@ int sandbox_run(struct sandbox_manager *mgr, const Runtime__V1__PodSandboxConfig
     if (result == 0)
         phases_add(&mgr->phases, PHASE_POD, clock_monotonic_ns() - began_ns);
     count_starting(mgr, -1);
+    spares_call_ends(mgr);
     spares_refill(mgr);
     return result;
 }

@@ -10,14 +10,16 @@
  * The disk for it holds nothing but that program, so that a pod never has a disk in its machine
  * that holds more than its own images and a public file.
  *
- * Making one is nobody's hurry: it is done one after another, by one worker, and the machine is
- * started idle (spawn.h), so that it stands back behind everything that somebody waits for (being
- * niced was not enough: a niced thread still runs its slice to the end, and plugins of a pod's
- * network, dozens of short programs, waited for it each time). That holds among the tasks of the
- * daemon's cgroup. Where the cpu controller is in use, a machine of a pod with a cgroup of its own
- * shares the processor with the daemon's cgroup as a whole, by the weights of both, and a spare
- * takes what its cgroup is due. A spare has its pod's id from birth, since its machine's name,
- * folder and disk are called by it.
+ * Making one is nobody's hurry: it is done one after another, by one worker, and not before the
+ * calls that bring pods and containers up have been over for a while, unless there is none left
+ * (where pods come faster than that there never is a calm moment). The machine is started idle
+ * (spawn.h), so that it stands back behind everything that somebody waits for (being niced was not
+ * enough: a niced thread still runs its slice to the end, and plugins of a pod's network, dozens of
+ * short programs, waited for it each time). That holds among the tasks of the daemon's cgroup.
+ * Where the cpu controller is in use, a machine of a pod with a cgroup of its own shares the
+ * processor with the daemon's cgroup as a whole, by the weights of both, and a spare takes what its
+ * cgroup is due. A spare has its pod's id from birth, since its machine's name, folder and disk are
+ * called by it.
  */
 #include "host/sandbox/spares.h"
 
@@ -37,6 +39,7 @@
 #define WARM_SERIAL "warm"
 #define WARM_NAME   "warm"
 #define WARM_MS     20000
+#define CALM_MS     500 /* after a call, a pod's next one may well be on its way */
 
 /* ---- warming up ---- */
 
@@ -260,6 +263,43 @@ static void end(struct sandbox_manager *mgr, struct pod *pod)
     pod_unref(pod);
 }
 
+void spares_call_begins(struct sandbox_manager *mgr)
+{
+    pthread_mutex_lock(&mgr->mutex);
+    mgr->calls++;
+    pthread_mutex_unlock(&mgr->mutex);
+}
+
+void spares_call_ends(struct sandbox_manager *mgr)
+{
+    pthread_mutex_lock(&mgr->mutex);
+    mgr->calls--;
+    mgr->calls_ended_ms = clock_monotonic_ms();
+    pthread_cond_signal(&mgr->calm_cond);
+    pthread_mutex_unlock(&mgr->mutex);
+}
+
+/* When it will be calm if no call comes: not before a while after the last one. Mutex held. */
+static int64_t calm_at_ms(const struct sandbox_manager *mgr)
+{
+    return (mgr->calls > 0 ? clock_monotonic_ms() : mgr->calls_ended_ms) + CALM_MS;
+}
+
+/* Waits until no pod starts, and, unless there is no other spare, until it is calm. */
+static void wait_for_calm(struct sandbox_manager *mgr)
+{
+    int64_t until_ms;
+
+    pthread_mutex_lock(&mgr->mutex);
+    while (!mgr->closing && (until_ms = calm_at_ms(mgr)) > clock_monotonic_ms() &&
+           (mgr->starting > 0 || mgr->n_spares > 0)) {
+        const struct timespec until = {.tv_sec = (time_t)(until_ms / 1000),
+                                       .tv_nsec = (long)(until_ms % 1000) * 1000000};
+        (void)pthread_cond_timedwait(&mgr->calm_cond, &mgr->mutex, &until);
+    }
+    pthread_mutex_unlock(&mgr->mutex);
+}
+
 static void refill(void *arg)
 {
     struct sandbox_manager *mgr = arg;
@@ -268,6 +308,7 @@ static void refill(void *arg)
 
     while (begin(mgr)) {
         pod = NULL;
+        wait_for_calm(mgr);
         if (make(mgr, &pod, &err) != 0)
             log_event(LOG_WARN, NULL, &err, "no machine is made ahead, going on without");
         end(mgr, pod);
@@ -299,6 +340,7 @@ struct pod *spares_take(struct sandbox_manager *mgr)
     if (pod != NULL) {
         TAILQ_REMOVE(&mgr->spares, pod, entry);
         mgr->n_spares--;
+        pthread_cond_signal(&mgr->calm_cond);
     }
     pthread_mutex_unlock(&mgr->mutex);
     return pod;

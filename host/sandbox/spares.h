@@ -21,6 +21,11 @@ void spares_refill(struct sandbox_manager *mgr);
 /* Likewise, for the first time: vmm_template_ready_fn with the manager. */
 void spares_on_template(void *mgr);
 
+/* A call begins, or ends, that somebody waits for to have a pod or a container: calls of one thread
+ * in pairs. */
+void spares_call_begins(struct sandbox_manager *mgr);
+void spares_call_ends(struct sandbox_manager *mgr);
+
 /* Ends all of them; the manager's workers have ended before. */
 void spares_end(struct sandbox_manager *mgr);
 
