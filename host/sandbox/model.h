@@ -216,10 +216,12 @@ struct sandbox_manager {
     bool swept; /* what has no record is gone: what is made from now on has one, or is a spare */
     unsigned starting; /* pods that somebody waits for: no spare is begun meanwhile */
     bool making_spare;
-    bool closing;             /* no new spare */
-    unsigned calls;           /* that bring pods and containers up and are under way */
-    int64_t calls_ended_ms;   /* the last of them */
-    pthread_cond_t calm_cond; /* calls, n_spares or closing have changed; on the monotonic clock */
+    bool closing;                  /* no new spare */
+    unsigned calls;                /* that bring pods and containers up and are under way */
+    int64_t calls_ended_ms;        /* the last of them */
+    int64_t pod_came_ms;           /* the last one that could take a spare */
+    bool pods_in_a_row;            /* it came soon after the one before */
+    pthread_cond_t calm_cond;      /* something of this has changed; on the monotonic clock */
     pthread_mutex_t scratch_mutex; /* one maker of the scratch template */
     char *pods_run_dir;            /* run_dir/vm: a folder per VM */
     char *logs_run_dir;            /* run_dir/log: checkpoints of logs */

@@ -11,8 +11,9 @@
  * that holds more than its own images and a public file.
  *
  * Making one is nobody's hurry: it is done one after another, by one worker, and not before the
- * calls that bring pods and containers up have been over for a while, unless there is none left
- * (where pods come faster than that there never is a calm moment). The machine is started idle
+ * calls that bring pods and containers up have been over for a while: a pod that is ready is about
+ * to get its containers. It is urgent when there is none left, or when pods come one after another,
+ * since there is no calm moment then. The machine is started idle
  * (spawn.h), so that it stands back behind everything that somebody waits for (being niced was not
  * enough: a niced thread still runs its slice to the end, and plugins of a pod's network, dozens of
  * short programs, waited for it each time). That holds among the tasks of the daemon's cgroup.
@@ -39,7 +40,8 @@
 #define WARM_SERIAL "warm"
 #define WARM_NAME   "warm"
 #define WARM_MS     20000
-#define CALM_MS     500 /* after a call, a pod's next one may well be on its way */
+#define CALM_MS     500  /* after a call, a pod's next one may well be on its way */
+#define IN_A_ROW_MS 2000 /* between pods that come one after another */
 
 /* ---- warming up ---- */
 
@@ -285,19 +287,23 @@ static int64_t calm_at_ms(const struct sandbox_manager *mgr)
     return (mgr->calls > 0 ? clock_monotonic_ms() : mgr->calls_ended_ms) + CALM_MS;
 }
 
-/* Waits until no pod starts, and, unless there is no other spare, until it is calm. */
-static void wait_for_calm(struct sandbox_manager *mgr)
+/* Waits until it is calm, unless this is urgent. False: a pod starts meanwhile, whose end comes
+ * back here; or the daemon ends. */
+static bool wait_for_calm(struct sandbox_manager *mgr)
 {
     int64_t until_ms;
+    bool calm;
 
     pthread_mutex_lock(&mgr->mutex);
-    while (!mgr->closing && (until_ms = calm_at_ms(mgr)) > clock_monotonic_ms() &&
-           (mgr->starting > 0 || mgr->n_spares > 0)) {
+    while (!mgr->closing && mgr->starting == 0 && mgr->n_spares > 0 && !mgr->pods_in_a_row &&
+           (until_ms = calm_at_ms(mgr)) > clock_monotonic_ms()) {
         const struct timespec until = {.tv_sec = (time_t)(until_ms / 1000),
                                        .tv_nsec = (long)(until_ms % 1000) * 1000000};
         (void)pthread_cond_timedwait(&mgr->calm_cond, &mgr->mutex, &until);
     }
+    calm = !mgr->closing && mgr->starting == 0;
     pthread_mutex_unlock(&mgr->mutex);
+    return calm;
 }
 
 static void refill(void *arg)
@@ -308,7 +314,10 @@ static void refill(void *arg)
 
     while (begin(mgr)) {
         pod = NULL;
-        wait_for_calm(mgr);
+        if (!wait_for_calm(mgr)) {
+            end(mgr, NULL);
+            return;
+        }
         if (make(mgr, &pod, &err) != 0)
             log_event(LOG_WARN, NULL, &err, "no machine is made ahead, going on without");
         end(mgr, pod);
@@ -336,11 +345,13 @@ struct pod *spares_take(struct sandbox_manager *mgr)
     struct pod *pod;
 
     pthread_mutex_lock(&mgr->mutex);
+    mgr->pods_in_a_row = clock_monotonic_ms() - mgr->pod_came_ms < IN_A_ROW_MS;
+    mgr->pod_came_ms = clock_monotonic_ms();
+    pthread_cond_signal(&mgr->calm_cond);
     pod = TAILQ_FIRST(&mgr->spares);
     if (pod != NULL) {
         TAILQ_REMOVE(&mgr->spares, pod, entry);
         mgr->n_spares--;
-        pthread_cond_signal(&mgr->calm_cond);
     }
     pthread_mutex_unlock(&mgr->mutex);
     return pod;

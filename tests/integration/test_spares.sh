@@ -100,6 +100,7 @@ for i in 1 2 3 4 5; do
     crictl start "$c" >/dev/null
     ! is $((i + 1)) || stood_back=1
     [ "$stood_back" = 0 ] || break
+    sleep 3 # pods that come in a row are served as they come
 done
 [ "$stood_back" = 1 ] || fail "spares are begun while containers are brought up: $(machines) machines"
 wait_for 60 is $((i + 2))
