@@ -124,8 +124,11 @@ choose_kernel
 "$VM_IMAGES/mkinitrd.sh" --agent "$AGENT" --out "$WORK/initrd.img" --compress "$COMPRESS" --list "$LIST" \
     ${MODULES:+--modules "$MODULES"} > "$WORK/names"
 cp "$IMAGE" "$WORK/$FILE"
-# Like the images that pods have: a program behind a link, and the ends of files together with others'.
-mkdir -p "$WORK/warm/bin"
+# Like the images that pods have: a program behind a link, the ends of files together with others', and an /etc with users, to
+# which the pod's own files are added.
+mkdir -p "$WORK/warm/bin" "$WORK/warm/etc"
+echo 'root:x:0:0:root:/root:/bin/sh' > "$WORK/warm/etc/passwd"
+echo 'root:x:0:' > "$WORK/warm/etc/group"
 ${CC:-cc} -static -Os -s -o "$WORK/warm/bin/warm" "$VM_IMAGES/warm.c"
 ln -s bin/warm "$WORK/warm/warm"
 mksquashfs "$WORK/warm" "$WORK/warm.img" -comp zstd -all-root -always-use-fragments -no-progress -quiet > /dev/null

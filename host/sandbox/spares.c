@@ -63,6 +63,8 @@ static int attach_program(const struct pod *pod, int64_t deadline_ms,
         return -1;
     casemate__agent__v1__disk__init(ret_disk);
     ret_disk->lun = lun;
+    if (vm_lun_is_bay(lun))
+        ret_disk->serial = unconst(vm_bay_serial(lun));
     ret_disk->read_only = true;
     ret_disk->fs_type = unconst("squashfs");
     return 0;
