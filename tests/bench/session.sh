@@ -67,6 +67,8 @@ for command; do
     # --limit: after so long few repetitions are enough.
     case $command in
         latency) bench latency --image $image --n "$BENCH_N" --warmup 2 --limit 60s ;;
+        rested) bench latency --image $image --n $((BENCH_N < 30 ? BENCH_N : 30)) --warmup 2 --limit 120s --pause 2500ms \
+            --suffix _rested ;;
         nospares) bench latency --image $image --n $((BENCH_N < 20 ? BENCH_N : 20)) --warmup 2 --limit 40s --suffix _no_spares ;;
         loopback) bench latency --image $image --n $((BENCH_N < 20 ? BENCH_N : 20)) --warmup 2 --limit 40s --suffix _loopback ;;
         exec) bench exec --image $image --n "$BENCH_EXEC_N" --warmup 3 --limit 20s ;;

@@ -40,6 +40,7 @@ type options struct {
 	containers  int
 	daemonPID   int
 	settle      time.Duration
+	pause       time.Duration
 	timeout     time.Duration
 	limit       time.Duration
 	window      time.Duration
@@ -173,6 +174,7 @@ func measure(name string, m measurement, args []string) error {
 	fs.DurationVar(&o.window, "window", 10*time.Second, "time over which an idle daemon is watched (density)")
 	fs.StringVar(&o.registryLog, "registry-log", "", "log that proves that blobs were fetched (pull)")
 	fs.IntVar(&o.blobs, "blobs", 0, "blobs that each pull must fetch (pull)")
+	fs.DurationVar(&o.pause, "pause", 0, "idle time before each pod (latency)")
 	fs.StringVar(&o.second, "second", "", "an image that shares all layers but one with the first (pull)")
 	fs.StringVar(&o.qemu, "qemu", "", "QEMU (coldboot)")
 	fs.StringVar(&o.kernel, "kernel", "", "the guest's kernel (coldboot)")

@@ -12,13 +12,17 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// runLatency takes pods with one container up and down, one after another, and times every call.
+// runLatency takes pods with one container up and down, one after another or with a pause between
+// two, and times every call.
 // The lifecycle is the sum of the seven calls of one pod: what a client waits for in all.
 func runLatency(ctx context.Context, c *client, o *options, r *record) error {
 	if err := c.pull(ctx); err != nil {
 		return err
 	}
 	for i := -o.warmup; o.more(i, o.n); i++ {
+		if err := sleep(ctx, o.pause); err != nil {
+			return err
+		}
 		took, err := c.upAndDown(ctx)
 		if err != nil {
 			return fmt.Errorf("pod %d of %d: %w", i+1, o.n, err)
