@@ -4,6 +4,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -97,5 +98,21 @@ func TestReport(t *testing.T) {
 	}
 	if err := report([]string{"--raw", dir, "--out", out, "--only", "nonsense"}); err == nil {
 		t.Error("an unknown metric is accepted")
+	}
+}
+
+func TestSuffixed(t *testing.T) {
+	r := record{Samples: map[string][]float64{}, Missing: map[string]string{"gone": "why"}}
+	for i := range 100 {
+		r.Samples[fmt.Sprint("m", i)] = []float64{float64(i)}
+	}
+	r.suffixed("_x")
+	if len(r.Samples) != 100 || r.Missing["gone_x"] != "why" {
+		t.Fatalf("samples %v, missing %v", r.Samples, r.Missing)
+	}
+	for i := range 100 {
+		if v := r.Samples[fmt.Sprintf("m%d_x", i)]; len(v) != 1 || v[0] != float64(i) {
+			t.Errorf("m%d_x: %v", i, v)
+		}
 	}
 }

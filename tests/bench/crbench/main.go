@@ -102,14 +102,14 @@ func (r *record) rename(pods int, metrics ...string) {
 
 // suffixed gives every metric another name, for the same measurement under other circumstances.
 func (r *record) suffixed(suffix string) {
-	for metric, samples := range r.Samples {
-		delete(r.Samples, metric)
-		r.Samples[metric+suffix] = samples
+	samples, missing := map[string][]float64{}, map[string]string{}
+	for metric, values := range r.Samples {
+		samples[metric+suffix] = values
 	}
 	for metric, reason := range r.Missing {
-		delete(r.Missing, metric)
-		r.Missing[metric+suffix] = reason
+		missing[metric+suffix] = reason
 	}
+	r.Samples, r.Missing = samples, missing
 }
 
 func (r *record) write(path string) error {
