@@ -70,7 +70,8 @@ for command; do
         rested) bench latency --image $image --n $((BENCH_N < 30 ? BENCH_N : 30)) --warmup 2 --limit 120s --pause 2500ms \
             --suffix _rested ;;
         nospares) bench latency --image $image --n $((BENCH_N < 20 ? BENCH_N : 20)) --warmup 2 --limit 40s --suffix _no_spares ;;
-        loopback) bench latency --image $image --n $((BENCH_N < 20 ? BENCH_N : 20)) --warmup 2 --limit 40s --suffix _loopback ;;
+        loopback) bench latency --image $image --n $((BENCH_N < 20 ? BENCH_N : 20)) --warmup 2 --limit 80s --pause 2500ms \
+            --suffix _loopback ;;
         exec) bench exec --image $image --n "$BENCH_EXEC_N" --warmup 3 --limit 20s ;;
         pull) bench pull --image registry.k8s.io/bench/pull:1 --second registry.k8s.io/bench/pull:2 --n "$BENCH_PULLS" \
             --warmup 0 --timeout 5m --limit 90s --registry-log /run/registry.log --blobs 10 ;;
