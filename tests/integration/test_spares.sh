@@ -29,7 +29,7 @@ spare=$(pgrep -n qemu-system)
 # The kernel's group of a session, where it makes them; a task in a cpu cgroup of its own has none that counts.
 group_nice() { sed -n 's/.* nice //p' "/proc/$1/autogroup" 2>/dev/null || true; }
 grouped=$(group_nice "$spare")
-[ "${grouped:-19}" = 19 ] || fail "a spare's autogroup does not stand back: nice $grouped"
+[ "${grouped:-10}" = 10 ] || fail "a spare's autogroup does not stand back: nice $grouped"
 
 cgroup=/casemate-test-$$
 if [ -e /sys/fs/cgroup/cgroup.controllers ]; then hierarchy=/sys/fs/cgroup; else hierarchy=/sys/fs/cgroup/memory; fi

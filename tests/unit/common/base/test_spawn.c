@@ -205,7 +205,7 @@ static void an_idle_child_stands_back_until_it_is_hurried(void **state)
     assert_int_equal(sched_getscheduler(c.pid), SCHED_IDLE);
     /* Others than root may change it ten times a second at most. */
     if (ours != -100 && getuid() == 0)
-        assert_int_equal(group_nice(c.pid), 19);
+        assert_int_equal(group_nice(c.pid), 10);
     spawn_hurry(c.pid);
     assert_int_equal(sched_getscheduler(c.pid), SCHED_OTHER);
     if (ours != -100 && getuid() == 0)
