@@ -7,9 +7,9 @@
  *
  * Reading takes a few buffers per event and then lets other descriptors have their turn. The buffer
  * is the connection's, not on the stack: there each of its pages would be touched for every event,
- * however little comes, and most of what comes is little. Output is
- * pulled from the session only while less than OUT_LOW bytes wait for the descriptor, so that the
- * session, which knows about windows and queues, and not this buffer, is where data waits.
+ * however little comes, and most of what comes is little. Output is pulled from the session only
+ * while less than OUT_LOW bytes wait for the descriptor, so that the session, which knows about
+ * windows and queues, and not this buffer, is where data waits.
  *
  * One timer serves two purposes: the earliest deadline of the session's streams, and keepalive:
  * after keepalive_ms of silence a PING; without any byte within keepalive_timeout_ms of it the

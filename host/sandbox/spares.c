@@ -13,14 +13,13 @@
  * Making one is nobody's hurry: it is done one after another, by one worker, and not before the
  * calls that bring pods and containers up have been over for a while: a pod that is ready is about
  * to get its containers. It is urgent when there is none left, or when pods come one after another,
- * since there is no calm moment then. The machine is started idle
- * (spawn.h), so that it stands back behind everything that somebody waits for (being niced was not
- * enough: a niced thread still runs its slice to the end, and plugins of a pod's network, dozens of
- * short programs, waited for it each time). That holds among the tasks of the daemon's cgroup.
- * Where the cpu controller is in use, a machine of a pod with a cgroup of its own shares the
- * processor with the daemon's cgroup as a whole, by the weights of both, and a spare takes what its
- * cgroup is due. A spare has its pod's id from birth, since its machine's name, folder and disk are
- * called by it.
+ * since there is no calm moment then. The machine is started idle (spawn.h), so that it stands back
+ * behind everything that somebody waits for (being niced was not enough: a niced thread still runs
+ * its slice to the end, and plugins of a pod's network, dozens of short programs, waited for it
+ * each time). That holds among the tasks of the daemon's cgroup. Where the cpu controller is in
+ * use, a machine of a pod with a cgroup of its own shares the processor with the daemon's cgroup as
+ * a whole, by the weights of both, and a spare takes what its cgroup is due. A spare has its pod's
+ * id from birth, since its machine's name, folder and disk are called by it.
  */
 #include "host/sandbox/spares.h"
 

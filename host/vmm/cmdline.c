@@ -205,7 +205,8 @@ static void add_kernel(struct builder *b, const struct cmdline_spec *spec)
 
 void cmdline_bay_name(uint32_t bay, const char *suffix, char ret_name[CMDLINE_BAY_NAME_SIZE])
 {
-    (void)snprintf(ret_name, CMDLINE_BAY_NAME_SIZE, "bay%u%s", bay, suffix);
+    (void)snprintf(ret_name, CMDLINE_BAY_NAME_SIZE, "%s%s", vm_bay_serial(VM_DISK_LUNS + bay),
+                   suffix);
 }
 
 static void add_bays(struct builder *b)

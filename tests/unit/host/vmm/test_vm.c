@@ -161,13 +161,21 @@ static int teardown(void **state)
     return fd_remove_tree(AT_FDCWD, t.dir, NULL);
 }
 
+/* The daemon comes back to a machine that runs. */
+static void find_again(void)
+{
+    struct err err;
+
+    if (vm_attach(t.vmm, &t.record, LATER(), &t.vm, &err) < 0)
+        fail_msg("%s", err.msg);
+}
+
 static void attach(const struct fake_qmp_options *options)
 {
     struct err err;
 
     start_fake(options);
-    if (vm_attach(t.vmm, &t.record, LATER(), &t.vm, &err) < 0)
-        fail_msg("%s", err.msg);
+    find_again();
     assert_int_equal(vm_set_exit_handler(t.vm, on_exit_told, &t, &err), 0);
 }
 
@@ -331,12 +339,9 @@ static void bad_disks_are_refused(void **state)
 
 static void attach_with_bays(void)
 {
-    struct err err;
-
     start_fake(NULL);
     fake_qmp_plant_bays(t.fake, VM_DISK_BAYS);
-    if (vm_attach(t.vmm, &t.record, LATER(), &t.vm, &err) < 0)
-        fail_msg("%s", err.msg);
+    find_again();
 }
 
 static void set_disk_size(off_t bytes)
@@ -415,13 +420,26 @@ static void failed_fillings_are_undone(void **state)
     assert_int_equal(lun, VM_DISK_LUNS + 1);
 }
 
-/* The former daemon died while it filled and emptied bays. */
-static void bays_are_found_again(void **state)
+/* The read-only disk "whole" is there, and no other. */
+static void expect_only_whole(uint32_t lun)
 {
     struct vm_disk_info *list = NULL;
     struct err err;
-    uint32_t lun;
     size_t n;
+
+    assert_int_equal(vm_list_disks(t.vm, &list, &n, &err), 0);
+    assert_int_equal(n, 1);
+    assert_int_equal(list[0].lun, lun);
+    assert_string_equal(list[0].serial, "whole");
+    assert_true(list[0].read_only);
+    free(list);
+}
+
+/* The former daemon died while it filled and emptied bays. */
+static void bays_are_found_again(void **state)
+{
+    struct err err;
+    uint32_t lun;
 
     (void)state;
     start_fake(NULL);
@@ -430,17 +448,11 @@ static void bays_are_found_again(void **state)
     fake_qmp_plant_in_bay(t.fake, 4, VM_DISK_LUNS + 5, 2, "on its way");
     fake_qmp_plant_in_bay(t.fake, 6, VM_DISK_LUNS + 7, 1, "hardly begun");
     fake_qmp_plant_in_bay(t.fake, 7, VM_DISK_LUNS + 8, 3, "");
-    if (vm_attach(t.vmm, &t.record, LATER(), &t.vm, &err) < 0)
-        fail_msg("%s", err.msg);
+    find_again();
     fake_qmp_wait_for(t.fake, "remove-fd", 3);
     assert_int_equal(fake_qmp_fdsets(t.fake), 1);
     assert_int_equal(fake_qmp_nodes(t.fake), 1);
-    assert_int_equal(vm_list_disks(t.vm, &list, &n, &err), 0);
-    assert_int_equal(n, 1);
-    assert_int_equal(list[0].lun, VM_DISK_LUNS + 1);
-    assert_string_equal(list[0].serial, "whole");
-    assert_true(list[0].read_only);
-    free(list);
+    expect_only_whole(VM_DISK_LUNS + 1);
     set_disk_size(4096);
     assert_int_equal(add("next", LATER(), &lun, &err), 0);
     assert_int_equal(lun, VM_DISK_LUNS);
@@ -451,10 +463,8 @@ static void bays_are_found_again(void **state)
  * disk. */
 static void rests_are_cleared_when_found_again(void **state)
 {
-    struct vm_disk_info *list = NULL;
     struct err err;
     uint32_t lun;
-    size_t n;
 
     (void)state;
     start_fake(NULL);
@@ -462,17 +472,11 @@ static void rests_are_cleared_when_found_again(void **state)
     fake_qmp_plant(t.fake, 5, 2, NULL);
     fake_qmp_plant(t.fake, 9, 1, NULL);
     fake_qmp_plant(t.fake, VM_DISK_LUNS + 10, 1, NULL); /* not of ours */
-    if (vm_attach(t.vmm, &t.record, LATER(), &t.vm, &err) < 0)
-        fail_msg("%s", err.msg);
+    find_again();
     fake_qmp_wait_for(t.fake, "remove-fd", 2);
     assert_int_equal(fake_qmp_fdsets(t.fake), 2);
     assert_int_equal(fake_qmp_nodes(t.fake), 1);
-    assert_int_equal(vm_list_disks(t.vm, &list, &n, &err), 0);
-    assert_int_equal(n, 1);
-    assert_int_equal(list[0].lun, 2);
-    assert_string_equal(list[0].serial, "whole");
-    assert_true(list[0].read_only);
-    free(list);
+    expect_only_whole(2);
     assert_int_equal(add("whole", LATER(), &lun, &err), -1);
     assert_int_equal(err.code, ERR_EXISTS);
     assert_int_equal(vm_remove_disk(t.vm, 2, LATER(), &err), 0);
