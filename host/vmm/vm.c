@@ -655,6 +655,15 @@ static int reconnect(struct vm *vm, int64_t deadline_ms, struct err *err)
     return 0;
 }
 
+/* The guest or QEMU ended it while it was being looked at, and said so. */
+static bool ends_by_itself(struct vm *vm)
+{
+    pthread_mutex_lock(&vm->lock);
+    bool ends = vm->state >= VM_ENDING && vm->cause[0] != '\0';
+    pthread_mutex_unlock(&vm->lock);
+    return ends;
+}
+
 int vm_attach(struct vmm *vmm, const struct vm_record *record, int64_t deadline_ms,
               struct vm **ret_vm, struct err *err)
 {
@@ -672,7 +681,7 @@ int vm_attach(struct vmm *vmm, const struct vm_record *record, int64_t deadline_
     if (vm_new(vmm, record, steal_fd(&pidfd), steal_fd(&stderr_fd), &vm, err) < 0)
         return -1;
     vmm_keep_uid(vmm, record->uid);
-    if (reconnect(vm, deadline_ms, err) < 0) {
+    if (reconnect(vm, deadline_ms, err) < 0 && !ends_by_itself(vm)) {
         if (process_wait(vm->pidfd, 0, NULL) == 0)
             return err_set(err, ERR_NOT_FOUND, "machine '%s' has just ended", record->id);
         return err_prefix(err, "machine '%s'", record->id);

@@ -221,7 +221,8 @@ int vm_start(struct vmm *vmm, const struct vm_spec *spec, int64_t deadline_ms, s
 /*
  * Finds the machine of a record again: the process by pid and start time, then QMP, then what is
  * attached. NOT_FOUND when it is gone. DEADLINE or UNAVAILABLE when the process lives and QMP does
- * not answer: it can still be killed, with vm_kill_record.
+ * not answer: it can still be killed, with vm_kill_record. A guest that ended meanwhile, or ends
+ * just now, is found: its exit handler is told why.
  */
 int vm_attach(struct vmm *vmm, const struct vm_record *record, int64_t deadline_ms,
               struct vm **ret_vm, struct err *err);

@@ -510,17 +510,17 @@ static void a_garbled_monitor_is_named(void **state)
     assert_non_null(strstr(t.exit.reason, "cannot be managed"));
 }
 
+static const char guest_reset[] =
+    "{\"event\": \"SHUTDOWN\", \"data\": {\"guest\": true, \"reason\": \"guest-reset\"}}\r\n";
+
 /* The guest's end, as QEMU tells it. The console is base64 of "one\nKernel panic - not syncing:
  * \"x\"\ntwo\n". */
 static void the_last_words_are_kept(void **state)
 {
-    static const char event[] =
-        "{\"event\": \"SHUTDOWN\", \"data\": {\"guest\": true, \"reason\": \"guest-reset\"}}\r\n";
-
     (void)state;
     attach(&(struct fake_qmp_options){
         .console = "b25lCktlcm5lbCBwYW5pYyAtIG5vdCBzeW5jaW5nOiAieCIKdHdvCg=="});
-    fake_qmp_say(t.fake, event, sizeof(event) - 1);
+    fake_qmp_say(t.fake, guest_reset, sizeof(guest_reset) - 1);
     fake_qmp_wait_for(t.fake, "quit", 1);
     process_kill(t.child.pidfd); /* what quit does to a real one */
     wait_told();
@@ -541,6 +541,34 @@ static void a_guest_that_ended_alone_is_led_to_its_end(void **state)
     /* Nobody obeys "quit" here, so the timer kills. */
     wait_told();
     assert_non_null(strstr(t.exit.reason, "powered off"));
+}
+
+static void *attach_on_its_own(void *arg)
+{
+    struct err *err = arg;
+
+    return vm_attach(t.vmm, &t.record, LATER(), &t.vm, err) == 0 ? arg : NULL;
+}
+
+/* The reason is not lost in the error of whatever was being asked at that moment. */
+static void a_guest_that_ends_while_it_is_found_has_its_reason(void **state)
+{
+    struct err err = {0};
+    pthread_t thread;
+    void *found;
+
+    (void)state;
+    start_fake(&(struct fake_qmp_options){.silent = "qom-list"});
+    assert_int_equal(pthread_create(&thread, NULL, attach_on_its_own, &err), 0);
+    fake_qmp_wait_for(t.fake, "qom-list", 1);
+    fake_qmp_say(t.fake, guest_reset, sizeof(guest_reset) - 1);
+    fake_qmp_hang_up(t.fake);
+    pthread_join(thread, &found);
+    if (found == NULL)
+        fail_msg("%s", err.msg);
+    assert_int_equal(vm_set_exit_handler(t.vm, on_exit_told, &t, &err), 0);
+    wait_told();
+    assert_non_null(strstr(t.exit.reason, "the guest reset itself"));
 }
 
 static void stop_kills_what_does_not_quit(void **state)
@@ -742,6 +770,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_garbled_monitor_is_named, setup, teardown),
         cmocka_unit_test_setup_teardown(the_last_words_are_kept, setup, teardown),
         cmocka_unit_test_setup_teardown(a_guest_that_ended_alone_is_led_to_its_end, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(a_guest_that_ends_while_it_is_found_has_its_reason, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(stop_kills_what_does_not_quit, setup, teardown),
         cmocka_unit_test_setup_teardown(a_late_handler_is_told, setup, teardown),
