@@ -13,6 +13,7 @@
 #include "agent/init/demand.h"
 #include "agent/init/hotplug.h"
 #include "agent/init/power.h"
+#include "agent/process/lodging.h"
 
 static void on_shutdown(void *arg)
 {
@@ -31,6 +32,8 @@ static int run(struct err *err)
     struct err ignored;
     if (hotplug_start(agent_loop(agent), &hotplug, &ignored) < 0)
         log_event(LOG_WARN, NULL, &ignored, "the VM cannot grow, going on");
+    if (lodging_prepare(&ignored) < 0)
+        log_event(LOG_WARN, NULL, &ignored, "every child is a copy of the agent");
     log_info("casemate-agent " CASEMATE_VERSION " is ready");
     return loop_run(agent_loop(agent), err);
 }

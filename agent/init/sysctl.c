@@ -5,11 +5,18 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "common/base/fd.h"
 
 #define ROOT "/proc/sys/"
+
+/* Of this process: in a forked child the library's function goes by the agent's threads. */
+static int set_euid(uid_t uid)
+{
+    return (int)syscall(SYS_setresuid, -1, uid, -1);
+}
 
 /*
  * Settings of an IPC namespace belong to its user namespace's root, and newer kernels let nobody
@@ -20,10 +27,10 @@ static int write_value(const char *path, const char *value, uid_t ns_root, struc
     struct err why;
     if (fd_write_text(AT_FDCWD, path, value, err) == 0)
         return 0;
-    if (ns_root == 0 || err->code != ERR_DENIED || seteuid(ns_root) < 0)
+    if (ns_root == 0 || err->code != ERR_DENIED || set_euid(ns_root) < 0)
         return -1;
     int rc = fd_write_text(AT_FDCWD, path, value, &why);
-    if (seteuid(0) < 0)
+    if (set_euid(0) < 0)
         return err_set_errno(err, errno, "become root again");
     return rc;
 }

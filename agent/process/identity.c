@@ -8,7 +8,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <stdbool.h>
@@ -22,41 +21,37 @@
 #include "agent/process/caps.h"
 #include "agent/process/limits.h"
 
-int identity_find(const Casemate__Agent__V1__Process *process, struct user *ret_user,
-                  struct err *err)
+int identity_find(const Casemate__Agent__V1__Process *process, struct scratch *scratch,
+                  struct user *ret_user, struct err *err)
 {
     const Casemate__Agent__V1__User *wanted = process->user;
     cleanup_fd int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (root < 0)
         return err_set_errno(err, errno, "open /");
-    struct user user;
-    cleanup_free char *passwd = NULL;
-    cleanup_free char *group = NULL;
+    char *passwd = NULL;
+    char *group = NULL;
     bool by_name = wanted != NULL && wanted->name[0] != '\0';
     struct err ignored;
     /* A broken file matters only to who is looked up in it. */
-    if (userdb_read(root, "passwd", &passwd, by_name ? err : &ignored) < 0 && by_name)
+    if (userdb_read(root, "passwd", scratch, &passwd, by_name ? err : &ignored) < 0 && by_name)
         return -1;
     if (by_name) {
-        if (userdb_read(root, "group", &group, err) < 0)
+        if (userdb_read(root, "group", scratch, &group, err) < 0)
             return -1;
-        if (userdb_resolve(wanted->name, passwd, group, !wanted->strict_groups, &user, err) < 0)
+        if (userdb_resolve(wanted->name, passwd, group, !wanted->strict_groups, ret_user, err) < 0)
             return -1;
     } else {
-        user = (struct user){0};
-        if (wanted != NULL) {
-            user.uid = wanted->uid;
-            user.gid = wanted->gid;
-        }
-        userdb_home(passwd, user.uid, user.home);
-        if (userdb_add_group(&user, user.gid, err) < 0)
+        ret_user->uid = wanted != NULL ? wanted->uid : 0;
+        ret_user->gid = wanted != NULL ? wanted->gid : 0;
+        ret_user->n_groups = 0;
+        userdb_home(passwd, ret_user->uid, ret_user->home);
+        if (userdb_add_group(ret_user, ret_user->gid, err) < 0)
             return -1;
     }
     for (size_t i = 0; wanted != NULL && i < wanted->n_additional_gids; i++) {
-        if (userdb_add_group(&user, wanted->additional_gids[i], err) < 0)
+        if (userdb_add_group(ret_user, wanted->additional_gids[i], err) < 0)
             return -1;
     }
-    *ret_user = user;
     return 0;
 }
 
@@ -129,11 +124,12 @@ int identity_become(const Casemate__Agent__V1__Process *process, const struct us
     if (read_caps(process, &caps, err) < 0 || set_limits(process, err) < 0 ||
         caps_prepare(&caps, err) < 0)
         return -1;
-    if (setgroups(user->n_groups, user->groups) < 0)
+    /* The library's functions would change every thread of the process that it takes this for. */
+    if (syscall(SYS_setgroups, user->n_groups, user->groups) < 0)
         return err_set_errno(err, errno, "set supplementary groups");
-    if (setresgid(user->gid, user->gid, user->gid) < 0)
+    if (syscall(SYS_setresgid, user->gid, user->gid, user->gid) < 0)
         return err_set_errno(err, errno, "set group %u", user->gid);
-    if (setresuid(user->uid, user->uid, user->uid) < 0)
+    if (syscall(SYS_setresuid, user->uid, user->uid, user->uid) < 0)
         return err_set_errno(err, errno, "set user %u", user->uid);
     return restrict_self(process, &caps, err);
 }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Between fork and exec. The child is a copy of a program with one thread, so it may allocate and
- * call anything; it reads top to bottom and may block (on a disk that is still being plugged in, on
- * a mount), which the agent must not.
+ * Between fork and exec. The child reads top to bottom and may block (on a disk that is still being
+ * plugged in, on a mount), which the agent must not. It is a copy of the agent; or, when the spec
+ * allows it and nobody else does, it lives in the agent's own memory (lodging.h), and keeps to the
+ * rules of that in either case: no heap, no function that changes the user for all threads.
  *
  * The agent's descriptors are all close-on-exec, but a held child lives on for a while: it closes
  * what it does not need at once, or it would keep another container's stdin open. The channel is a
@@ -14,6 +15,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/close_range.h>
 #include <linux/sched.h>
 #include <sched.h>
@@ -24,6 +26,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/fsuid.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -36,6 +39,7 @@
 #include "common/base/log.h"
 #include "agent/process/identity.h"
 #include "agent/process/limits.h"
+#include "agent/process/lodging.h"
 #include "agent/process/userdb.h"
 
 #define CHANNEL_FD   3
@@ -110,7 +114,7 @@ static size_t received_fds(struct msghdr *msg, int fds[2])
 enum launch_event launch_receive(int channel, struct launch_ready *ret_ready,
                                  struct err *ret_failure)
 {
-    struct message m;
+    static struct message m; /* *ret_ready points into it */
     union {
         struct cmsghdr header;
         char space[CMSG_SPACE(2 * sizeof(int))];
@@ -140,7 +144,7 @@ enum launch_event launch_receive(int channel, struct launch_ready *ret_ready,
     }
     ret_ready->ptmx = m.has_ptmx && next < n_fds ? fds[next++] : -1;
     ret_ready->master = m.has_master && next < n_fds ? fds[next++] : -1;
-    ret_ready->user = m.user;
+    ret_ready->user = &m.user;
     return LAUNCH_READY;
 }
 
@@ -184,7 +188,6 @@ static int arrange_fds(const struct launch_spec *spec, int channel, struct err *
         else if (dup3(moved[i], i, i < 3 ? 0 : O_CLOEXEC) < 0)
             return err_set_errno(err, errno, "duplicate a descriptor");
     }
-    log_set_fd(-1); /* its number may soon be something else's */
     if (close_range(FIRST_CLOSED, ~0u, 0) < 0)
         return err_set_errno(err, errno, "close descriptors");
     return 0;
@@ -284,9 +287,10 @@ static void bind_console(void)
 /* "exec PATH: no such file or directory", in the words that users of other runtimes search for. */
 static int exec_error(const char *path, int e, struct err *err)
 {
-    char text[128];
-    const char *s = strerror_r(e, text, sizeof(text));
+    const char *s = strerrordesc_np(e);
     const char *hint = "";
+    if (s == NULL)
+        s = "unknown error";
     if (e == ENOENT && faccessat(AT_FDCWD, path, F_OK, 0) == 0)
         hint = " (the file exists: its interpreter or loader does not)";
     (void)err_set_errno(err, e, "exec"); /* for its code */
@@ -298,7 +302,8 @@ static int exec_error(const char *path, int e, struct err *err)
 }
 
 /* execvp(3) with the new environment's PATH. Returns only on failure. */
-static int exec_program(char *const *args, char *const *env, struct err *err)
+static int exec_program(char *const *args, char *const *env, struct scratch *scratch,
+                        struct err *err)
 {
     if (strchr(args[0], '/') != NULL) {
         (void)execve(args[0], args, env);
@@ -309,14 +314,21 @@ static int exec_program(char *const *args, char *const *env, struct err *err)
         if (strncmp(*e, "PATH=", 5) == 0)
             path = *e;
     }
-    char candidate[4096];
+    char *candidate = scratch_take(scratch, PATH_MAX);
+    size_t name_len = strlen(args[0]);
     bool denied = false;
+    if (candidate == NULL)
+        return err_no_memory(err);
     for (const char *at = path + 5;; at++) {
         size_t len = strcspn(at, ":");
-        int n = len == 0 ? snprintf(candidate, sizeof(candidate), "./%s", args[0])
-                         : snprintf(candidate, sizeof(candidate), "%.*s/%s", (int)len, at, args[0]);
-        if (n > 0 && (size_t)n < sizeof(candidate)) {
+        /* "" is the working directory. */
+        const char *dir = len == 0 ? "." : at;
+        size_t dir_len = len == 0 ? 1 : len;
+        if (dir_len + name_len + 2 <= PATH_MAX) {
             struct stat st;
+            memcpy(candidate, dir, dir_len);
+            candidate[dir_len] = '/';
+            memcpy(candidate + dir_len + 1, args[0], name_len + 1);
             if (stat(candidate, &st) == 0 && !S_ISDIR(st.st_mode)) {
                 (void)execve(candidate, args, env);
                 if (errno != EACCES)
@@ -339,14 +351,15 @@ static int exec_program(char *const *args, char *const *env, struct err *err)
 
 /* A NULL-terminated copy of a list of strings, with one more string in front of the NULL unless
  * that is NULL. */
-static char **list_copy(char *const *list, size_t n, char *extra)
+static char **list_copy(struct scratch *scratch, char *const *list, size_t n, char *extra)
 {
-    char **copy = calloc(n + 2, sizeof(*copy));
+    char **copy = scratch_take(scratch, (n + 2) * sizeof(*copy));
     if (copy == NULL)
         return NULL;
     for (size_t i = 0; i < n; i++)
         copy[i] = list[i];
     copy[n] = extra;
+    copy[n + 1] = NULL;
     return copy;
 }
 
@@ -414,7 +427,8 @@ static APART int wait_for_go(int ptmx_fd, bool tty, const struct user *user)
 
 /* Everything up to a successful exec. Returns only on failure; an error without a code means that
  * nobody waits. */
-static int child_run(const struct launch_spec *spec, int *channel, struct err *err)
+static int child_run(const struct launch_spec *spec, struct scratch *scratch, int *channel,
+                     struct err *err)
 {
     const Casemate__Agent__V1__Process *process = spec->process;
     int ptmx_fd = -1;
@@ -433,8 +447,10 @@ static int child_run(const struct launch_spec *spec, int *channel, struct err *e
     if (spec->keep_fd >= 0)
         (void)close(KEEP_FD);
 
-    struct user user;
-    if (identity_find(process, &user, err) < 0 || check_ids(spec->userns, &user, err) < 0)
+    struct user *user = scratch_take(scratch, sizeof(*user));
+    if (user == NULL)
+        return err_no_memory(err);
+    if (identity_find(process, scratch, user, err) < 0 || check_ids(spec->userns, user, err) < 0)
         return -1;
     const char *cwd = process->cwd[0] == '\0' ? "/" : process->cwd;
     if (strcmp(cwd, "/") != 0 && fd_make_dirs(cwd, 0755, err) < 0)
@@ -442,31 +458,31 @@ static int child_run(const struct launch_spec *spec, int *channel, struct err *e
     if (process->tty) {
         if (spec->master_fd < 0 && make_terminal(ptmx_fd, err) < 0)
             return -1;
-        if (take_terminal(process, user.uid, err) < 0)
+        if (take_terminal(process, user->uid, err) < 0)
             return -1;
         if (spec->gated)
             bind_console();
     } else {
-        own_pipes(user.uid);
+        own_pipes(user->uid);
     }
     char home[sizeof("HOME=") + USERDB_MAX_HOME];
-    (void)snprintf(home, sizeof(home), "HOME=%s", user.home[0] == '\0' ? "/" : user.home);
-    char **args = list_copy(process->args, process->n_args, NULL);
-    char **env =
-        list_copy(process->env, process->n_env, has_variable(process, "HOME=") ? NULL : home);
+    (void)snprintf(home, sizeof(home), "HOME=%s", user->home[0] == '\0' ? "/" : user->home);
+    char **args = list_copy(scratch, process->args, process->n_args, NULL);
+    char **env = list_copy(scratch, process->env, process->n_env,
+                           has_variable(process, "HOME=") ? NULL : home);
     if (args == NULL || env == NULL)
         return err_no_memory(err);
 
-    if (spec->gated && wait_for_go(ptmx_fd, process->tty, &user) < 0)
+    if (spec->gated && wait_for_go(ptmx_fd, process->tty, user) < 0)
         return -1;
     /* As root where the user may not, as the user where root may not (a network file system):
      * either will do. */
     bool inside = chdir(cwd) == 0;
-    if (identity_become(process, &user, err) < 0)
+    if (identity_become(process, user, err) < 0)
         return -1;
     if (!inside && enter_cwd(cwd, err) < 0)
         return -1;
-    return exec_program(args, env, err);
+    return exec_program(args, env, scratch, err);
 }
 
 static APART void say_failure(int channel, const struct err *failure)
@@ -475,27 +491,58 @@ static APART void say_failure(int channel, const struct err *failure)
     (void)send_message(channel, &m, NULL, 0);
 }
 
-static __attribute__((noreturn)) void child_main(const struct launch_spec *spec, int channel)
+static __attribute__((noreturn)) void child_main(const struct launch_spec *spec,
+                                                 struct scratch *scratch, int channel)
 {
     struct err failure;
-    (void)child_run(spec, &channel, &failure);
+    (void)child_run(spec, scratch, &channel, &failure);
     if (failure.code != ERR_NONE)
         say_failure(channel, &failure);
     _exit(EXIT_FAILED);
 }
 
+/* A child that has memory of its own. */
+static __attribute__((noreturn)) void copy_main(const struct launch_spec *spec, int channel)
+{
+    struct scratch scratch = {.left = LODGING_SCRATCH};
+    log_set_fd(-1); /* its number may soon be something else's */
+    scratch.at = mmap(NULL, scratch.left, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (scratch.at == MAP_FAILED)
+        scratch.left = 0;
+    child_main(spec, &scratch, channel);
+}
+
+/* What a child that has not reads: there is one at a time. */
+static struct lodger {
+    struct launch_spec spec;
+    int channel;
+} lodger;
+
+static void lodger_main(void *arg, struct scratch *scratch)
+{
+    const struct lodger *l = arg;
+    child_main(&l->spec, scratch, l->channel);
+}
+
 /* ---- the agent's side
  * ---------------------------------------------------------------------------------------------- */
 
-/* As fork(2). */
-static pid_t clone_child(const struct launch_spec *spec, struct err *err)
+/* As fork(2), where `lodges` is false. */
+static pid_t clone_child(const struct launch_spec *spec, bool lodges, int channel, struct err *err)
 {
     struct clone_args args = {
         .flags = spec->clone_flags | (spec->cgroup_fd >= 0 ? CLONE_INTO_CGROUP : 0),
         .exit_signal = SIGCHLD,
         .cgroup = spec->cgroup_fd >= 0 ? (__u64)spec->cgroup_fd : 0,
     };
-    pid_t pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+    pid_t pid;
+    if (lodges) {
+        lodger = (struct lodger){.spec = *spec, .channel = channel};
+        pid = lodging_enter(&args, lodger_main, &lodger);
+    } else {
+        pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+    }
     if (pid < 0)
         (void)err_set_errno(err, errno, "fork");
     return pid;
@@ -543,6 +590,7 @@ int launch_start(const struct launch_spec *spec, struct launch *ret_launch, stru
     cleanup_fd int ours = pair[0];
     cleanup_fd int theirs = pair[1];
     int home_ns = -1;
+    bool lodges = spec->may_lodge && lodging_is_free();
 
     if (spec->userns != NULL && give_stdio(spec, err) < 0)
         return -1;
@@ -553,15 +601,15 @@ int launch_start(const struct launch_spec *spec, struct launch *ret_launch, stru
         if (setns(spec->pidns_fd, CLONE_NEWPID) < 0)
             return err_set_errno(err, errno, "enter the pid namespace");
     }
-    pid_t pid = spec->born_inside ? bear_child(spec, err) : clone_child(spec, err);
+    pid_t pid = spec->born_inside ? bear_child(spec, err) : clone_child(spec, lodges, theirs, err);
     if (pid == 0)
-        child_main(spec, theirs);
+        copy_main(spec, theirs);
     if (home_ns >= 0 && setns(home_ns, CLONE_NEWPID) < 0) {
         /* Later children would be born in the container: nothing may be started any more. */
         abort();
     }
     if (pid < 0)
         return -1;
-    *ret_launch = (struct launch){.pid = pid, .channel = steal_fd(&ours)};
+    *ret_launch = (struct launch){.pid = pid, .channel = steal_fd(&ours), .lodges = lodges};
     return 0;
 }

@@ -3,7 +3,7 @@
  * A child that becomes a container's process: forked into its cgroup and namespaces, made ready,
  * held at its exec until told, and heard about over one socket. Only this file knows that socket's
  * messages. The child is a copy of the agent: what the spec points to is read in the copy, so
- * nothing of it needs to live longer than launch_start. One thread.
+ * nothing of it needs to live longer than launch_start; unless it may lodge. One thread.
  */
 #pragma once
 
@@ -40,11 +40,18 @@ struct launch_spec {
                       new root */
     int stdio[3];  /* the child's ends; -1: /dev/null, or the tty */
     bool gated;    /* waits for launch_go before it execs */
+    /*
+     * It may live in the agent's memory until it execs: `process` and enter_arg then stay as they
+     * are until LAUNCH_CLOSED or its death, and enter keeps to lodging.h. Neither gated nor in a
+     * user namespace.
+     */
+    bool may_lodge;
 };
 
 struct launch {
     pid_t pid;
     int channel; /* non-blocking; readable when there is something for launch_receive */
+    bool lodges; /* lodging_leave is due at LAUNCH_CLOSED or its death */
 };
 
 enum launch_event {
@@ -56,9 +63,9 @@ enum launch_event {
 
 /* What came with LAUNCH_READY. */
 struct launch_ready {
-    int ptmx;   /* O_PATH, -1: none; the caller's to close */
-    int master; /* of the tty, -1: none; the caller's to close */
-    struct user user;
+    int ptmx;                /* O_PATH, -1: none; the caller's to close */
+    int master;              /* of the tty, -1: none; the caller's to close */
+    const struct user *user; /* until the next launch_receive */
 };
 
 /* Forks. The caller reaps the child and closes the channel. */

@@ -36,6 +36,7 @@
 #include "common/base/fd.h"
 #include "common/base/log.h"
 #include "common/loop/loop.h"
+#include "agent/process/lodging.h"
 #include "agent/process/reaper.h"
 
 #define READ_CHUNK (64u << 10) /* per stream and round of the loop, for fairness */
@@ -326,6 +327,13 @@ static void keep_user(struct process *p, const struct user *user)
     memcpy(p->user->groups, user->groups, bytes);
 }
 
+static void move_out(struct process *p)
+{
+    if (p->lodges)
+        lodging_leave();
+    p->lodges = false;
+}
+
 /* Reads everything in the channel. Returns whether anything changed. */
 static bool pump_channel(struct process *p)
 {
@@ -339,7 +347,7 @@ static bool pump_channel(struct process *p)
         case LAUNCH_READY:
             p->ptmx_fd = ready.ptmx;
             adopt_master(p, ready.master);
-            keep_user(p, &ready.user);
+            keep_user(p, ready.user);
             if (p->state == PROCESS_PREPARING)
                 p->state = PROCESS_HELD;
             break;
@@ -348,6 +356,7 @@ static bool pump_channel(struct process *p)
             break;
         case LAUNCH_CLOSED:
             close_channel(p);
+            move_out(p);
             if (!p->failed && p->state == PROCESS_STARTING) {
                 p->state = PROCESS_RUNNING;
                 p->status.started_ns = p->launched_ns != 0 ? p->launched_ns : clock_realtime_ns();
@@ -403,6 +412,7 @@ static void on_reaped(void *arg, pid_t pid, int status)
     loop_source_free(steal_ptr(&p->quiet_timer));
     (void)pump_channel(p);
     close_channel(p);
+    move_out(p);
     if (p->state != PROCESS_RUNNING && !p->failed) {
         struct err failure;
         if (WIFSIGNALED(status))
@@ -492,6 +502,7 @@ int process_launch(const struct process_config *config, const struct launch_spec
     if (rc < 0)
         return -1;
     p->channel = launched.channel;
+    p->lodges = launched.lodges;
     p->state = s.gated ? PROCESS_PREPARING : PROCESS_STARTING;
     if (reaper_add(config->reaper, launched.pid, on_reaped, p, err) < 0 ||
         begin_listening(p, config->outcome_only, err) < 0) {

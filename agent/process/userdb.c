@@ -213,7 +213,8 @@ int userdb_resolve(const char *spec, const char *passwd, const char *group, bool
     return 0;
 }
 
-int userdb_read(int root_fd, const char *name, char **ret_text, struct err *err)
+int userdb_read(int root_fd, const char *name, struct scratch *scratch, char **ret_text,
+                struct err *err)
 {
     char path[32];
     (void)snprintf(path, sizeof(path), "etc/%s", name);
@@ -240,7 +241,7 @@ int userdb_read(int root_fd, const char *name, char **ret_text, struct err *err)
         return err_set(err, ERR_INVALID, "/%s of the image is larger than %u bytes", path,
                        USERDB_MAX_FILE);
     size_t size = (size_t)st.st_size, n;
-    cleanup_free char *text = malloc(size + 1);
+    char *text = scratch_take(scratch, size + 1);
     if (text == NULL)
         return err_no_memory(err);
     if (fd_read_full(fd, text, size, &n, err) < 0)
@@ -248,6 +249,6 @@ int userdb_read(int root_fd, const char *name, char **ret_text, struct err *err)
     /* A NUL ends the text for everybody who reads it as a string: the bytes behind one are not
      * looked at. */
     text[n] = '\0';
-    *ret_text = steal_ptr(&text);
+    *ret_text = text;
     return 0;
 }

@@ -12,6 +12,7 @@
 #include <sys/types.h>
 
 #include "common/base/err.h"
+#include "agent/process/scratch.h"
 
 #define USERDB_MAX_FILE   (1u << 20) /* bytes of passwd or group that are looked at */
 #define USERDB_MAX_GROUPS 1024u
@@ -43,6 +44,8 @@ int userdb_add_group(struct user *user, gid_t gid, struct err *err);
 
 /*
  * Reads etc/passwd or etc/group (`name` says which) below the directory root_fd. *ret_text is a
- * heap string, or NULL when there is no such file. INVALID when it is no regular file or too large.
+ * string in scratch, or NULL when there is no such file. INVALID when it is no regular file or too
+ * large.
  */
-int userdb_read(int root_fd, const char *name, char **ret_text, struct err *err);
+int userdb_read(int root_fd, const char *name, struct scratch *scratch, char **ret_text,
+                struct err *err);

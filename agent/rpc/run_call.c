@@ -5,10 +5,13 @@
  * it has sent, and when the process is settled and both rings are empty sends the exit. A command
  * without output costs one message each way.
  *
- * However the call ends, the process is removed with it; one that still runs is killed by that.
+ * However the call ends, the process is removed with it; one that still runs is killed by that. The
+ * call's request goes with the call, too: a child that lodges (process/lodging.h) reads it until it
+ * execs, and is waited for.
  */
 #include "agent/rpc/run_call.h"
 
+#include <stdbool.h>
 #include <stdlib.h>
 
 #include "common/rpc/server.h"
@@ -25,6 +28,7 @@ struct run {
     struct containers *containers;
     struct rpc_call *call;
     struct process *process;
+    bool cancelled;
 };
 
 static void on_removed(void *arg)
@@ -87,6 +91,14 @@ static void step(void *arg)
 {
     struct run *run = arg;
     struct process *p = run->process;
+    if (run->cancelled) {
+        if (p->lodges)
+            return;
+        let_go(run);
+        rpc_call_finish(run->call, RPC_CANCELLED, "the caller gave up");
+        free(run);
+        return;
+    }
     if (p->failed) {
         struct err err;
         if (p->failure != NULL)
@@ -114,9 +126,9 @@ static void step(void *arg)
 static void on_cancel(void *arg)
 {
     struct run *run = arg;
-    let_go(run);
-    rpc_call_finish(run->call, RPC_CANCELLED, "the caller gave up");
-    free(run);
+    run->cancelled = true;
+    process_kill(run->process);
+    step(run);
 }
 
 void run_call_begin(struct rpc_call *call, struct containers *containers)

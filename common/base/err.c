@@ -77,10 +77,12 @@ int err_set_errno(struct err *err, int sys_errno, const char *fmt, ...)
     err->sys_errno = sys_errno;
 
     size_t len = strlen(err->msg);
-    char text[128];
-    /* The GNU strerror_r returns the string, which need not be the buffer. */
-    const char *s = strerror_r(sys_errno, text, sizeof(text));
-    (void)snprintf(err->msg + len, sizeof(err->msg) - len, ": %s", s);
+    /* Unlike strerror_r it takes no lock, and may be called between fork and exec. */
+    const char *s = strerrordesc_np(sys_errno);
+    if (s != NULL)
+        (void)snprintf(err->msg + len, sizeof(err->msg) - len, ": %s", s);
+    else
+        (void)snprintf(err->msg + len, sizeof(err->msg) - len, ": Unknown error %d", sys_errno);
     return -1;
 }
 

@@ -9,6 +9,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -141,9 +142,11 @@ int fd_write_text(int dir_fd, const char *path, const char *text, struct err *er
 
 int fd_make_dirs(const char *path, mode_t mode, struct err *err)
 {
-    cleanup_free char *copy = strdup(path);
-    if (copy == NULL)
-        return err_no_memory(err);
+    char copy[PATH_MAX]; /* not the heap: also called between fork and exec */
+    size_t len = strlen(path);
+    if (len >= sizeof(copy))
+        return err_set_errno(err, ENAMETOOLONG, "make directory '%.64s...'", path);
+    memcpy(copy, path, len + 1);
     for (char *p = copy + 1; *copy != '\0'; p++) {
         if (*p != '/' && *p != '\0')
             continue;

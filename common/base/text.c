@@ -37,6 +37,17 @@ bool text_is_utf8(const void *bytes, size_t n)
 {
     const unsigned char *p = bytes;
     while (n > 0) {
+        uint64_t eight;
+        /* Almost all of it is ASCII: no high bit, and none after taking one away where no byte is
+         * zero. */
+        if (n >= sizeof(eight)) {
+            memcpy(&eight, p, sizeof(eight));
+            if (((eight | (eight - 0x0101010101010101u)) & 0x8080808080808080u) == 0) {
+                p += sizeof(eight);
+                n -= sizeof(eight);
+                continue;
+            }
+        }
         size_t step = utf8_sequence(p, n);
         if (step == 0)
             return false;

@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
@@ -13,6 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "agent/process/lodging.h"
 #include "agent/process/process.h"
 #include "agent/process/reaper.h"
 #include "agent/process/task.h"
@@ -31,6 +33,8 @@ struct fixture {
     char *env[2];
     unsigned exits;
     bool outcome_only;
+    bool may_lodge;
+    int keep_fd; /* 0: none */
 };
 
 static void on_signal(void *arg, int signo)
@@ -119,11 +123,12 @@ static struct process *launch(struct fixture *f, bool gated, size_t ring,
         .process = &f->message,
         .enter = how,
         .enter_arg = f->message.tty ? f : NULL,
-        .keep_fd = -1,
+        .keep_fd = f->keep_fd == 0 ? -1 : f->keep_fd,
         .cgroup_fd = -1,
         .pidns_fd = -1,
         .master_fd = -1,
         .gated = gated,
+        .may_lodge = f->may_lodge,
     };
     struct process *p;
     struct err err;
@@ -298,6 +303,122 @@ static void test_enter_fails(void **state)
     struct fixture *f = *state;
     set_args(f, "true", NULL);
     check_failure(f, enter_failing, ERR_INVALID, "the root is \"odd\"");
+}
+
+/* ---- in this program's memory ---- */
+
+/* False under sanitizers: every child is a copy then. */
+static bool can_lodge(void)
+{
+    struct err err;
+    if (lodging_prepare(&err) == 0)
+        return true;
+    assert_int_equal(err.code, ERR_UNSUPPORTED);
+    return false;
+}
+
+/* What a copy does, a child in this memory does, and leaves nothing in it. */
+static void test_lodger(void **state)
+{
+    struct fixture *f = *state;
+    bool can = can_lodge();
+    f->outcome_only = f->may_lodge = true;
+    set_args(f, "sh", "-c", "echo out; echo $HOME $0 >&2; exit 3", "name", NULL);
+    for (size_t i = 0; i < 50; i++) {
+        struct process *p = launch(f, false, 0, enter);
+        assert_int_equal(p->lodges, can);
+        assert_int_equal(lodging_is_free(), false);
+        RUN_UNTIL(f, p->settled);
+        assert_int_equal(lodging_is_free(), can);
+        assert_false(p->failed);
+        assert_int_equal(p->status.exit_code, 3);
+        assert_output(p, 0, "out\n");
+        assert_output(p, 1, "/root name\n");
+        process_unref(p);
+    }
+    assert_int_equal(f->exits, 50);
+}
+
+static void test_lodger_fails(void **state)
+{
+    struct fixture *f = *state;
+    bool can = can_lodge();
+    f->outcome_only = f->may_lodge = true;
+    set_args(f, "nope", NULL);
+    check_failure(f, enter, ERR_NOT_FOUND,
+                  "exec \"nope\": executable file not found in $PATH: no such file or directory");
+    check_failure(f, enter_failing, ERR_INVALID, "the root is \"odd\"");
+    assert_int_equal(lodging_is_free(), can);
+}
+
+/* In the child: until the writer of the pipe kept has gone, or for ever. */
+static int enter_waiting(void *arg, int *ret_ptmx_fd, struct err *err)
+{
+    char byte;
+    (void)arg;
+    (void)ret_ptmx_fd;
+    ssize_t n = read(LAUNCH_KEEP_FD, &byte, 1);
+    return n < 0 ? err_set_errno(err, errno, "wait") : 0;
+}
+
+/* Nobody waits for one that does not come to its exec; others are copies meanwhile. It can be
+ * killed where it stands. */
+static void test_lodger_hangs(void **state)
+{
+    struct fixture *f = *state;
+    struct err err;
+    int ends[2];
+    bool can = can_lodge();
+    f->outcome_only = f->may_lodge = true;
+    set_args(f, "true", NULL);
+    for (size_t i = 0; i < 2; i++) {
+        assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
+        f->keep_fd = ends[0];
+        struct process *hangs = launch(f, false, 0, enter_waiting);
+        f->keep_fd = 0;
+        (void)close(ends[0]);
+        assert_int_equal(hangs->lodges, can);
+        struct process *other = launch(f, false, 0, enter);
+        assert_false(other->lodges);
+        RUN_UNTIL(f, other->settled);
+        assert_int_equal(other->status.exit_code, 0);
+        process_unref(other);
+        /* Longer than it takes to be listened to. */
+        RUN_UNTIL(f, hangs->channel_source != NULL);
+        assert_int_equal(hangs->state, PROCESS_STARTING);
+        assert_false(lodging_is_free());
+        if (i == 0)
+            (void)close(ends[1]);
+        else
+            assert_int_equal(process_signal(hangs, SIGKILL, &err), 0);
+        RUN_UNTIL(f, hangs->settled);
+        assert_int_equal(hangs->status.exit_code, i == 0 ? 0 : 128 + SIGKILL);
+        assert_int_equal(lodging_is_free(), can);
+        if (i == 1)
+            (void)close(ends[1]);
+        process_unref(hangs);
+    }
+    struct process *p = launch(f, false, 0, enter);
+    assert_int_equal(p->lodges, can);
+    RUN_UNTIL(f, p->settled);
+    process_unref(p);
+}
+
+/* It is free as soon as the program runs, not when that ends. */
+static void test_lodger_moves_out(void **state)
+{
+    struct fixture *f = *state;
+    struct err err;
+    bool can = can_lodge();
+    f->outcome_only = f->may_lodge = true;
+    set_args(f, "sleep", "1000", NULL);
+    struct process *p = launch(f, false, 0, enter);
+    RUN_UNTIL(f, p->state == PROCESS_RUNNING);
+    assert_false(p->lodges);
+    assert_int_equal(lodging_is_free(), can);
+    assert_int_equal(process_signal(p, SIGKILL, &err), 0);
+    RUN_UNTIL(f, p->settled);
+    process_unref(p);
 }
 
 /* A full ring stops the process, acknowledging lets it go on, and its end needs no acknowledgement.
@@ -519,6 +640,10 @@ int main(void)
         TEST(test_outcome_lasting),
         TEST(test_outcome_is_failure),
         TEST(test_outcome_inherited),
+        TEST(test_lodger),
+        TEST(test_lodger_fails),
+        TEST(test_lodger_hangs),
+        TEST(test_lodger_moves_out),
     };
     if (geteuid() != 0) {
         (void)printf("SKIP: needs root\n");

@@ -136,6 +136,7 @@ static void test_home(void **state)
 }
 
 struct root {
+    char memory[64]; /* for texts */
     char path[32];
     int fd;
 };
@@ -169,6 +170,12 @@ static void write_file(int dir, const char *path, const char *text)
     (void)close(fd);
 }
 
+static int read_file(struct root *r, const char *name, char **ret_text, struct err *err)
+{
+    struct scratch scratch = {.at = r->memory, .left = sizeof(r->memory)};
+    return userdb_read(r->fd, name, &scratch, ret_text, err);
+}
+
 /* What a hostile image may put in the place of a file. None of it may hang, be followed outside, or
  * be read whole. */
 static void test_read(void **state)
@@ -176,46 +183,52 @@ static void test_read(void **state)
     struct root *r = *state;
     char *text = (char *)r;
     struct err err;
-    assert_int_equal(userdb_read(r->fd, "passwd", &text, &err), 0);
+    assert_int_equal(read_file(r, "passwd", &text, &err), 0);
     assert_null(text);
 
     write_file(r->fd, "etc/passwd", "x:y");
-    assert_int_equal(userdb_read(r->fd, "passwd", &text, &err), 0);
+    assert_int_equal(read_file(r, "passwd", &text, &err), 0);
     assert_string_equal(text, "x:y");
-    free(text);
+
+    /* More than there is room for. */
+    char line[sizeof(r->memory) + 1];
+    memset(line, 'x', sizeof(line) - 1);
+    line[sizeof(line) - 1] = '\0';
+    write_file(r->fd, "etc/passwd", line);
+    assert_int_equal(read_file(r, "passwd", &text, &err), -1);
+    assert_int_equal(err.code, ERR_EXHAUSTED);
 
     assert_int_equal(unlinkat(r->fd, "etc/passwd", 0), 0);
     assert_int_equal(mkfifoat(r->fd, "etc/passwd", 0644), 0);
-    assert_int_equal(userdb_read(r->fd, "passwd", &text, &err), -1);
+    assert_int_equal(read_file(r, "passwd", &text, &err), -1);
     assert_int_equal(err.code, ERR_INVALID);
 
     assert_int_equal(unlinkat(r->fd, "etc/passwd", 0), 0);
     assert_int_equal(symlinkat("/etc/hostname", r->fd, "etc/passwd"), 0); /* exists outside only */
-    assert_int_equal(userdb_read(r->fd, "passwd", &text, &err), 0);
+    assert_int_equal(read_file(r, "passwd", &text, &err), 0);
     assert_null(text);
 
     assert_int_equal(unlinkat(r->fd, "etc/passwd", 0), 0);
     assert_int_equal(symlinkat("../../../../sub/p", r->fd, "etc/passwd"), 0);
     assert_int_equal(mkdirat(r->fd, "sub", 0755), 0);
     write_file(r->fd, "sub/p", "inside");
-    assert_int_equal(userdb_read(r->fd, "passwd", &text, &err), 0);
+    assert_int_equal(read_file(r, "passwd", &text, &err), 0);
     assert_string_equal(text, "inside");
-    free(text);
 
     assert_int_equal(unlinkat(r->fd, "etc/passwd", 0), 0);
     assert_int_equal(symlinkat("passwd", r->fd, "etc/passwd"), 0); /* a loop */
-    assert_int_equal(userdb_read(r->fd, "passwd", &text, &err), 0);
+    assert_int_equal(read_file(r, "passwd", &text, &err), 0);
     assert_null(text);
 
     assert_int_equal(unlinkat(r->fd, "etc/passwd", 0), 0);
     assert_int_equal(mkdirat(r->fd, "etc/passwd", 0755), 0);
-    assert_int_equal(userdb_read(r->fd, "passwd", &text, &err), -1);
+    assert_int_equal(read_file(r, "passwd", &text, &err), -1);
 
     int fd = openat(r->fd, "etc/group", O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
     assert_true(fd >= 0);
     assert_int_equal(ftruncate(fd, 1ll << 30), 0);
     (void)close(fd);
-    assert_int_equal(userdb_read(r->fd, "group", &text, &err), -1);
+    assert_int_equal(read_file(r, "group", &text, &err), -1);
     assert_int_equal(err.code, ERR_INVALID);
 }
 

@@ -121,6 +121,18 @@ static void utf8_is_checked_strictly(void **state)
     };
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++)
         assert_int_equal(text_is_utf8(cases[i].bytes, cases[i].n), cases[i].good);
+
+    /* One byte that is not allowed, at each place of a longer text. */
+    static const char bad[] = {'\0', '\x80', '\xff', '\xc3'};
+    for (size_t i = 0; i < 20; i++) {
+        for (size_t k = 0; k < sizeof(bad); k++) {
+            char text[20];
+            memset(text, k % 2 == 0 ? '\x01' : '\x7f', sizeof(text));
+            assert_true(text_is_utf8(text, sizeof(text)));
+            text[i] = bad[k];
+            assert_false(text_is_utf8(text, sizeof(text)));
+        }
+    }
 }
 
 static void numbers_are_whole_and_bounded(void **state)
