@@ -100,7 +100,7 @@ static void is_confined_and_complete(void **state)
     assert_string_equal(value_of(&c, "-m", 0), "256M");
     assert_string_equal(value_of(&c, "-smp", 0), "2,maxcpus=2");
     assert_true(has_value(&c, "-accel", "tcg,tb-size="));
-    assert_string_equal(value_of(&c, "-cpu", 0), "max,-erms,-fsrm,-la57,-smap");
+    assert_string_equal(value_of(&c, "-cpu", 0), "max,-erms,-fsrm,-la57,-pku,-smap");
     bool nodefaults = false, no_user_config = false;
     for (size_t i = 0; i < c.n; i++) {
         nodefaults = nodefaults || strcmp(c.argv[i], "-nodefaults") == 0;
@@ -127,7 +127,7 @@ static void hardens_the_guest_unless_it_is_emulated(void **state)
     assert_false(has_value(&hard, "-append", "mitigations"));
     assert_false(has_value(&hard, "-append", "norandmaps"));
     assert_false(has_value(&hard, "-append", "init_on_alloc"));
-    assert_string_equal(value_of(&hard, "-cpu", 0), "max,-erms,-fsrm,-la57");
+    assert_string_equal(value_of(&hard, "-cpu", 0), "max,-erms,-fsrm,-la57,-pku");
     spec.tcg_hardening = false;
     spec.accel = VMM_ACCEL_KVM;
     build(&spec, &kvm);
