@@ -34,7 +34,15 @@
 #define STACK_BYTES (64u << 10)
 #define KEPT_BYTES  (64u << 10) /* of scratch; what a child used beyond is given back */
 
-#if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define IS_SANITIZED 1
+#elif defined(__has_feature)
+#define IS_SANITIZED (__has_feature(address_sanitizer) || __has_feature(thread_sanitizer))
+#else
+#define IS_SANITIZED 0
+#endif
+
+#if defined(__x86_64__) && !IS_SANITIZED
 #define CAN_LODGE 1
 #else
 #define CAN_LODGE 0
