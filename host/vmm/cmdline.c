@@ -40,6 +40,8 @@
  * boot.
  * - under TCG the guest is told how fast its time stamp counter runs (tsc.h): on a busy host its
  * own calibration was wrong in two boots of eight, by factors of 5 and 37, and so was its clock.
+ * - dummy.numdummies=0: a kernel with that driver built in makes an interface at boot, which all
+ * pods would have, with an address that a template gives to all its clones.
  * - init_on_free=0: a clone's pages that were given back come again with its template's content
  * (ramfd.c), not as zeros. Pages are cleared when they are allocated, as everywhere.
  * - one virtio-scsi controller carries all disks (LUNs), because hotplug of a LUN needs no PCI slot
@@ -196,7 +198,7 @@ static void add_kernel(struct builder *b, const struct cmdline_spec *spec)
     add(b, "-append");
     add(b,
         "%squiet panic=-1 tsc=reliable no_timer_check init_on_free=0 random.trust_cpu=on "
-        "lsm=landlock,yama audit=0 noautogroup%s%s%s%s",
+        "lsm=landlock,yama audit=0 noautogroup dummy.numdummies=0%s%s%s%s",
         spec->console ? "console=ttyS0 8250.nr_uarts=1 " : "", tsc,
         is_soft(spec) ? " mitigations=off norandmaps init_on_alloc=0 hardened_usercopy=off "
                         "randomize_kstack_offset=off"

@@ -157,8 +157,8 @@ says 'Seccomp: 2'
 says "mkdir: can't create directory '/x': No space left on device"
 refused NotFound 'linux.security_context.seccomp' "$(sec '{seccomp: {profile_type: 2, localhost_ref: "/does/not/exist"}}')"
 
-out privileged "$(sec '{run_as_user: {value: 0}, privileged: true, seccomp: {profile_type: 0}, masked_paths: ["/proc/kcore"]}')" \
-    "$status"'; ls /dev/sda /dev/kmsg; mkdir /sys/fs/cgroup/mine && echo cgroup; head -c 4 /proc/kcore | wc -c; grep -c " /sys sysfs rw" /proc/mounts'
+out privileged "$(sec '{run_as_user: {value: 0}, privileged: true, seccomp: {profile_type: 0}, masked_paths: ["/proc/version"]}')" \
+    "$status"'; ls /dev/sda /dev/kmsg; mkdir /sys/fs/cgroup/mine && echo cgroup; head -c 4 /proc/version | wc -c; grep -c " /sys sysfs rw" /proc/mounts'
 says 'CapEff: 000001ffffffffff'
 says 'Seccomp: 0'
 says /dev/sda
@@ -167,12 +167,12 @@ says cgroup
 says 4
 
 # ---- what it sees
-out paths "$(sec '{run_as_user: {value: 0}, masked_paths: ["/proc/kcore", "/proc/acpi", "/not/there"], readonly_paths: ["/proc/sys"]}')" \
-    'head -c 4 /proc/kcore | wc -c; ls /proc/acpi | wc -l; echo 1 >/proc/sys/kernel/msgmax; echo x >/etc/new && echo written; cat /proc/self/mountinfo'
+out paths "$(sec '{run_as_user: {value: 0}, masked_paths: ["/proc/version", "/proc/acpi", "/not/there"], readonly_paths: ["/proc/sys"]}')" \
+    'head -c 4 /proc/version | wc -c; ls /proc/acpi | wc -l; echo 1 >/proc/sys/kernel/msgmax; echo x >/etc/new && echo written; cat /proc/self/mountinfo'
 says 0
 says '/bin/sh: can'\''t create /proc/sys/kernel/msgmax: Read-only file system'
 says written
-grep -q ' /proc/kcore ' <<<"$out" || fail "mountinfo: $out"
+grep -q ' /proc/version ' <<<"$out" || fail "mountinfo: $out"
 out no-paths "$(sec '{run_as_user: {value: 0}}')" 'echo 8192 >/proc/sys/kernel/msgmax && echo written; grep -c /proc/ /proc/self/mountinfo; ls -d /sys/kernel >/dev/null; touch /sys/x 2>&1'
 says written
 says 0

@@ -223,8 +223,8 @@ out read-only "$(sec '{readonly_rootfs: true}') | .working_dir = \"/work/here\""
 says 'touch: /x: Read-only file system'
 says shm
 says '0 .'
-out masked "$(sec '{masked_paths: ["/proc/kcore", "/proc/acpi", "/proc/keys"], readonly_paths: ["/proc/sys"], seccomp: {profile_type: 0}}')" \
-    'head -c 4 /proc/kcore | wc -c; cat /proc/keys | wc -c; echo 1 >/proc/sys/kernel/msgmax; grep Seccomp: /proc/self/status | tr -s "\t" " "'
+out masked "$(sec '{masked_paths: ["/proc/version", "/proc/acpi", "/proc/keys"], readonly_paths: ["/proc/sys"], seccomp: {profile_type: 0}}')" \
+    'head -c 4 /proc/version | wc -c; cat /proc/keys | wc -c; echo 1 >/proc/sys/kernel/msgmax; grep Seccomp: /proc/self/status | tr -s "\t" " "'
 says 0
 says '/bin/sh: can'\''t create /proc/sys/kernel/msgmax: Read-only file system'
 says 'Seccomp: 2'
