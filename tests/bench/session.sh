@@ -63,7 +63,7 @@ for command; do
         failed=1
         continue
     fi
-    echo "bench: $runtime, round $round: $command" >&2
+    echo "bench: $runtime, round $round: $command; a random read in 12 MiB takes $("$work/cachelat") ns" >&2
     # --limit: after so long few repetitions are enough.
     case $command in
         latency) bench latency --image $image --n "$BENCH_N" --warmup 2 --limit 60s ;;
