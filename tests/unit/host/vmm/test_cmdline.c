@@ -113,6 +113,26 @@ static void is_confined_and_complete(void **state)
     assert_true(nodefaults && no_user_config);
 }
 
+/* Or QEMU 7.2 leaves the guest's memory barriers out. */
+static void an_emulated_machine_has_room_for_a_second_vcpu(void **state)
+{
+    struct cmdline_spec spec = sample();
+    cleanup_cmdline struct cmdline tcg = {0}, kvm = {0}, large = {0};
+
+    (void)state;
+    spec.vcpus = 1;
+    spec.vcpus_max = 0;
+    spec.accel = VMM_ACCEL_TCG;
+    build(&spec, &tcg);
+    assert_string_equal(value_of(&tcg, "-smp", 0), "1,maxcpus=2");
+    spec.accel = VMM_ACCEL_KVM;
+    build(&spec, &kvm);
+    assert_string_equal(value_of(&kvm, "-smp", 0), "1,maxcpus=1");
+    spec.vcpus_max = 4;
+    build(&spec, &large);
+    assert_string_equal(value_of(&large, "-smp", 0), "1,maxcpus=4");
+}
+
 static void hardens_the_guest_unless_it_is_emulated(void **state)
 {
     struct cmdline_spec spec = sample();
@@ -261,6 +281,7 @@ int main(void)
         cmocka_unit_test(is_confined_and_complete),
         cmocka_unit_test(has_one_interface_at_its_place),
         cmocka_unit_test(has_a_queue_for_each_vcpu),
+        cmocka_unit_test(an_emulated_machine_has_room_for_a_second_vcpu),
         cmocka_unit_test(hardens_the_guest_unless_it_is_emulated),
         cmocka_unit_test(varies_with_what_is_asked),
         cmocka_unit_test(refuses_what_cannot_be),
