@@ -638,7 +638,7 @@ static int launch_exec(struct container *c, struct exec *e,
         .cgroup_fd = c->cgroup_fd,
         .pidns_fd = pidfd,
         .master_fd = master,
-        .may_lodge = outcome_only && userns == NULL,
+        .may_lodge = outcome_only && !request->process->tty && userns == NULL,
     };
     if (process_launch(&config, &spec, &e->process, err) < 0)
         return -1;
