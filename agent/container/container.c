@@ -85,6 +85,7 @@ struct container {
     int cgroup_fd;
     int filter_fd; /* which devices it may use; -1: all (privileged), or in force already */
     struct process *process;
+    int pidfd; /* of process, through which its namespaces are entered; -1: nobody has yet */
     LIST_HEAD(, exec) execs;
     size_t n_execs;
     bool removing; /* no new process; ends with the container being freed */
@@ -456,6 +457,7 @@ static void container_free(struct container *c)
     loop_source_free(c->timer);
     close_fd(&c->cgroup_fd);
     close_fd(&c->filter_fd);
+    close_fd(&c->pidfd);
     free(c);
 }
 DEFINE_CLEANUP(container, struct container, container_free)
@@ -531,6 +533,7 @@ int container_create(struct containers *containers,
     c->owner = containers;
     c->cgroup_fd = -1;
     c->filter_fd = -1;
+    c->pidfd = -1;
     c->number = containers->next_number++;
     LIST_INIT(&c->execs);
     STAILQ_INIT(&c->waiting);
@@ -614,7 +617,6 @@ static int launch_exec(struct container *c, struct exec *e,
                        struct err *err)
 {
     const struct userns *userns = userns_of(c->owner);
-    cleanup_fd int pidfd = -1;
     cleanup_fd int master = -1;
     struct process_config config = {
         .loop = c->owner->loop,
@@ -624,7 +626,7 @@ static int launch_exec(struct container *c, struct exec *e,
         .on_exit = on_exec_exit,
         .on_exit_arg = e,
     };
-    if (open_pid(c->process->pid, &pidfd, err) < 0)
+    if (c->pidfd < 0 && open_pid(c->process->pid, &c->pidfd, err) < 0)
         return -1;
     if (request->process->tty &&
         launch_open_terminal(c->process->ptmx_fd, userns, &master, err) < 0)
@@ -634,9 +636,9 @@ static int launch_exec(struct container *c, struct exec *e,
         .enter = enter_join,
         .enter_arg = (void *)(uintptr_t)userns,
         .userns = userns,
-        .keep_fd = pidfd,
+        .keep_fd = c->pidfd,
         .cgroup_fd = c->cgroup_fd,
-        .pidns_fd = pidfd,
+        .pidns_fd = c->pidfd,
         .master_fd = master,
         .may_lodge = outcome_only && !request->process->tty && userns == NULL,
     };

@@ -8,7 +8,8 @@
  * The agent's descriptors are all close-on-exec, but a held child lives on for a while: it closes
  * what it does not need at once, or it would keep another container's stdin open. The channel is a
  * SOCK_SEQPACKET pair, close-on-exec too: the daemon's question "did the exec work" is answered by
- * its closing without a message of failure before.
+ * its closing without a message of failure before. One that lodges needs none: its failure stays
+ * behind in the agent's memory, and lodging.h knows when it has left that.
  */
 #include "agent/process/launch.h"
 
@@ -156,6 +157,21 @@ int launch_go(int channel, struct err *err)
     return 0;
 }
 
+/* ---- descriptors that stay open
+ * ------------------------------------------------------------------------------------
+ */
+
+/* /dev/null and the agent's own pid namespace. They are never other ones. */
+static int null_fd = -1;
+static int home_ns_fd = -1;
+
+static int keep_open(const char *path, int flags, int *fd, struct err *err)
+{
+    if (*fd < 0)
+        *fd = open(path, flags | O_CLOEXEC);
+    return *fd < 0 ? err_set_errno(err, errno, "open %s", path) : 0;
+}
+
 /* ---- in the child: descriptors and terminal
  * ------------------------------------------------------------------------ */
 
@@ -169,12 +185,8 @@ static int arrange_fds(const struct launch_spec *spec, int channel, struct err *
      * is still to be placed. */
     for (size_t i = 0; i < FIRST_CLOSED; i++) {
         int fd = wanted[i];
-        if (fd < 0 && i < 3) {
-            int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
-            if (null_fd < 0)
-                return err_set_errno(err, errno, "open /dev/null");
+        if (fd < 0 && i < 3)
             fd = null_fd;
-        }
         if (fd >= 0 && fd < (int)FIRST_CLOSED) {
             fd = fcntl(fd, F_DUPFD_CLOEXEC, FIRST_CLOSED);
             if (fd < 0)
@@ -513,23 +525,36 @@ static __attribute__((noreturn)) void copy_main(const struct launch_spec *spec, 
     child_main(spec, &scratch, channel);
 }
 
-/* What a child that has not reads: there is one at a time. */
+/* What a child that has not reads, and its last words. There is one at a time. */
 static struct lodger {
     struct launch_spec spec;
-    int channel;
+    struct err failure; /* of the agent once lodging_is_vacated */
 } lodger;
 
 static void lodger_main(void *arg, struct scratch *scratch)
 {
-    const struct lodger *l = arg;
-    child_main(&l->spec, scratch, l->channel);
+    struct lodger *l = arg;
+    int channel = -1;
+    (void)child_run(&l->spec, scratch, &channel, &l->failure);
+    _exit(EXIT_FAILED);
+}
+
+enum launch_event launch_ask_lodger(struct err *ret_failure)
+{
+    if (!lodging_is_vacated())
+        return LAUNCH_NOTHING;
+    if (lodger.failure.code == ERR_NONE)
+        return LAUNCH_CLOSED;
+    *ret_failure = lodger.failure;
+    lodger.failure.code = ERR_NONE;
+    return LAUNCH_FAILED;
 }
 
 /* ---- the agent's side
  * ---------------------------------------------------------------------------------------------- */
 
 /* As fork(2), where `lodges` is false. */
-static pid_t clone_child(const struct launch_spec *spec, bool lodges, int channel, struct err *err)
+static pid_t clone_child(const struct launch_spec *spec, bool lodges, struct err *err)
 {
     struct clone_args args = {
         .flags = spec->clone_flags | (spec->cgroup_fd >= 0 ? CLONE_INTO_CGROUP : 0),
@@ -538,7 +563,8 @@ static pid_t clone_child(const struct launch_spec *spec, bool lodges, int channe
     };
     pid_t pid;
     if (lodges) {
-        lodger = (struct lodger){.spec = *spec, .channel = channel};
+        lodger.spec = *spec;
+        lodger.failure.code = ERR_NONE;
         pid = lodging_enter(&args, lodger_main, &lodger);
     } else {
         pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
@@ -570,41 +596,31 @@ static int give_stdio(const struct launch_spec *spec, struct err *err)
     return 0;
 }
 
-/* The agent's own pid namespace. It is never another one, and stays open. */
-static int open_home(int *ret_fd, struct err *err)
-{
-    static int fd = -1;
-    if (fd < 0)
-        fd = open("/proc/self/ns/pid", O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return err_set_errno(err, errno, "open the agent's pid namespace");
-    *ret_fd = fd;
-    return 0;
-}
-
 int launch_start(const struct launch_spec *spec, struct launch *ret_launch, struct err *err)
 {
-    int pair[2];
-    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+    bool lodges = spec->may_lodge && lodging_is_free();
+    int pair[2] = {-1, -1};
+    if (!lodges && socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
         return err_set_errno(err, errno, "make a socket pair");
     cleanup_fd int ours = pair[0];
     cleanup_fd int theirs = pair[1];
-    int home_ns = -1;
-    bool lodges = spec->may_lodge && lodging_is_free();
+    bool elsewhere = spec->pidns_fd >= 0 && !spec->born_inside;
 
+    if (keep_open("/dev/null", O_RDWR, &null_fd, err) < 0)
+        return -1;
     if (spec->userns != NULL && give_stdio(spec, err) < 0)
         return -1;
     /* setns(2) changes where children are born, not where the agent is. */
-    if (spec->pidns_fd >= 0 && !spec->born_inside) {
-        if (open_home(&home_ns, err) < 0)
+    if (elsewhere) {
+        if (keep_open("/proc/self/ns/pid", O_RDONLY, &home_ns_fd, err) < 0)
             return -1;
         if (setns(spec->pidns_fd, CLONE_NEWPID) < 0)
             return err_set_errno(err, errno, "enter the pid namespace");
     }
-    pid_t pid = spec->born_inside ? bear_child(spec, err) : clone_child(spec, lodges, theirs, err);
+    pid_t pid = spec->born_inside ? bear_child(spec, err) : clone_child(spec, lodges, err);
     if (pid == 0)
         copy_main(spec, theirs);
-    if (home_ns >= 0 && setns(home_ns, CLONE_NEWPID) < 0) {
+    if (elsewhere && setns(home_ns_fd, CLONE_NEWPID) < 0) {
         /* Later children would be born in the container: nothing may be started any more. */
         abort();
     }

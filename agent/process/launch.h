@@ -3,7 +3,8 @@
  * A child that becomes a container's process: forked into its cgroup and namespaces, made ready,
  * held at its exec until told, and heard about over one socket. Only this file knows that socket's
  * messages. The child is a copy of the agent: what the spec points to is read in the copy, so
- * nothing of it needs to live longer than launch_start; unless it may lodge. One thread.
+ * nothing of it needs to live longer than launch_start; unless it may lodge (lodging.h), in which
+ * case there is no socket either. One thread.
  */
 #pragma once
 
@@ -50,8 +51,8 @@ struct launch_spec {
 
 struct launch {
     pid_t pid;
-    int channel; /* non-blocking; readable when there is something for launch_receive */
-    bool lodges; /* lodging_leave is due at LAUNCH_CLOSED or its death */
+    int channel; /* non-blocking; readable when there is something for launch_receive. -1: lodges */
+    bool lodges; /* launch_ask_lodger tells; lodging_leave is due at LAUNCH_CLOSED or its death */
 };
 
 enum launch_event {
@@ -84,6 +85,12 @@ int launch_open_terminal(int ptmx_fd, const struct userns *userns, int *ret_mast
  */
 enum launch_event launch_receive(int channel, struct launch_ready *ret_ready,
                                  struct err *ret_failure);
+
+/*
+ * The same of the child that lodges, of which nothing tells when there is something to hear:
+ * LAUNCH_NOTHING, LAUNCH_FAILED (once), LAUNCH_CLOSED.
+ */
+enum launch_event launch_ask_lodger(struct err *ret_failure);
 
 /* Lets a gated child exec. */
 int launch_go(int channel, struct err *err);

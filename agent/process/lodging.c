@@ -15,6 +15,10 @@
  * not executed its program it is not dumpable (boot.c), so that takes CAP_SYS_PTRACE over it, and
  * who has that has the child's own capabilities, which are all of them, with or without this.
  *
+ * The kernel itself says when the child is out: it clears a word of the memory that the child leaves
+ * (CLONE_CHILD_CLEARTID), by exec or by death, before it is told of either. So no descriptor is
+ * needed for that, and none for the child's last words, which it leaves behind in the memory.
+ *
  * The agent is the kernel's init, which the OOM killer leaves alone when it kills whoever shares
  * its victim's memory, and whose oom_score_adj does not change with theirs. There is one child at a
  * time, so that no other one is there to share anything.
@@ -25,7 +29,9 @@
 #include <pthread.h>
 #include <semaphore.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -53,6 +59,7 @@ static struct {
     char *memory;
     void *storage; /* thread pointer */
     bool occupied;
+    _Atomic uint32_t tenant; /* cleared by the kernel when the child is out */
     struct scratch scratch; /* the child's, and read when it is gone */
     void (*fn)(void *arg, struct scratch *scratch);
     void *arg;
@@ -160,10 +167,16 @@ bool lodging_is_free(void)
     return lodging.stack != NULL && !lodging.occupied;
 }
 
+bool lodging_is_vacated(void)
+{
+    return atomic_load(&lodging.tenant) == 0;
+}
+
 pid_t lodging_enter(struct clone_args *args, void (*fn)(void *arg, struct scratch *scratch),
                     void *arg)
 {
-    args->flags |= CLONE_VM | CLONE_SETTLS;
+    args->flags |= CLONE_VM | CLONE_SETTLS | CLONE_CHILD_CLEARTID;
+    args->child_tid = (uintptr_t)&lodging.tenant;
     args->stack = (uintptr_t)lodging.stack;
     args->stack_size = STACK_BYTES;
     args->tls = (uintptr_t)lodging.storage;
@@ -171,6 +184,7 @@ pid_t lodging_enter(struct clone_args *args, void (*fn)(void *arg, struct scratc
     lodging.fn = fn;
     lodging.arg = arg;
     lodging.occupied = true;
+    atomic_store(&lodging.tenant, 1);
     long pid = clone_onto_stack(args);
     if (pid >= 0)
         return (pid_t)pid;

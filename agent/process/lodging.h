@@ -6,7 +6,8 @@
  *
  * What such a child runs must keep to this:
  *
- *   - it writes only to its stack, to `scratch` and through its own descriptors;
+ *   - it writes only to its stack, to `scratch`, to what `arg` is of its own, and through its own
+ *     descriptors;
  *   - it takes memory from `scratch` alone, never from the heap: whoever may kill it must not be
  *     able to kill it with the heap's lock in its hands;
  *   - it changes its user by system calls of its own, since the C library's functions do that for
@@ -35,6 +36,9 @@ int lodging_prepare(struct err *err);
 /* Whether it is there and nobody lives in it. */
 bool lodging_is_free(void);
 
+/* Whether the child has executed its program, or is dead: then lodging_leave is due. */
+bool lodging_is_vacated(void);
+
 /*
  * clone3(2) with `args` for a child that calls fn(arg, scratch) in it, which must not return.
  * Stack, thread storage and CLONE_VM are added to args. The pid, or -1. Only while it is free.
@@ -42,5 +46,5 @@ bool lodging_is_free(void);
 pid_t lodging_enter(struct clone_args *args, void (*fn)(void *arg, struct scratch *scratch),
                     void *arg);
 
-/* The child has executed its program, or is dead: another one may come. */
+/* After the child's end in it: another one may come. */
 void lodging_leave(void);

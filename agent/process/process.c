@@ -42,6 +42,7 @@
 #define READ_CHUNK (64u << 10) /* per stream and round of the loop, for fairness */
 #define PIPE_REST  (1u << 20)  /* what an unprivileged process can make its pipe hold */
 #define QUIET_MS   10          /* after its start, when only the outcome is asked for */
+#define LODGES_MS  100         /* between two looks at one that has not come to its exec by then */
 
 static void on_output_stdout(void *arg, uint32_t events);
 static void on_output_stderr(void *arg, uint32_t events);
@@ -334,14 +335,15 @@ static void move_out(struct process *p)
     p->lodges = false;
 }
 
-/* Reads everything in the channel. Returns whether anything changed. */
+/* Hears everything that the child has said so far. Returns whether anything changed. */
 static bool pump_channel(struct process *p)
 {
     bool changed = false;
-    while (p->channel >= 0) {
+    while (p->channel >= 0 || p->lodges) {
         struct launch_ready ready;
         struct err failure;
-        switch (launch_receive(p->channel, &ready, &failure)) {
+        switch (p->lodges ? launch_ask_lodger(&failure)
+                          : launch_receive(p->channel, &ready, &failure)) {
         case LAUNCH_NOTHING:
             return changed;
         case LAUNCH_READY:
@@ -380,6 +382,8 @@ static int listen_to(struct process *p, struct err *err)
 {
     resume_output(p, 0);
     resume_output(p, 1);
+    if (p->channel < 0)
+        return 0;
     return loop_add_fd(p->loop, p->channel, EPOLLIN, on_channel, p, &p->channel_source, err);
 }
 
@@ -387,9 +391,16 @@ static void on_quiet_over(void *arg)
 {
     struct process *p = arg;
     struct err err;
-    loop_source_free(steal_ptr(&p->quiet_timer));
+    (void)process_ref(p);
+    if (p->lodges && pump_channel(p))
+        notify(p);
+    if (p->lodges)
+        loop_arm(p->quiet_timer, LODGES_MS);
+    else
+        loop_source_free(steal_ptr(&p->quiet_timer));
     if (listen_to(p, &err) < 0)
         log_event(LOG_WARN, NULL, &err, "cannot watch the start of a process, waiting for its end");
+    process_unref(p);
 }
 
 /* Listens to it now, or when it turns out to last. */

@@ -81,7 +81,7 @@ struct process {
     struct loop_source *stdin_source;
     int master_fd; /* of the tty, or -1 */
     int ptmx_fd;   /* O_PATH of the container's devpts ptmx, or -1 */
-    int channel;
+    int channel;  /* -1: it has no more to say, or lodges */
     bool lodges; /* in the agent's memory, not yet in its program */
     struct loop_source *channel_source;
     struct loop_source *quiet_timer; /* outcome_only: nothing is listened to until it fires */

@@ -384,7 +384,7 @@ static void test_lodger_hangs(void **state)
         assert_int_equal(other->status.exit_code, 0);
         process_unref(other);
         /* Longer than it takes to be listened to. */
-        RUN_UNTIL(f, hangs->channel_source != NULL);
+        RUN_UNTIL(f, hangs->out[0].source != NULL);
         assert_int_equal(hangs->state, PROCESS_STARTING);
         assert_false(lodging_is_free());
         if (i == 0)
