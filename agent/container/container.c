@@ -85,6 +85,7 @@ struct container {
     int cgroup_fd;
     int filter_fd; /* which devices it may use; -1: all (privileged), or in force already */
     struct process *process;
+    struct userdb_memo memo;
     int pidfd; /* of process, through which its namespaces are entered; -1: nobody has yet */
     LIST_HEAD(, exec) execs;
     size_t n_execs;
@@ -636,6 +637,7 @@ static int launch_exec(struct container *c, struct exec *e,
         .enter = enter_join,
         .enter_arg = (void *)(uintptr_t)userns,
         .userns = userns,
+        .memo = &c->memo,
         .keep_fd = c->pidfd,
         .cgroup_fd = c->cgroup_fd,
         .pidns_fd = c->pidfd,
@@ -667,7 +669,7 @@ int container_exec(struct containers *containers, const Casemate__Agent__V1__Exe
         return err_no_memory(err);
     e->container = c;
     STAILQ_INIT(&e->waiting);
-    (void)snprintf(e->id, sizeof(e->id), "%s", request->exec_id);
+    memcpy(e->id, request->exec_id, strnlen(request->exec_id, VALIDATE_MAX_ID));
     if (launch_exec(c, e, request, outcome_only, err) < 0)
         return -1;
     LIST_INSERT_HEAD(&c->execs, e, entry);

@@ -21,22 +21,19 @@
 #include "agent/process/caps.h"
 #include "agent/process/limits.h"
 
-int identity_find(const Casemate__Agent__V1__Process *process, struct scratch *scratch,
-                  struct user *ret_user, struct err *err)
+int identity_find(const Casemate__Agent__V1__Process *process, struct userdb_memo *memo,
+                  struct scratch *scratch, struct user *ret_user, struct err *err)
 {
     const Casemate__Agent__V1__User *wanted = process->user;
-    cleanup_fd int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (root < 0)
-        return err_set_errno(err, errno, "open /");
     char *passwd = NULL;
     char *group = NULL;
-    bool by_name = wanted != NULL && wanted->name[0] != '\0';
-    struct err ignored;
     /* A broken file matters only to who is looked up in it. */
-    if (userdb_read(root, "passwd", scratch, &passwd, by_name ? err : &ignored) < 0 && by_name)
-        return -1;
-    if (by_name) {
-        if (userdb_read(root, "group", scratch, &group, err) < 0)
+    if (wanted != NULL && wanted->name[0] != '\0') {
+        cleanup_fd int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+        if (root < 0)
+            return err_set_errno(err, errno, "open /");
+        if (userdb_read(root, "passwd", scratch, &passwd, err) < 0 ||
+            userdb_read(root, "group", scratch, &group, err) < 0)
             return -1;
         if (userdb_resolve(wanted->name, passwd, group, !wanted->strict_groups, ret_user, err) < 0)
             return -1;
@@ -44,7 +41,7 @@ int identity_find(const Casemate__Agent__V1__Process *process, struct scratch *s
         ret_user->uid = wanted != NULL ? wanted->uid : 0;
         ret_user->gid = wanted != NULL ? wanted->gid : 0;
         ret_user->n_groups = 0;
-        userdb_home(passwd, ret_user->uid, ret_user->home);
+        userdb_find_home(ret_user->uid, memo, scratch, ret_user->home);
         if (userdb_add_group(ret_user, ret_user->gid, err) < 0)
             return -1;
     }

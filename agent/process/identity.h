@@ -11,9 +11,9 @@
 #include "proto/agent/agent.pb-c.h"
 
 /* Finds out who the process runs as: numbers, or a name looked up in the files below "/", which are
- * read into scratch. */
-int identity_find(const Casemate__Agent__V1__Process *process, struct scratch *scratch,
-                  struct user *ret_user, struct err *err);
+ * read into scratch; memo is userdb_find_home's. */
+int identity_find(const Casemate__Agent__V1__Process *process, struct userdb_memo *memo,
+                  struct scratch *scratch, struct user *ret_user, struct err *err);
 
 /* Becomes that, from root: limits, user, groups, capabilities, no_new_privs, seccomp filter. */
 int identity_become(const Casemate__Agent__V1__Process *process, const struct user *user,

@@ -462,7 +462,7 @@ static int child_run(const struct launch_spec *spec, struct scratch *scratch, in
     struct user *user = scratch_take(scratch, sizeof(*user));
     if (user == NULL)
         return err_no_memory(err);
-    if (identity_find(process, scratch, user, err) < 0 || check_ids(spec->userns, user, err) < 0)
+    if (identity_find(process, spec->memo, scratch, user, err) < 0 || check_ids(spec->userns, user, err) < 0)
         return -1;
     const char *cwd = process->cwd[0] == '\0' ? "/" : process->cwd;
     if (strcmp(cwd, "/") != 0 && fd_make_dirs(cwd, 0755, err) < 0)
@@ -478,7 +478,7 @@ static int child_run(const struct launch_spec *spec, struct scratch *scratch, in
         own_pipes(user->uid);
     }
     char home[sizeof("HOME=") + USERDB_MAX_HOME];
-    (void)snprintf(home, sizeof(home), "HOME=%s", user->home[0] == '\0' ? "/" : user->home);
+    (void)stpcpy(stpcpy(home, "HOME="), user->home[0] == '\0' ? "/" : user->home);
     char **args = list_copy(scratch, process->args, process->n_args, NULL);
     char **env = list_copy(scratch, process->env, process->n_env,
                            has_variable(process, "HOME=") ? NULL : home);

@@ -39,6 +39,7 @@ struct launch_spec {
     int pidns_fd;  /* pid namespace to be born in, -1: the agent's (or a new one by clone_flags) */
     int master_fd; /* with a tty: its master if there is one already, else -1: one is made in the
                       new root */
+    struct userdb_memo *memo; /* the container's, NULL: none; written only when it lodges */
     int stdio[3];  /* the child's ends; -1: /dev/null, or the tty */
     bool gated;    /* waits for launch_go before it execs */
     /*

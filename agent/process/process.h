@@ -81,8 +81,8 @@ struct process {
     struct loop_source *stdin_source;
     int master_fd; /* of the tty, or -1 */
     int ptmx_fd;   /* O_PATH of the container's devpts ptmx, or -1 */
-    int channel;  /* -1: it has no more to say, or lodges */
-    bool lodges; /* in the agent's memory, not yet in its program */
+    int channel;   /* -1: it has no more to say, or lodges */
+    bool lodges;   /* in the agent's memory, not yet in its program */
     struct loop_source *channel_source;
     struct loop_source *quiet_timer; /* outcome_only: nothing is listened to until it fires */
     int64_t launched_ns;             /* outcome_only: realtime, taken for its start; else 0 */

@@ -3,6 +3,10 @@
  * The texts are walked line by line and never copied: a field is a pointer and a length. A line
  * that is not well-formed is skipped, as libc does; the first match wins. Numbers are decimal and
  * must fit; -1 is no id.
+ *
+ * A memo is of a file that has the same place, size and times: a change of the file is a change of
+ * its ctime, which nobody can set. Two changes within a tick of the clock have the same one, so a
+ * file that has changed just now is not noted.
  */
 #include "agent/process/userdb.h"
 
@@ -19,8 +23,9 @@
 #include "common/base/cleanup.h"
 #include "common/base/fd.h"
 
-#define MAX_FIELDS 7
-#define MAX_NAME   256u
+#define MAX_FIELDS    7
+#define MAX_NAME      256u
+#define SETTLED_AFTER 2 /* seconds without a change after which a file is noted */
 
 struct field {
     const char *text;
@@ -212,11 +217,9 @@ int userdb_resolve(const char *spec, const char *passwd, const char *group, bool
     return 0;
 }
 
-int userdb_read(int root_fd, const char *name, struct scratch *scratch, char **ret_text,
-                struct err *err)
+static int read_file(int root_fd, const char *path, struct scratch *scratch, struct stat *ret_stat,
+                     char **ret_text, struct err *err)
 {
-    char path[32];
-    (void)snprintf(path, sizeof(path), "etc/%s", name);
     /* O_NONBLOCK: a fifo must not hold us. Nothing outside the root is reached, not even through
      * /proc's links. */
     struct open_how how = {
@@ -231,15 +234,14 @@ int userdb_read(int root_fd, const char *name, struct scratch *scratch, char **r
         }
         return err_set_errno(err, errno, "open /%s", path);
     }
-    struct stat st;
-    if (fstat(fd, &st) < 0)
+    if (fstat(fd, ret_stat) < 0)
         return err_set_errno(err, errno, "stat /%s", path);
-    if (!S_ISREG(st.st_mode))
+    if (!S_ISREG(ret_stat->st_mode))
         return err_set(err, ERR_INVALID, "/%s of the image is no regular file", path);
-    if (st.st_size > (off_t)USERDB_MAX_FILE)
+    if (ret_stat->st_size > (off_t)USERDB_MAX_FILE)
         return err_set(err, ERR_INVALID, "/%s of the image is larger than %u bytes", path,
                        USERDB_MAX_FILE);
-    size_t size = (size_t)st.st_size, n;
+    size_t size = (size_t)ret_stat->st_size, n;
     char *text = scratch_take(scratch, size + 1);
     if (text == NULL)
         return err_no_memory(err);
@@ -250,4 +252,69 @@ int userdb_read(int root_fd, const char *name, struct scratch *scratch, char **r
     text[n] = '\0';
     *ret_text = text;
     return 0;
+}
+
+int userdb_read(int root_fd, const char *name, struct scratch *scratch, char **ret_text,
+                struct err *err)
+{
+    char path[32];
+    struct stat st;
+    (void)snprintf(path, sizeof(path), "etc/%s", name);
+    return read_file(root_fd, path, scratch, &st, ret_text, err);
+}
+
+/* ---- one after another ---- */
+
+static bool same_time(const struct timespec *a, const struct timespec *b)
+{
+    return a->tv_sec == b->tv_sec && a->tv_nsec == b->tv_nsec;
+}
+
+static bool memo_is_of(const struct userdb_memo *memo, uid_t uid, const struct stat *st)
+{
+    return atomic_load(&memo->valid) && memo->uid == uid && memo->dev == st->st_dev &&
+           memo->ino == st->st_ino && memo->size == st->st_size &&
+           same_time(&memo->changed, &st->st_ctim) && same_time(&memo->modified, &st->st_mtim);
+}
+
+static bool is_settled(const struct stat *st)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_REALTIME, &now);
+    return st->st_ctim.tv_sec + SETTLED_AFTER < now.tv_sec;
+}
+
+static void memo_note(struct userdb_memo *memo, uid_t uid, const struct stat *st,
+                      const char home[USERDB_MAX_HOME])
+{
+    atomic_store(&memo->valid, false);
+    memo->uid = uid;
+    memo->dev = st->st_dev;
+    memo->ino = st->st_ino;
+    memo->size = st->st_size;
+    memo->changed = st->st_ctim;
+    memo->modified = st->st_mtim;
+    memcpy(memo->home, home, USERDB_MAX_HOME);
+    atomic_store(&memo->valid, true);
+}
+
+void userdb_find_home(uid_t uid, struct userdb_memo *memo, struct scratch *scratch,
+                      char ret_home[USERDB_MAX_HOME])
+{
+    struct stat st;
+    char *passwd = NULL;
+    struct err ignored;
+
+    if (memo != NULL && stat("/etc/passwd", &st) == 0 && memo_is_of(memo, uid, &st)) {
+        memcpy(ret_home, memo->home, USERDB_MAX_HOME);
+        return;
+    }
+    ret_home[0] = '\0';
+    cleanup_fd int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (root < 0 || read_file(root, "etc/passwd", scratch, &st, &passwd, &ignored) < 0 ||
+        passwd == NULL)
+        return;
+    userdb_home(passwd, uid, ret_home);
+    if (memo != NULL && is_settled(&st))
+        memo_note(memo, uid, &st, ret_home);
 }

@@ -7,9 +7,11 @@
  */
 #pragma once
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
+#include <time.h>
 
 #include "common/base/err.h"
 #include "agent/process/scratch.h"
@@ -38,6 +40,29 @@ int userdb_resolve(const char *spec, const char *passwd, const char *group, bool
 
 /* The home of a uid, "" if passwd (may be NULL) has none. */
 void userdb_home(const char *passwd, uid_t uid, char ret_home[USERDB_MAX_HOME]);
+
+/*
+ * What was found in a passwd file for one uid, and which file that was: a container's, in which one
+ * command after another is run as the same user. Zeroed: nothing. It may be in memory that others
+ * read at any time, and its writer may be killed at any time.
+ */
+struct userdb_memo {
+    atomic_bool valid;
+    dev_t dev;
+    ino_t ino;
+    off_t size;
+    struct timespec changed;  /* st_ctim */
+    struct timespec modified; /* st_mtim */
+    uid_t uid;
+    char home[USERDB_MAX_HOME];
+};
+
+/*
+ * userdb_home of /etc/passwd; the file is read when it is not the one in *memo (NULL: always),
+ * where it is then noted. "" when the file is missing or cannot be used.
+ */
+void userdb_find_home(uid_t uid, struct userdb_memo *memo, struct scratch *scratch,
+                      char ret_home[USERDB_MAX_HOME]);
 
 /* Adds a supplementary group unless it is there. EXHAUSTED beyond USERDB_MAX_GROUPS. */
 int userdb_add_group(struct user *user, gid_t gid, struct err *err);

@@ -320,11 +320,13 @@ void loop_source_free(struct loop_source *source)
 
 /* ---- running ---- */
 
+/* What one read does not take is reported by the next round. */
 static void dispatch_signals(struct loop_source *s)
 {
-    struct signalfd_siginfo info;
-    while (!s->dead && read(s->fd, &info, sizeof(info)) == (ssize_t)sizeof(info))
-        s->signal_fn(s->arg, (int)info.ssi_signo);
+    struct signalfd_siginfo info[4];
+    ssize_t n = read(s->fd, info, sizeof(info));
+    for (size_t i = 0; n > 0 && i < (size_t)n / sizeof(info[0]) && !s->dead; i++)
+        s->signal_fn(s->arg, (int)info[i].ssi_signo);
 }
 
 static void dispatch(struct loop_source *s, uint32_t events)

@@ -2,7 +2,8 @@
 /*
  * A list under a mutex and an eventfd that is written when the list stops being empty. loop_post
  * would do the same with an allocation, and an answer that cannot be handed to the loop for want of
- * memory would leave its call open for ever.
+ * memory would leave its call open for ever. The loop's own thread has no need to wake itself: what
+ * it posts is taken at the end of the same round, by a timer that is due at once.
  *
  * Lock order: a poster may hold its object's lock while posting; item functions are called without
  * the mailbox's lock.
@@ -27,7 +28,9 @@ struct rpc_mailbox {
     struct rpc_mail *first; /* lock */
     struct rpc_mail **last; /* lock */
     int event_fd;           /* lock for writing; closed together with `closed` */
+    struct loop *loop;
     struct loop_source *source;
+    struct loop_source *soon;
     void (*after)(void *arg);
     void *arg;
 };
@@ -50,6 +53,16 @@ static void take_all(struct rpc_mailbox *mb)
     (void)pthread_mutex_unlock(&mb->lock);
 }
 
+static void on_soon(void *arg)
+{
+    struct rpc_mailbox *mb = arg;
+    rpc_mailbox_ref(mb);
+    take_all(mb);
+    if (!mb->closed)
+        mb->after(mb->arg);
+    rpc_mailbox_unref(mb);
+}
+
 static void on_event(void *arg, uint32_t events)
 {
     struct rpc_mailbox *mb = arg;
@@ -57,11 +70,7 @@ static void on_event(void *arg, uint32_t events)
     uint64_t count;
     ssize_t n = read(mb->event_fd, &count, sizeof(count));
     (void)n; /* EAGAIN is fine: the list tells what there is to do */
-    rpc_mailbox_ref(mb);
-    take_all(mb);
-    if (!mb->closed)
-        mb->after(mb->arg);
-    rpc_mailbox_unref(mb);
+    on_soon(mb);
 }
 
 int rpc_mailbox_new(struct loop *loop, void (*after)(void *arg), void *arg,
@@ -72,6 +81,7 @@ int rpc_mailbox_new(struct loop *loop, void (*after)(void *arg), void *arg,
         return err_no_memory(err);
     mb->refs = 1;
     mb->last = &mb->first;
+    mb->loop = loop;
     mb->after = after;
     mb->arg = arg;
     mb->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -80,7 +90,9 @@ int rpc_mailbox_new(struct loop *loop, void (*after)(void *arg), void *arg,
         free(mb);
         return -1;
     }
-    if (loop_add_fd(loop, mb->event_fd, EPOLLIN, on_event, mb, &mb->source, err) < 0) {
+    if (loop_add_timer(loop, on_soon, mb, &mb->soon, err) < 0 ||
+        loop_add_fd(loop, mb->event_fd, EPOLLIN, on_event, mb, &mb->source, err) < 0) {
+        loop_source_free(mb->soon);
         close_fd(&mb->event_fd);
         free(mb);
         return -1;
@@ -112,6 +124,18 @@ void rpc_mailbox_unref(struct rpc_mailbox *mailbox)
     free(mailbox);
 }
 
+/* Under the lock. */
+static void wake(struct rpc_mailbox *mb)
+{
+    if (loop_is_current(mb->loop)) {
+        loop_arm(mb->soon, 0);
+        return;
+    }
+    uint64_t one = 1;
+    ssize_t n = write(mb->event_fd, &one, sizeof(one));
+    (void)n; /* EAGAIN needs 2^64-2 unread writes */
+}
+
 enum rpc_post rpc_mailbox_post(struct rpc_mailbox *mailbox, struct rpc_mail *mail)
 {
     enum rpc_post result = RPC_POST_QUEUED;
@@ -121,11 +145,8 @@ enum rpc_post rpc_mailbox_post(struct rpc_mailbox *mailbox, struct rpc_mail *mai
     } else if (mail->posted) {
         result = RPC_POST_ALREADY;
     } else {
-        if (mailbox->first == NULL) {
-            uint64_t one = 1;
-            ssize_t n = write(mailbox->event_fd, &one, sizeof(one));
-            (void)n; /* EAGAIN needs 2^64-2 unread writes */
-        }
+        if (mailbox->first == NULL)
+            wake(mailbox);
         mail->posted = true;
         mail->next = NULL;
         *mailbox->last = mail;
@@ -142,6 +163,7 @@ void rpc_mailbox_close(struct rpc_mailbox *mailbox)
     mailbox->closed = true;
     if (!was_closed) {
         loop_source_free(steal_ptr(&mailbox->source));
+        loop_source_free(steal_ptr(&mailbox->soon));
         close_fd(&mailbox->event_fd);
     }
     (void)pthread_mutex_unlock(&mailbox->lock);

@@ -45,6 +45,8 @@ enum rpc_status rpc_status_from_err(enum err_code code);
 enum err_code rpc_status_to_err(uint32_t status);
 /* "NOT_FOUND" and so on; "STATUS_?" for a number that is none. */
 const char *rpc_status_name(uint32_t status);
+/* The number in decimal, as the header field has it. */
+const char *rpc_status_digits(enum rpc_status status);
 
 /* Limits and habits of one connection; zero-initialised means the defaults. */
 struct rpc_limits {

@@ -44,24 +44,25 @@ enum rpc_status rpc_status_from_err(enum err_code code)
 static const struct {
     const char *name;
     enum err_code code;
+    const char *digits;
 } statuses[] = {
-    [RPC_OK] = {"OK", ERR_NONE},
-    [RPC_CANCELLED] = {"CANCELLED", ERR_CANCELLED},
-    [RPC_UNKNOWN] = {"UNKNOWN", ERR_SYSTEM},
-    [RPC_INVALID_ARGUMENT] = {"INVALID_ARGUMENT", ERR_INVALID},
-    [RPC_DEADLINE_EXCEEDED] = {"DEADLINE_EXCEEDED", ERR_DEADLINE},
-    [RPC_NOT_FOUND] = {"NOT_FOUND", ERR_NOT_FOUND},
-    [RPC_ALREADY_EXISTS] = {"ALREADY_EXISTS", ERR_EXISTS},
-    [RPC_PERMISSION_DENIED] = {"PERMISSION_DENIED", ERR_DENIED},
-    [RPC_RESOURCE_EXHAUSTED] = {"RESOURCE_EXHAUSTED", ERR_EXHAUSTED},
-    [RPC_FAILED_PRECONDITION] = {"FAILED_PRECONDITION", ERR_BAD_STATE},
-    [RPC_ABORTED] = {"ABORTED", ERR_BAD_STATE},
-    [RPC_OUT_OF_RANGE] = {"OUT_OF_RANGE", ERR_INVALID},
-    [RPC_UNIMPLEMENTED] = {"UNIMPLEMENTED", ERR_UNSUPPORTED},
-    [RPC_INTERNAL] = {"INTERNAL", ERR_PROTOCOL},
-    [RPC_UNAVAILABLE] = {"UNAVAILABLE", ERR_UNAVAILABLE},
-    [RPC_DATA_LOSS] = {"DATA_LOSS", ERR_PROTOCOL},
-    [RPC_UNAUTHENTICATED] = {"UNAUTHENTICATED", ERR_DENIED},
+    [RPC_OK] = {"OK", ERR_NONE, "0"},
+    [RPC_CANCELLED] = {"CANCELLED", ERR_CANCELLED, "1"},
+    [RPC_UNKNOWN] = {"UNKNOWN", ERR_SYSTEM, "2"},
+    [RPC_INVALID_ARGUMENT] = {"INVALID_ARGUMENT", ERR_INVALID, "3"},
+    [RPC_DEADLINE_EXCEEDED] = {"DEADLINE_EXCEEDED", ERR_DEADLINE, "4"},
+    [RPC_NOT_FOUND] = {"NOT_FOUND", ERR_NOT_FOUND, "5"},
+    [RPC_ALREADY_EXISTS] = {"ALREADY_EXISTS", ERR_EXISTS, "6"},
+    [RPC_PERMISSION_DENIED] = {"PERMISSION_DENIED", ERR_DENIED, "7"},
+    [RPC_RESOURCE_EXHAUSTED] = {"RESOURCE_EXHAUSTED", ERR_EXHAUSTED, "8"},
+    [RPC_FAILED_PRECONDITION] = {"FAILED_PRECONDITION", ERR_BAD_STATE, "9"},
+    [RPC_ABORTED] = {"ABORTED", ERR_BAD_STATE, "10"},
+    [RPC_OUT_OF_RANGE] = {"OUT_OF_RANGE", ERR_INVALID, "11"},
+    [RPC_UNIMPLEMENTED] = {"UNIMPLEMENTED", ERR_UNSUPPORTED, "12"},
+    [RPC_INTERNAL] = {"INTERNAL", ERR_PROTOCOL, "13"},
+    [RPC_UNAVAILABLE] = {"UNAVAILABLE", ERR_UNAVAILABLE, "14"},
+    [RPC_DATA_LOSS] = {"DATA_LOSS", ERR_PROTOCOL, "15"},
+    [RPC_UNAUTHENTICATED] = {"UNAUTHENTICATED", ERR_DENIED, "16"},
 };
 
 enum err_code rpc_status_to_err(uint32_t status)
@@ -72,4 +73,9 @@ enum err_code rpc_status_to_err(uint32_t status)
 const char *rpc_status_name(uint32_t status)
 {
     return status < ARRAY_SIZE(statuses) ? statuses[status].name : "STATUS_?";
+}
+
+const char *rpc_status_digits(enum rpc_status status)
+{
+    return statuses[(unsigned)status < ARRAY_SIZE(statuses) ? status : RPC_UNKNOWN].digits;
 }

@@ -187,10 +187,8 @@ void rpc_stream_closed(struct rpc_stream *s, uint32_t code)
 
 static void submit_trailers(struct rpc_stream *s)
 {
-    char number[12];
     char text[RPC_MAX_STATUS_TEXT * 3];
-    (void)snprintf(number, sizeof(number), "%u", (unsigned)s->status);
-    nghttp2_nv nv[2] = {rpc_nv("grpc-status", number)};
+    nghttp2_nv nv[2] = {rpc_nv("grpc-status", rpc_status_digits(s->status))};
     size_t n = 1;
     if (s->text != NULL && s->text[0] != '\0') {
         rpc_percent_encode(s->text, text, sizeof(text));
@@ -290,11 +288,9 @@ void rpc_stream_end(struct rpc_stream *s)
 /* A reply of nothing but headers, which carry the status. */
 static void respond_trailers_only(struct rpc_stream *s)
 {
-    char number[12];
     char text[RPC_MAX_STATUS_TEXT * 3];
-    (void)snprintf(number, sizeof(number), "%u", (unsigned)s->status);
     nghttp2_nv nv[5] = {rpc_nv(":status", "200"), rpc_nv("content-type", "application/grpc"),
-                        rpc_nv("grpc-status", number)};
+                        rpc_nv("grpc-status", rpc_status_digits(s->status))};
     size_t n = 3;
     if (s->text != NULL && s->text[0] != '\0') {
         rpc_percent_encode(s->text, text, sizeof(text));

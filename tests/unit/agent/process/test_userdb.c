@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "agent/process/userdb.h"
@@ -232,6 +233,70 @@ static void test_read(void **state)
     assert_int_equal(err.code, ERR_INVALID);
 }
 
+/* In a child whose root the folder is. */
+static int find_homes(void)
+{
+    static char memory[1u << 16];
+    static struct userdb_memo memo;
+    const struct timespec settled = {.tv_sec = 3, .tv_nsec = 100000000};
+    struct timespec times[2];
+    char home[USERDB_MAX_HOME];
+    struct stat st;
+#define FIND(uid, expected)                                                                        \
+    do {                                                                                           \
+        struct scratch scratch = {.at = memory, .left = sizeof(memory)};                           \
+        userdb_find_home(uid, &memo, &scratch, home);                                              \
+        if (strcmp(home, expected) != 0)                                                           \
+            return __LINE__ & 0xff;                                                                \
+    } while (0)
+
+    FIND(0, "");
+    write_file(AT_FDCWD, "/etc/passwd", "u:x:7:7::/a:\n");
+    FIND(7, "/a");
+    if (memo.valid)
+        return 1; /* it may still change within the same tick */
+    (void)nanosleep(&settled, NULL);
+    FIND(7, "/a");
+    if (!memo.valid)
+        return 2;
+    memcpy(memo.home, "/m", 3);
+    FIND(7, "/m"); /* not read again */
+    FIND(8, "");   /* somebody else */
+    FIND(7, "/a");
+
+    /* Another text of the same size, with the same time. */
+    if (stat("/etc/passwd", &st) < 0)
+        return 3;
+    times[0] = st.st_atim;
+    times[1] = st.st_mtim;
+    write_file(AT_FDCWD, "/etc/passwd", "u:x:7:7::/b:\n");
+    if (utimensat(AT_FDCWD, "/etc/passwd", times, 0) < 0)
+        return 4;
+    FIND(7, "/b");
+    if (unlink("/etc/passwd") < 0)
+        return 5;
+    FIND(7, "");
+    return 0;
+#undef FIND
+}
+
+static void test_memo(void **state)
+{
+    struct root *r = *state;
+    int status;
+
+    if (geteuid() != 0) {
+        (void)printf("SKIP: needs root\n");
+        skip();
+    }
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0)
+        _exit(fchdir(r->fd) < 0 || chroot(".") < 0 ? 200 : find_homes());
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -241,6 +306,7 @@ int main(void)
         cmocka_unit_test(test_many_groups),
         cmocka_unit_test(test_home),
         cmocka_unit_test_setup_teardown(test_read, setup_root, teardown_root),
+        cmocka_unit_test_setup_teardown(test_memo, setup_root, teardown_root),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
