@@ -40,6 +40,7 @@
 #include "agent/process/reaper.h"
 
 #define READ_CHUNK (64u << 10) /* per stream and round of the loop, for fairness */
+#define READ_FIRST 4096u       /* most processes say less, and a ring has room for what is asked */
 #define PIPE_REST  (1u << 20)  /* what an unprivileged process can make its pipe hold */
 #define QUIET_MS   10          /* after its start, when only the outcome is asked for */
 #define LODGES_MS  100         /* between two looks at one that has not come to its exec by then */
@@ -167,12 +168,14 @@ static void resume_output(struct process *p, unsigned stream)
 static bool pump_output(struct process *p, unsigned stream)
 {
     struct process_output *o = &p->out[stream];
-    size_t total = 0;
+    size_t total = 0, want = o->ring.capacity <= READ_FIRST ? READ_FIRST : READ_CHUNK;
     struct err err;
     while (o->fd >= 0 && total < READ_CHUNK) {
         uint8_t *space;
         size_t room;
-        if (ring_reserve(&o->ring, READ_CHUNK - total, &space, &room, &err) < 0) {
+        if (want > READ_CHUNK - total)
+            want = READ_CHUNK - total;
+        if (ring_reserve(&o->ring, want, &space, &room, &err) < 0) {
             /* No memory now: try again when something is acknowledged. */
             room = 0;
         }
@@ -195,6 +198,7 @@ static bool pump_output(struct process *p, unsigned stream)
         total += (size_t)n;
         if ((size_t)n < room)
             break;
+        want = READ_CHUNK;
     }
     return total > 0;
 }
