@@ -51,6 +51,7 @@
 #include "agent/container/stats.h"
 #include "agent/container/validate.h"
 #include "agent/mount/rootfs.h"
+#include "agent/process/caps.h"
 #include "agent/process/launch.h"
 #include "agent/process/process.h"
 #include "agent/process/reaper.h"
@@ -72,6 +73,7 @@ struct exec {
     LIST_ENTRY(exec) entry;
     char id[VALIDATE_MAX_ID + 1];
     struct process *process;
+    struct caps caps;
     bool removing;
     struct removals waiting;
     struct container *container;
@@ -85,6 +87,7 @@ struct container {
     int cgroup_fd;
     int filter_fd; /* which devices it may use; -1: all (privileged), or in force already */
     struct process *process;
+    struct caps caps; /* of process */
     struct userdb_memo memo;
     int pidfd; /* of process, through which its namespaces are entered; -1: nobody has yet */
     LIST_HEAD(, exec) execs;
@@ -479,6 +482,7 @@ static int launch_first(struct containers *cs, struct container *c,
     };
     struct launch_spec spec = {
         .process = r->process,
+        .caps = &c->caps,
         .enter = userns != NULL ? enter_inside : enter_new,
         .enter_arg = &enter,
         .clone_flags = CLONE_NEWNS,
@@ -539,7 +543,8 @@ int container_create(struct containers *containers,
     LIST_INIT(&c->execs);
     STAILQ_INIT(&c->waiting);
     (void)snprintf(c->id, sizeof(c->id), "%s", request->id);
-    if (loop_add_timer(containers->loop, on_timer, c, &c->timer, err) < 0 ||
+    if (caps_read(request->process->capabilities, &c->caps, err) < 0 ||
+        loop_add_timer(containers->loop, on_timer, c, &c->timer, err) < 0 ||
         load_filter(containers, c, request, err) < 0)
         return -1;
     if (cgroup_create(containers->cgroup_base_fd, c->id, request->resources, &c->cgroup_fd, err) <
@@ -632,8 +637,13 @@ static int launch_exec(struct container *c, struct exec *e,
     if (request->process->tty &&
         launch_open_terminal(c->process->ptmx_fd, userns, &master, err) < 0)
         return -1;
+    if (request->same_capabilities)
+        e->caps = c->caps;
+    else if (caps_read(request->process->capabilities, &e->caps, err) < 0)
+        return -1;
     struct launch_spec spec = {
         .process = request->process,
+        .caps = &e->caps,
         .enter = enter_join,
         .enter_arg = (void *)(uintptr_t)userns,
         .userns = userns,

@@ -98,18 +98,12 @@ static int check_user(const Casemate__Agent__V1__User *user, struct err *err)
 
 static int check_capabilities(const Casemate__Agent__V1__Capabilities *c, struct err *err)
 {
-    uint64_t bounding, permitted, effective, inheritable, ambient;
-    if (c == NULL)
-        return 0;
-    if (caps_parse(c->bounding, c->n_bounding, &bounding, err) < 0 ||
-        caps_parse(c->permitted, c->n_permitted, &permitted, err) < 0 ||
-        caps_parse(c->effective, c->n_effective, &effective, err) < 0 ||
-        caps_parse(c->inheritable, c->n_inheritable, &inheritable, err) < 0 ||
-        caps_parse(c->ambient, c->n_ambient, &ambient, err) < 0)
-        return err_prefix(err, "capabilities");
-    if ((effective & ~permitted) != 0)
+    struct caps caps;
+    if (caps_read(c, &caps, err) < 0)
+        return -1;
+    if ((caps.effective & ~caps.permitted) != 0)
         return err_set(err, ERR_INVALID, "capabilities: effective has some that permitted has not");
-    if ((ambient & ~(permitted & inheritable)) != 0)
+    if ((caps.ambient & ~(caps.permitted & caps.inheritable)) != 0)
         return err_set(err, ERR_INVALID,
                        "capabilities: ambient has some that permitted or inheritable has not");
     return 0;
@@ -343,5 +337,9 @@ int validate_exec(const Casemate__Agent__V1__ExecRequest *r, struct err *err)
         return -1;
     if (r->exec_id[0] == '\0')
         return err_set(err, ERR_INVALID, "exec_id is empty");
-    return validate_process(r->process, err);
+    if (validate_process(r->process, err) < 0)
+        return -1;
+    if (r->same_capabilities && r->process->capabilities != NULL)
+        return err_set(err, ERR_INVALID, "capabilities: both the container's and others");
+    return 0;
 }

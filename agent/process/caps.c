@@ -32,6 +32,20 @@ int caps_parse(char *const *list, size_t n, uint64_t *ret_mask, struct err *err)
     return 0;
 }
 
+int caps_read(const Casemate__Agent__V1__Capabilities *m, struct caps *ret_caps, struct err *err)
+{
+    *ret_caps = (struct caps){0};
+    if (m == NULL)
+        return 0;
+    if (caps_parse(m->bounding, m->n_bounding, &ret_caps->bounding, err) < 0 ||
+        caps_parse(m->permitted, m->n_permitted, &ret_caps->permitted, err) < 0 ||
+        caps_parse(m->effective, m->n_effective, &ret_caps->effective, err) < 0 ||
+        caps_parse(m->inheritable, m->n_inheritable, &ret_caps->inheritable, err) < 0 ||
+        caps_parse(m->ambient, m->n_ambient, &ret_caps->ambient, err) < 0)
+        return err_prefix(err, "capabilities");
+    return 0;
+}
+
 int caps_prepare(const struct caps *caps, struct err *err)
 {
     for (unsigned long i = 0; i < 64; i++) {

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "common/base/err.h"
+#include "proto/agent/agent.pb-c.h"
 
 struct caps {
     uint64_t bounding;
@@ -17,6 +18,10 @@ struct caps {
     uint64_t inheritable;
     uint64_t ambient;
 };
+
+/* All five by name; NULL: none. INVALID names what is unknown. */
+int caps_read(const Casemate__Agent__V1__Capabilities *message, struct caps *ret_caps,
+              struct err *err);
 
 /* The mask of n names. INVALID names the one that is unknown. */
 int caps_parse(char *const *names, size_t n, uint64_t *ret_mask, struct err *err);

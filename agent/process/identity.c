@@ -64,22 +64,6 @@ static int set_limits(const Casemate__Agent__V1__Process *process, struct err *e
     return 0;
 }
 
-static int read_caps(const Casemate__Agent__V1__Process *process, struct caps *caps,
-                     struct err *err)
-{
-    const Casemate__Agent__V1__Capabilities *c = process->capabilities;
-    *caps = (struct caps){0};
-    if (c == NULL)
-        return 0;
-    if (caps_parse(c->bounding, c->n_bounding, &caps->bounding, err) < 0 ||
-        caps_parse(c->permitted, c->n_permitted, &caps->permitted, err) < 0 ||
-        caps_parse(c->effective, c->n_effective, &caps->effective, err) < 0 ||
-        caps_parse(c->inheritable, c->n_inheritable, &caps->inheritable, err) < 0 ||
-        caps_parse(c->ambient, c->n_ambient, &caps->ambient, err) < 0)
-        return -1;
-    return 0;
-}
-
 static int load_filter(const Casemate__Agent__V1__Seccomp *seccomp, struct err *err)
 {
     union {
@@ -114,12 +98,10 @@ static int restrict_self(const Casemate__Agent__V1__Process *process, const stru
     return 0;
 }
 
-int identity_become(const Casemate__Agent__V1__Process *process, const struct user *user,
-                    struct err *err)
+int identity_become(const Casemate__Agent__V1__Process *process, const struct caps *caps,
+                    const struct user *user, struct err *err)
 {
-    struct caps caps;
-    if (read_caps(process, &caps, err) < 0 || set_limits(process, err) < 0 ||
-        caps_prepare(&caps, err) < 0)
+    if (set_limits(process, err) < 0 || caps_prepare(caps, err) < 0)
         return -1;
     /* The library's functions would change every thread of the process that it takes this for. */
     if (syscall(SYS_setgroups, user->n_groups, user->groups) < 0)
@@ -128,5 +110,5 @@ int identity_become(const Casemate__Agent__V1__Process *process, const struct us
         return err_set_errno(err, errno, "set group %u", user->gid);
     if (syscall(SYS_setresuid, user->uid, user->uid, user->uid) < 0)
         return err_set_errno(err, errno, "set user %u", user->uid);
-    return restrict_self(process, &caps, err);
+    return restrict_self(process, caps, err);
 }

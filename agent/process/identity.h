@@ -7,6 +7,7 @@
 #pragma once
 
 #include "common/base/err.h"
+#include "agent/process/caps.h"
 #include "agent/process/userdb.h"
 #include "proto/agent/agent.pb-c.h"
 
@@ -15,6 +16,7 @@
 int identity_find(const Casemate__Agent__V1__Process *process, struct userdb_memo *memo,
                   struct scratch *scratch, struct user *ret_user, struct err *err);
 
-/* Becomes that, from root: limits, user, groups, capabilities, no_new_privs, seccomp filter. */
-int identity_become(const Casemate__Agent__V1__Process *process, const struct user *user,
-                    struct err *err);
+/* Becomes that, from root: limits, user, groups, capabilities (caps, not those that process names),
+ * no_new_privs, seccomp filter. */
+int identity_become(const Casemate__Agent__V1__Process *process, const struct caps *caps,
+                    const struct user *user, struct err *err);

@@ -462,7 +462,8 @@ static int child_run(const struct launch_spec *spec, struct scratch *scratch, in
     struct user *user = scratch_take(scratch, sizeof(*user));
     if (user == NULL)
         return err_no_memory(err);
-    if (identity_find(process, spec->memo, scratch, user, err) < 0 || check_ids(spec->userns, user, err) < 0)
+    if (identity_find(process, spec->memo, scratch, user, err) < 0 ||
+        check_ids(spec->userns, user, err) < 0)
         return -1;
     const char *cwd = process->cwd[0] == '\0' ? "/" : process->cwd;
     if (strcmp(cwd, "/") != 0 && fd_make_dirs(cwd, 0755, err) < 0)
@@ -490,7 +491,7 @@ static int child_run(const struct launch_spec *spec, struct scratch *scratch, in
     /* As root where the user may not, as the user where root may not (a network file system):
      * either will do. */
     bool inside = chdir(cwd) == 0;
-    if (identity_become(process, user, err) < 0)
+    if (identity_become(process, spec->caps, user, err) < 0)
         return -1;
     if (!inside && enter_cwd(cwd, err) < 0)
         return -1;

@@ -22,6 +22,7 @@
 
 struct launch_spec {
     const Casemate__Agent__V1__Process *process; /* checked by validate.h */
+    const struct caps *caps; /* what it may do: what process says of that is not looked at */
     /*
      * Run in the child, as root (born_inside: of the user namespace), first of all: joins or builds
      * the namespaces and leaves the root directory that the process shall have as "/". *ret_ptmx_fd
@@ -40,12 +41,12 @@ struct launch_spec {
     int master_fd; /* with a tty: its master if there is one already, else -1: one is made in the
                       new root */
     struct userdb_memo *memo; /* the container's, NULL: none; written only when it lodges */
-    int stdio[3];  /* the child's ends; -1: /dev/null, or the tty */
-    bool gated;    /* waits for launch_go before it execs */
+    int stdio[3];             /* the child's ends; -1: /dev/null, or the tty */
+    bool gated;               /* waits for launch_go before it execs */
     /*
-     * It may live in the agent's memory until it execs: `process` and enter_arg then stay as they
-     * are until LAUNCH_CLOSED or its death, and enter keeps to lodging.h. Neither gated nor in a
-     * user namespace.
+     * It may live in the agent's memory until it execs: `process`, `caps` and enter_arg then stay
+     * as they are until LAUNCH_CLOSED or its death, and enter keeps to lodging.h. Neither gated nor
+     * in a user namespace.
      */
     bool may_lodge;
 };

@@ -15,9 +15,9 @@
  * not executed its program it is not dumpable (boot.c), so that takes CAP_SYS_PTRACE over it, and
  * who has that has the child's own capabilities, which are all of them, with or without this.
  *
- * The kernel itself says when the child is out: it clears a word of the memory that the child leaves
- * (CLONE_CHILD_CLEARTID), by exec or by death, before it is told of either. So no descriptor is
- * needed for that, and none for the child's last words, which it leaves behind in the memory.
+ * The kernel itself says when the child is out: it clears a word of the memory that the child
+ * leaves (CLONE_CHILD_CLEARTID), by exec or by death, before it is told of either. So no descriptor
+ * is needed for that, and none for the child's last words, which it leaves behind in the memory.
  *
  * The agent is the kernel's init, which the OOM killer leaves alone when it kills whoever shares
  * its victim's memory, and whose oom_score_adj does not change with theirs. There is one child at a
@@ -60,7 +60,7 @@ static struct {
     void *storage; /* thread pointer */
     bool occupied;
     _Atomic uint32_t tenant; /* cleared by the kernel when the child is out */
-    struct scratch scratch; /* the child's, and read when it is gone */
+    struct scratch scratch;  /* the child's, and read when it is gone */
     void (*fn)(void *arg, struct scratch *scratch);
     void *arg;
 } lodging;

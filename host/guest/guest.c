@@ -122,6 +122,7 @@ static const char *const feature_names[] = {
     [GUEST_CGROUP_CHECKS] = "cgroup-checks",
     [GUEST_USERNS] = "userns",
     [GUEST_REHEARSE] = "rehearse",
+    [GUEST_SAME_CAPABILITIES] = "same-capabilities",
 };
 
 static unsigned take_features(const Casemate__Agent__V1__HelloReply *reply)
@@ -306,18 +307,23 @@ int guest_rehearse_network(struct guest *guest, const Casemate__Agent__V1__Netwo
     return call_network(guest, network, true, deadline_ms, err);
 }
 
+static bool has_feature(const struct guest *guest, enum guest_feature feature)
+{
+    return (guest->features >> feature & 1) != 0;
+}
+
 /* An agent skips a field that it does not know: what it would not do must not be asked of it. */
 int guest_need_feature(const struct guest *guest, enum guest_feature feature, struct err *err)
 {
-    if ((guest->features >> feature & 1) != 0)
+    if (has_feature(guest, feature))
         return 0;
     return err_set(err, ERR_UNSUPPORTED,
                    "this pod's agent (release %s) does not know '%s': make the pod anew",
                    guest->info.agent_version, feature_names[feature]);
 }
 
-int guest_check_process(const struct guest *guest, const Casemate__Agent__V1__Process *process,
-                        struct err *err)
+static int check_process(const struct guest *guest, const Casemate__Agent__V1__Process *process,
+                         struct err *err)
 {
     if (process->seccomp != NULL && guest_need_feature(guest, GUEST_SECCOMP, err) != 0)
         return -1;
@@ -326,6 +332,27 @@ int guest_check_process(const struct guest *guest, const Casemate__Agent__V1__Pr
     if (process->user != NULL && process->user->strict_groups &&
         guest_need_feature(guest, GUEST_STRICT_GROUPS, err) != 0)
         return -1;
+    return 0;
+}
+
+/* CRI has no capabilities of an exec's own: an agent that keeps the container's need not be told.
+ */
+int guest_prepare_exec(const struct guest *guest, const Casemate__Agent__V1__ExecRequest *request,
+                       Casemate__Agent__V1__ExecRequest *storage,
+                       Casemate__Agent__V1__Process *process,
+                       const Casemate__Agent__V1__ExecRequest **ret_request, struct err *err)
+{
+    *ret_request = request;
+    if (check_process(guest, request->process, err) != 0)
+        return -1;
+    if (!has_feature(guest, GUEST_SAME_CAPABILITIES))
+        return 0;
+    *process = *request->process;
+    process->capabilities = NULL;
+    *storage = *request;
+    storage->process = process;
+    storage->same_capabilities = true;
+    *ret_request = storage;
     return 0;
 }
 
@@ -368,7 +395,7 @@ int guest_create_container(struct guest *guest,
     struct rpc_reply raw = {0};
     int result;
 
-    if (guest_check_process(guest, request->process, err) != 0)
+    if (check_process(guest, request->process, err) != 0)
         return -1;
     if (check_resources(guest, request->resources, err) != 0)
         return -1;
@@ -400,7 +427,10 @@ int guest_start(struct guest *guest, const char *container_id, int64_t deadline_
 int guest_exec(struct guest *guest, const Casemate__Agent__V1__ExecRequest *request,
                int64_t deadline_ms, struct err *err)
 {
-    if (guest_check_process(guest, request->process, err) != 0)
+    Casemate__Agent__V1__ExecRequest storage;
+    Casemate__Agent__V1__Process process;
+
+    if (guest_prepare_exec(guest, request, &storage, &process, &request, err) != 0)
         return -1;
     return call_plain(guest, "Exec", request, deadline_ms, err);
 }

@@ -99,10 +99,14 @@ int guest_run(struct guest *guest, const struct guest_run *what, int64_t deadlin
         .keep = true,
     };
 
+    const Casemate__Agent__V1__ExecRequest *request;
+    Casemate__Agent__V1__ExecRequest storage;
+    Casemate__Agent__V1__Process process;
+
     if (guest_need_feature(guest, GUEST_RUN, err) != 0 ||
-        guest_check_process(guest, what->request->process, err) != 0)
+        guest_prepare_exec(guest, what->request, &storage, &process, &request, err) != 0)
         return -1;
-    if (rpc_client_start(guest_client(guest), &target, &what->request->base, deadline_ms, &handlers,
+    if (rpc_client_start(guest_client(guest), &target, &request->base, deadline_ms, &handlers,
                          &call, err) != 0)
         return err_prefix(err, "agent Run");
     await(&run);

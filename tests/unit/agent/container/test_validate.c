@@ -188,6 +188,11 @@ static void test_exec(void **state)
     assert_int_equal(validate_exec(&e, &err), 0);
     e.container_id = TEXT("../c");
     assert_int_equal(validate_exec(&e, &err), -1);
+    e.container_id = TEXT("c");
+    e.same_capabilities = true;
+    assert_int_equal(validate_exec(&e, &err), -1); /* and others */
+    r.process.capabilities = NULL;
+    assert_int_equal(validate_exec(&e, &err), 0);
     fini(&r);
 }
 

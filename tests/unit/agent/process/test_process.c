@@ -54,8 +54,6 @@ static int setup(void **state)
     if (loop_new(&f->loop, &err) < 0 || reaper_new(&f->reaper, &err) < 0)
         return -1;
     casemate__agent__v1__process__init(&f->message);
-    casemate__agent__v1__capabilities__init(&f->caps);
-    f->message.capabilities = &f->caps;
     f->message.args = f->args;
     f->env[0] = strdup("PATH=/usr/bin:/bin");
     f->message.env = f->env;
@@ -119,8 +117,10 @@ static struct process *launch(struct fixture *f, bool gated, size_t ring,
         .on_exit = on_exit_,
         .on_exit_arg = f,
     };
+    static const struct caps none;
     struct launch_spec spec = {
         .process = &f->message,
+        .caps = &none,
         .enter = how,
         .enter_arg = f->message.tty ? f : NULL,
         .keep_fd = f->keep_fd == 0 ? -1 : f->keep_fd,

@@ -34,6 +34,9 @@ struct fixture {
     size_t n_features;
     size_t n_groups; /* of the user in a CreateContainerReply; SIZE_MAX: no user */
     unsigned asked;  /* calls that reached it, but for Hello */
+    /* of the last Exec */
+    bool same_capabilities;
+    size_t n_bounding;
 };
 
 static void handle_hello(struct rpc_call *call, void *arg)
@@ -68,8 +71,11 @@ static void handle_create(struct rpc_call *call, void *arg)
 static void handle_exec(struct rpc_call *call, void *arg)
 {
     struct fixture *f = arg;
+    const Casemate__Agent__V1__ExecRequest *r = (const void *)rpc_call_request(call);
     Casemate__Agent__V1__ExecReply reply = CASEMATE__AGENT__V1__EXEC_REPLY__INIT;
     f->asked++;
+    f->same_capabilities = r->same_capabilities;
+    f->n_bounding = r->process->capabilities == NULL ? 0 : r->process->capabilities->n_bounding;
     rpc_call_reply(call, &reply.base);
 }
 
@@ -154,6 +160,8 @@ struct request {
     Casemate__Agent__V1__ExecRequest exec;
     Casemate__Agent__V1__Process process;
     Casemate__Agent__V1__User user;
+    Casemate__Agent__V1__Capabilities capabilities;
+    char *bounding[1];
     Casemate__Agent__V1__Seccomp seccomp;
     Casemate__Agent__V1__Device device;
     Casemate__Agent__V1__Device *devices[1];
@@ -161,6 +169,7 @@ struct request {
 
 static void request_init(struct request *r)
 {
+    static char name[] = "CHOWN";
     casemate__agent__v1__create_container_request__init(&r->create);
     casemate__agent__v1__exec_request__init(&r->exec);
     casemate__agent__v1__process__init(&r->process);
@@ -169,6 +178,11 @@ static void request_init(struct request *r)
     casemate__agent__v1__device__init(&r->device);
     r->devices[0] = &r->device;
     r->process.user = &r->user;
+    casemate__agent__v1__capabilities__init(&r->capabilities);
+    r->bounding[0] = name;
+    r->capabilities.bounding = r->bounding;
+    r->capabilities.n_bounding = 1;
+    r->process.capabilities = &r->capabilities;
     r->create.process = r->exec.process = &r->process;
 }
 
@@ -212,12 +226,14 @@ static void old_agent(void **state)
     assert_false(user.known);
     assert_int_equal(guest_exec(f.guest, &r.exec, clock_deadline(DEADLINE_MS), &err), 0);
     assert_int_equal(f.asked, 2);
+    assert_false(f.same_capabilities);
+    assert_int_equal(f.n_bounding, 1);
     disconnect(&f);
 }
 
 static void own_agent(void **state)
 {
-    char words[] = "devices oom-score seccomp something-new strict-groups user";
+    char words[] = "devices oom-score same-capabilities seccomp something-new strict-groups user";
     struct guest_user user;
     struct request r;
     struct fixture f;
@@ -243,6 +259,10 @@ static void own_agent(void **state)
     f.n_groups = GUEST_MAX_GROUPS + 1;
     assert_int_equal(create(&f, &r, &user, &err), -1);
     assert_int_equal(err.code, ERR_PROTOCOL);
+    assert_int_equal(guest_exec(f.guest, &r.exec, clock_deadline(DEADLINE_MS), &err), 0);
+    assert_true(f.same_capabilities);
+    assert_int_equal(f.n_bounding, 0);
+    assert_non_null(r.process.capabilities); /* the caller's own is as it was */
     disconnect(&f);
 }
 
