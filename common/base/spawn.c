@@ -188,6 +188,8 @@ child_main(const struct spawn_spec *spec, int report_fd, pid_t parent)
     child_identity(spec, report_fd);
     if (spec->no_new_privs && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
         child_fail(report_fd, "no_new_privs", errno);
+    if (spec->small_pages)
+        (void)prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0); /* a kernel without it has none to disable */
     /* After the identity change, which clears it. The parent may have died before it took effect.
      */
     if (spec->die_with_parent &&

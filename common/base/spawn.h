@@ -41,7 +41,8 @@ struct spawn_spec {
     bool new_session;     /* setsid(2) */
     bool die_with_parent; /* PR_SET_PDEATHSIG SIGKILL: dies with the *thread* that spawned it */
     bool no_new_privs;
-    bool idle;                       /* stands back behind everything else, until spawn_hurry */
+    bool small_pages; /* PR_SET_THP_DISABLE: no huge pages, not where it asks either */
+    bool idle;        /* stands back behind everything else, until spawn_hurry */
     const struct sock_fprog *filter; /* seccomp(2) filter in force from before the program's first
                                         instruction; wants no_new_privs; NULL: none */
     uint64_t limit_file_size;        /* RLIMIT_FSIZE in bytes; 0: unlimited as inherited */

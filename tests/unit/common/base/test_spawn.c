@@ -115,14 +115,15 @@ static void identity_is_dropped(void **state)
     }
     struct spawn_output o =
         run((struct spawn_spec){.argv = SH("id -u; id -g; id -G; ip link | grep -c eth0;"
-                                           "grep NoNewPrivs /proc/self/status"),
+                                           "grep -E 'NoNewPrivs|THP_enabled' /proc/self/status"),
+                                .small_pages = true,
                                 .set_ids = true,
                                 .uid = 4242,
                                 .gid = 4343,
                                 .no_new_privs = true,
                                 .unshare_flags = CLONE_NEWNET},
             NULL);
-    assert_string_equal(o.out, "4242\n4343\n4343\n0\nNoNewPrivs:\t1\n");
+    assert_string_equal(o.out, "4242\n4343\n4343\n0\nTHP_enabled:\t0\nNoNewPrivs:\t1\n");
     output_done(&o);
 }
 
