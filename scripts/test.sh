@@ -3,11 +3,11 @@
 # Everything that CI checks, from a clean checkout on a bare Debian: installs what is missing, builds, and runs unit,
 # sanitizer, fuzz, lint and integration tests.
 #   scripts/test.sh [--only STAGE[,STAGE...]] [--list]
-# Stages: deps build headers unit lint asan tsan fuzz integration
+# Stages: deps build headers unit lint asan tsan fuzz integration tuned
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-stages=(deps build headers unit lint asan tsan fuzz integration)
+stages=(deps build headers unit lint asan tsan fuzz integration tuned)
 only=
 while [ $# -gt 0 ]; do
     case $1 in
@@ -44,10 +44,11 @@ stage_tsan() {
 }
 stage_fuzz() { make FUZZ_SECONDS="${FUZZ_SECONDS:-6}" fuzz; }
 
-stage_integration() {
+# run_integration TEST...: each by itself, within a time.
+run_integration() {
     local t name status bad=0 n_ok=0 n_skip=0 start
     mkdir -p build/tests/log
-    for t in tests/integration/test_*.sh; do
+    for t; do
         name=$(basename "$t" .sh)
         status=0 start=$SECONDS
         timeout --kill-after=30 "${INTEGRATION_TIMEOUT:-900}" bash "$t" >"build/tests/log/$name.log" 2>&1 </dev/null || status=$?
@@ -66,6 +67,22 @@ stage_integration() {
     done
     echo "integration: $n_ok passed, $bad failed, $n_skip skipped"
     [ "$bad" -eq 0 ]
+}
+
+stage_integration() { run_integration tests/integration/test_*.sh; }
+
+stage_tuned() {
+    # The kernel that nodes should have is built, and what depends on a kernel most runs on it. (KERNEL=tuned has all do so.)
+    local t tests=()
+    [ "${KERNEL:-debian}" != tuned ] || return 0
+    for t in agent_vm clone containers crictl spares userns; do
+        tests+=("tests/integration/test_$t.sh")
+    done
+    make guest-kernel && make guest KERNEL=tuned || return 1
+    local rc=0
+    run_integration "${tests[@]}" || rc=1
+    make guest || rc=1
+    return "$rc"
 }
 
 for s in "${stages[@]}"; do
