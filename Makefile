@@ -188,7 +188,7 @@ fuzz: $(FUZZERS) ## Build the fuzz targets and run each for FUZZ_SECONDS (defaul
 # On the kernel that nodes should have, unless KERNEL says otherwise.
 BENCH_KERNEL := $(or $(KERNEL),tuned)
 bench: all ## Ratios to containerd + runc in one run; writes build/bench/results.json (KERNEL=tuned|debian|PATH)
-	@$(if $(filter tuned,$(BENCH_KERNEL)),bash vm-images/build-kernel.sh)
+	@$(if $(filter tuned,$(BENCH_KERNEL)),$(MAKE) --no-print-directory guest-kernel)
 	@$(MAKE) --no-print-directory guest KERNEL=$(BENCH_KERNEL)
 	@bash tests/bench/run.sh
 

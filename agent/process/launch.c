@@ -504,26 +504,20 @@ static APART void say_failure(int channel, const struct err *failure)
     (void)send_message(channel, &m, NULL, 0);
 }
 
-static __attribute__((noreturn)) void child_main(const struct launch_spec *spec,
-                                                 struct scratch *scratch, int channel)
-{
-    struct err failure;
-    (void)child_run(spec, scratch, &channel, &failure);
-    if (failure.code != ERR_NONE)
-        say_failure(channel, &failure);
-    _exit(EXIT_FAILED);
-}
-
 /* A child that has memory of its own. */
 static __attribute__((noreturn)) void copy_main(const struct launch_spec *spec, int channel)
 {
     struct scratch scratch = {.left = LODGING_SCRATCH};
+    struct err failure;
     log_set_fd(-1); /* its number may soon be something else's */
     scratch.at = mmap(NULL, scratch.left, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (scratch.at == MAP_FAILED)
         scratch.left = 0;
-    child_main(spec, &scratch, channel);
+    (void)child_run(spec, &scratch, &channel, &failure);
+    if (failure.code != ERR_NONE)
+        say_failure(channel, &failure);
+    _exit(EXIT_FAILED);
 }
 
 /* What a child that has not reads, and its last words. There is one at a time. */
@@ -544,8 +538,10 @@ enum launch_event launch_ask_lodger(struct err *ret_failure)
 {
     if (!lodging_is_vacated())
         return LAUNCH_NOTHING;
-    if (lodger.failure.code == ERR_NONE)
+    if (lodger.failure.code == ERR_NONE) {
+        lodging_leave();
         return LAUNCH_CLOSED;
+    }
     *ret_failure = lodger.failure;
     lodger.failure.code = ERR_NONE;
     return LAUNCH_FAILED;

@@ -54,7 +54,7 @@ struct launch_spec {
 struct launch {
     pid_t pid;
     int channel; /* non-blocking; readable when there is something for launch_receive. -1: lodges */
-    bool lodges; /* launch_ask_lodger tells; lodging_leave is due at LAUNCH_CLOSED or its death */
+    bool lodges; /* launch_ask_lodger tells, and is asked until LAUNCH_CLOSED */
 };
 
 enum launch_event {
@@ -90,7 +90,8 @@ enum launch_event launch_receive(int channel, struct launch_ready *ret_ready,
 
 /*
  * The same of the child that lodges, of which nothing tells when there is something to hear:
- * LAUNCH_NOTHING, LAUNCH_FAILED (once), LAUNCH_CLOSED.
+ * LAUNCH_NOTHING, LAUNCH_FAILED (once), LAUNCH_CLOSED. When it is dead, never LAUNCH_NOTHING. Not
+ * asked again after LAUNCH_CLOSED: another child may lodge by then.
  */
 enum launch_event launch_ask_lodger(struct err *ret_failure);
 

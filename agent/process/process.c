@@ -36,7 +36,6 @@
 #include "common/base/fd.h"
 #include "common/base/log.h"
 #include "common/loop/loop.h"
-#include "agent/process/lodging.h"
 #include "agent/process/reaper.h"
 
 #define READ_CHUNK (64u << 10) /* per stream and round of the loop, for fairness */
@@ -332,13 +331,6 @@ static void keep_user(struct process *p, const struct user *user)
     memcpy(p->user->groups, user->groups, bytes);
 }
 
-static void move_out(struct process *p)
-{
-    if (p->lodges)
-        lodging_leave();
-    p->lodges = false;
-}
-
 /* Hears everything that the child has said so far. Returns whether anything changed. */
 static bool pump_channel(struct process *p)
 {
@@ -362,7 +354,7 @@ static bool pump_channel(struct process *p)
             break;
         case LAUNCH_CLOSED:
             close_channel(p);
-            move_out(p);
+            p->lodges = false;
             if (!p->failed && p->state == PROCESS_STARTING) {
                 p->state = PROCESS_RUNNING;
                 p->status.started_ns = p->launched_ns != 0 ? p->launched_ns : clock_realtime_ns();
@@ -427,7 +419,6 @@ static void on_reaped(void *arg, pid_t pid, int status)
     loop_source_free(steal_ptr(&p->quiet_timer));
     (void)pump_channel(p);
     close_channel(p);
-    move_out(p);
     if (p->state != PROCESS_RUNNING && !p->failed) {
         struct err failure;
         if (WIFSIGNALED(status))

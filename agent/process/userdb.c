@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "common/base/cleanup.h"
+#include "common/base/clock.h"
 #include "common/base/fd.h"
 
 #define MAX_FIELDS    7
@@ -279,9 +280,7 @@ static bool memo_is_of(const struct userdb_memo *memo, uid_t uid, const struct s
 
 static bool is_settled(const struct stat *st)
 {
-    struct timespec now;
-    (void)clock_gettime(CLOCK_REALTIME, &now);
-    return st->st_ctim.tv_sec + SETTLED_AFTER < now.tv_sec;
+    return st->st_ctim.tv_sec + SETTLED_AFTER < clock_realtime_ns() / 1000000000;
 }
 
 static void memo_note(struct userdb_memo *memo, uid_t uid, const struct stat *st,

@@ -335,24 +335,19 @@ static int check_process(const struct guest *guest, const Casemate__Agent__V1__P
     return 0;
 }
 
-/* CRI has no capabilities of an exec's own: an agent that keeps the container's need not be told.
- */
 int guest_prepare_exec(const struct guest *guest, const Casemate__Agent__V1__ExecRequest *request,
-                       Casemate__Agent__V1__ExecRequest *storage,
-                       Casemate__Agent__V1__Process *process,
-                       const Casemate__Agent__V1__ExecRequest **ret_request, struct err *err)
+                       struct guest_exec *ret_exec, struct err *err)
 {
-    *ret_request = request;
     if (check_process(guest, request->process, err) != 0)
         return -1;
-    if (!has_feature(guest, GUEST_SAME_CAPABILITIES))
-        return 0;
-    *process = *request->process;
-    process->capabilities = NULL;
-    *storage = *request;
-    storage->process = process;
-    storage->same_capabilities = true;
-    *ret_request = storage;
+    ret_exec->request = *request;
+    ret_exec->process = *request->process;
+    ret_exec->request.process = &ret_exec->process;
+    /* CRI has no capabilities of an exec's own: who keeps the container's need not be told. */
+    if (has_feature(guest, GUEST_SAME_CAPABILITIES)) {
+        ret_exec->request.same_capabilities = true;
+        ret_exec->process.capabilities = NULL;
+    }
     return 0;
 }
 
@@ -427,12 +422,11 @@ int guest_start(struct guest *guest, const char *container_id, int64_t deadline_
 int guest_exec(struct guest *guest, const Casemate__Agent__V1__ExecRequest *request,
                int64_t deadline_ms, struct err *err)
 {
-    Casemate__Agent__V1__ExecRequest storage;
-    Casemate__Agent__V1__Process process;
+    struct guest_exec exec;
 
-    if (guest_prepare_exec(guest, request, &storage, &process, &request, err) != 0)
+    if (guest_prepare_exec(guest, request, &exec, err) != 0)
         return -1;
-    return call_plain(guest, "Exec", request, deadline_ms, err);
+    return call_plain(guest, "Exec", &exec.request, deadline_ms, err);
 }
 
 int guest_signal(struct guest *guest, const struct guest_process *process, unsigned signo, bool all,

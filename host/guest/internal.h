@@ -29,14 +29,15 @@ enum guest_feature {
 };
 /* UNSUPPORTED when the agent has not the part: it skips fields that it does not know. */
 int guest_need_feature(const struct guest *guest, enum guest_feature feature, struct err *err);
-/*
- * The same for all that an exec's process asks for; and the request as this agent gets it: *storage
- * and *process hold what differs from request, and live as long as *ret_request is used.
- */
+
+/* An exec as this agent gets it. Points into the request that it was made of, and into itself. */
+struct guest_exec {
+    Casemate__Agent__V1__ExecRequest request;
+    Casemate__Agent__V1__Process process;
+};
+/* Makes it. UNSUPPORTED when the agent has not what the process asks for. */
 int guest_prepare_exec(const struct guest *guest, const Casemate__Agent__V1__ExecRequest *request,
-                       Casemate__Agent__V1__ExecRequest *storage,
-                       Casemate__Agent__V1__Process *process,
-                       const Casemate__Agent__V1__ExecRequest **ret_request, struct err *err);
+                       struct guest_exec *ret_exec, struct err *err);
 
 /* Where a method of the agent's service is called; method (static) is not copied. */
 struct rpc_target guest_target(const char *method);

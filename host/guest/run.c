@@ -87,6 +87,7 @@ int guest_run(struct guest *guest, const struct guest_run *what, int64_t deadlin
 {
     struct rpc_target target = guest_target("Run");
     struct rpc_client_call *call = NULL;
+    struct guest_exec exec;
     struct run run = {
         .what = what,
         .mutex = PTHREAD_MUTEX_INITIALIZER,
@@ -99,14 +100,10 @@ int guest_run(struct guest *guest, const struct guest_run *what, int64_t deadlin
         .keep = true,
     };
 
-    const Casemate__Agent__V1__ExecRequest *request;
-    Casemate__Agent__V1__ExecRequest storage;
-    Casemate__Agent__V1__Process process;
-
     if (guest_need_feature(guest, GUEST_RUN, err) != 0 ||
-        guest_prepare_exec(guest, what->request, &storage, &process, &request, err) != 0)
+        guest_prepare_exec(guest, what->request, &exec, err) != 0)
         return -1;
-    if (rpc_client_start(guest_client(guest), &target, &request->base, deadline_ms, &handlers,
+    if (rpc_client_start(guest_client(guest), &target, &exec.request.base, deadline_ms, &handlers,
                          &call, err) != 0)
         return err_prefix(err, "agent Run");
     await(&run);
