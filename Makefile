@@ -204,8 +204,9 @@ demo: ## A container in a VM, from nothing, on embedded defaults
 # ---- guest -----------------------------------------------------------------------------------------------------------
 
 KERNEL ?= debian
-guest: $(BUILD)/guest/.stamp-$(KERNEL) ## Build the guest kernel + initrd (KERNEL=debian|tuned|PATH)
-$(BUILD)/guest/.stamp-%: $(BUILD)/bin/casemate-agent $(wildcard vm-images/*)
+GUEST_STAMP := $(BUILD)/guest/.stamp-$(subst /,-,$(KERNEL))
+guest: $(GUEST_STAMP) ## Build the guest kernel + initrd (KERNEL=debian|tuned|PATH)
+$(GUEST_STAMP): $(BUILD)/bin/casemate-agent $(wildcard vm-images/*) $(filter-out debian tuned,$(KERNEL))
 	@bash vm-images/build.sh --agent $(BUILD)/bin/casemate-agent --out $(BUILD)/guest --kernel $(KERNEL)
 	@rm -f $(BUILD)/guest/.stamp-* && touch $@
 
