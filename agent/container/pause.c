@@ -18,8 +18,8 @@
 #include "agent/process/userns.h"
 
 struct pause {
-    struct reaper *reaper;
-    pid_t pid;
+    struct reaper_child child;
+    pid_t pid; /* -1: it has ended */
 };
 
 static __attribute__((noreturn)) void pause_main(void)
@@ -66,7 +66,6 @@ int pause_start(struct reaper *reaper, const struct userns *userns, struct pause
     struct pause *p = calloc(1, sizeof(*p));
     if (p == NULL)
         return err_no_memory(err);
-    p->reaper = reaper;
     p->pid = fork_pause(userns, err);
     if (p->pid == 0)
         pause_main();
@@ -74,11 +73,7 @@ int pause_start(struct reaper *reaper, const struct userns *userns, struct pause
         free(p);
         return -1;
     }
-    if (reaper_add(reaper, p->pid, on_end, p, err) < 0) {
-        (void)kill(p->pid, SIGKILL);
-        free(p);
-        return -1;
-    }
+    reaper_add(reaper, &p->child, p->pid, on_end, p);
     *ret_pause = p;
     return 0;
 }
@@ -99,6 +94,7 @@ void pause_free(struct pause *pause)
 {
     if (pause == NULL)
         return;
-    reaper_forget(pause->reaper, pause->pid);
+    if (pause->pid > 0)
+        reaper_forget(&pause->child);
     free(pause);
 }

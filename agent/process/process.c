@@ -36,7 +36,6 @@
 #include "common/base/fd.h"
 #include "common/base/log.h"
 #include "common/loop/loop.h"
-#include "agent/process/reaper.h"
 
 #define READ_CHUNK (64u << 10) /* per stream and round of the loop, for fairness */
 #define READ_FIRST 4096u       /* most processes say less, and a ring has room for what is asked */
@@ -92,7 +91,7 @@ void process_unref(struct process *p)
     if (p == NULL || --p->refs > 0)
         return;
     if (p->pid > 0 && p->state != PROCESS_ENDED)
-        reaper_forget(p->reaper, p->pid);
+        reaper_forget(&p->child);
     for (size_t i = 0; i < 2; i++) {
         close_output(&p->out[i]);
         ring_fini(&p->out[i].ring);
@@ -399,13 +398,11 @@ static void on_quiet_over(void *arg)
     process_unref(p);
 }
 
-/* Listens to it now, or when it turns out to last. */
-static int begin_listening(struct process *p, bool outcome_only, struct err *err)
+/* Listens to it now, or when it turns out to last, which cannot fail. */
+static int begin_listening(struct process *p, struct err *err)
 {
-    if (!outcome_only)
+    if (p->quiet_timer == NULL)
         return listen_to(p, err);
-    if (loop_add_timer(p->loop, on_quiet_over, p, &p->quiet_timer, err) < 0)
-        return -1;
     loop_arm(p->quiet_timer, QUIET_MS);
     p->launched_ns = clock_realtime_ns();
     return 0;
@@ -467,7 +464,6 @@ static struct process *process_new(const struct process_config *config, bool tty
         return NULL;
     p->refs = 1;
     p->loop = config->loop;
-    p->reaper = config->reaper;
     p->on_exit = config->on_exit;
     p->on_exit_arg = config->on_exit_arg;
     p->tty = tty;
@@ -500,7 +496,11 @@ int process_launch(const struct process_config *config, const struct launch_spec
     struct launch launched = {.pid = 0, .channel = -1};
     s.stdio[0] = s.stdio[1] = s.stdio[2] = -1;
 
-    int rc = s.process->tty ? 0 : make_stdio(p, s.process->stdin, s.stdio, err);
+    /* A child that lodges reads what is the caller's: from its birth on nothing may fail. */
+    int rc =
+        config->outcome_only ? loop_add_timer(p->loop, on_quiet_over, p, &p->quiet_timer, err) : 0;
+    if (rc == 0 && !s.process->tty)
+        rc = make_stdio(p, s.process->stdin, s.stdio, err);
     if (rc == 0)
         rc = launch_start(&s, &launched, err);
     for (size_t i = 0; i < 3; i++)
@@ -510,13 +510,12 @@ int process_launch(const struct process_config *config, const struct launch_spec
     p->channel = launched.channel;
     p->lodges = launched.lodges;
     p->state = s.gated ? PROCESS_PREPARING : PROCESS_STARTING;
-    if (reaper_add(config->reaper, launched.pid, on_reaped, p, err) < 0 ||
-        begin_listening(p, config->outcome_only, err) < 0) {
-        (void)kill(launched.pid, SIGKILL);
-        reaper_forget(config->reaper, launched.pid);
+    p->pid = launched.pid;
+    reaper_add(config->reaper, &p->child, p->pid, on_reaped, p);
+    if (begin_listening(p, err) < 0) {
+        (void)kill(p->pid, SIGKILL);
         return -1;
     }
-    p->pid = launched.pid;
     adopt_master(p, s.master_fd);
     *ret_process = steal_ptr(&p);
     return 0;

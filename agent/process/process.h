@@ -15,11 +15,11 @@
 #include "common/base/cleanup.h"
 #include "common/base/err.h"
 #include "agent/process/launch.h"
+#include "agent/process/reaper.h"
 #include "agent/process/ring.h"
 
 struct loop;
 struct loop_source;
-struct reaper;
 
 enum process_state {
     PROCESS_PREPARING, /* forked: builds its root and identity. Next: HELD, STARTING (not gated),
@@ -65,7 +65,7 @@ struct process_output {
 struct process {
     unsigned refs;
     struct loop *loop;
-    struct reaper *reaper;
+    struct reaper_child child;
     enum process_state state;
     bool failed;  /* it never ran; `failure` says why */
     bool settled; /* ENDED, and all its output is in the rings */

@@ -8,18 +8,10 @@
 
 #include <errno.h>
 #include <stdlib.h>
-#include <sys/queue.h>
 #include <sys/wait.h>
 
-struct child {
-    LIST_ENTRY(child) entry;
-    pid_t pid;
-    reaper_fn fn;
-    void *arg;
-};
-
 struct reaper {
-    LIST_HEAD(, child) children;
+    LIST_HEAD(, reaper_child) children;
 };
 
 int reaper_new(struct reaper **ret_reaper, struct err *err)
@@ -34,43 +26,29 @@ int reaper_new(struct reaper **ret_reaper, struct err *err)
 
 void reaper_free(struct reaper *reaper)
 {
-    if (reaper == NULL)
-        return;
-    while (!LIST_EMPTY(&reaper->children)) {
-        struct child *c = LIST_FIRST(&reaper->children);
-        LIST_REMOVE(c, entry);
-        free(c);
-    }
     free(reaper);
 }
 
-int reaper_add(struct reaper *reaper, pid_t pid, reaper_fn fn, void *arg, struct err *err)
+void reaper_add(struct reaper *reaper, struct reaper_child *child, pid_t pid, reaper_fn fn,
+                void *arg)
 {
-    struct child *c = calloc(1, sizeof(*c));
-    if (c == NULL)
-        return err_no_memory(err);
-    c->pid = pid;
-    c->fn = fn;
-    c->arg = arg;
-    LIST_INSERT_HEAD(&reaper->children, c, entry);
-    return 0;
+    *child = (struct reaper_child){.pid = pid, .fn = fn, .arg = arg};
+    LIST_INSERT_HEAD(&reaper->children, child, entry);
 }
 
-static struct child *take(struct reaper *reaper, pid_t pid)
+void reaper_forget(struct reaper_child *child)
 {
-    struct child *c;
+    LIST_REMOVE(child, entry);
+}
+
+static struct reaper_child *find(struct reaper *reaper, pid_t pid)
+{
+    struct reaper_child *c;
     LIST_FOREACH (c, &reaper->children, entry) {
-        if (c->pid == pid) {
-            LIST_REMOVE(c, entry);
-            return c;
-        }
+        if (c->pid == pid)
+            break;
     }
-    return NULL;
-}
-
-void reaper_forget(struct reaper *reaper, pid_t pid)
-{
-    free(take(reaper, pid));
+    return c;
 }
 
 void reaper_collect(struct reaper *reaper)
@@ -82,10 +60,10 @@ void reaper_collect(struct reaper *reaper)
             continue;
         if (pid <= 0)
             return;
-        struct child *c = take(reaper, pid);
-        if (c != NULL) {
-            c->fn(c->arg, pid, status);
-            free(c);
-        }
+        struct reaper_child *c = find(reaper, pid);
+        if (c == NULL)
+            continue;
+        LIST_REMOVE(c, entry);
+        c->fn(c->arg, pid, status);
     }
 }

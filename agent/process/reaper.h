@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include <sys/queue.h>
 #include <sys/types.h>
 
 #include "common/base/err.h"
@@ -16,17 +17,28 @@ struct reaper;
  */
 typedef void (*reaper_fn)(void *arg, pid_t pid, int status);
 
+/* An entry of the table, in the memory of whoever waits, so that adding one cannot fail. */
+struct reaper_child {
+    LIST_ENTRY(reaper_child) entry;
+    pid_t pid;
+    reaper_fn fn;
+    void *arg;
+};
+
 /* An empty table. */
 int reaper_new(struct reaper **ret_reaper, struct err *err);
-/* Forgets all children (they are not killed). NULL is fine. */
+/* Whose children have all ended or are forgotten, or whose entries nobody looks at any more. NULL
+ * is fine. */
 void reaper_free(struct reaper *reaper);
 
-/* fn(arg) when the child has ended. To be called before control returns to the loop after the fork.
- */
-int reaper_add(struct reaper *reaper, pid_t pid, reaper_fn fn, void *arg, struct err *err);
+/* fn(arg) when the child has ended; *child stays where it is until then or reaper_forget. To be
+ * called before control returns to the loop after the fork. */
+void reaper_add(struct reaper *reaper, struct reaper_child *child, pid_t pid, reaper_fn fn,
+                void *arg);
 
-/* Nobody is interested in the child any more; it is reaped all the same. */
-void reaper_forget(struct reaper *reaper, pid_t pid);
+/* Nobody is interested in the child any more, whose end was not told yet; it is reaped all the
+ * same. */
+void reaper_forget(struct reaper_child *child);
 
 /* Reaps everything that has ended; to be called for SIGCHLD. */
 void reaper_collect(struct reaper *reaper);

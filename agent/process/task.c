@@ -5,7 +5,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -14,6 +13,7 @@
 #include "agent/process/reaper.h"
 
 struct task {
+    struct reaper_child child;
     void (*done)(void *arg, const struct err *err);
     void *arg;
     int pipe_fd;
@@ -65,14 +65,11 @@ int task_run(struct reaper *reaper, int (*work)(void *arg, struct err *err), voi
     if (pid == 0)
         child(work, arg, ends[1]);
     (void)close(ends[1]);
-    if (pid < 0)
-        (void)err_set_errno(err, e, "fork");
-    if (pid < 0 || reaper_add(reaper, pid, on_end, t, err) < 0) {
-        if (pid > 0)
-            (void)kill(pid, SIGKILL);
+    if (pid < 0) {
         (void)close(t->pipe_fd);
         free(t);
-        return -1;
+        return err_set_errno(err, e, "fork");
     }
+    reaper_add(reaper, &t->child, pid, on_end, t);
     return 0;
 }
