@@ -38,6 +38,7 @@
 #include "common/base/cleanup.h"
 #include "common/base/fd.h"
 #include "common/base/log.h"
+#include "agent/mount/mnt.h"
 #include "agent/process/identity.h"
 #include "agent/process/limits.h"
 #include "agent/process/lodging.h"
@@ -384,11 +385,19 @@ static bool has_variable(const Casemate__Agent__V1__Process *process, const char
     return false;
 }
 
-static int enter_cwd(const char *cwd, struct err *err)
+/*
+ * The working directory; the container's first process finds it made (mount/rootfs.c). Whoever
+ * looks for it is still the VM's root, to whom /proc/1/root is an open door where PID 1 is not the
+ * container's own: links lead no further than the root directory, and those of /proc nowhere.
+ */
+static int find_cwd(const char *cwd, int *ret_fd, struct err *err)
 {
-    if (chdir(cwd) == 0)
-        return 0;
-    return err_set_errno(err, errno, "working directory %.256s", cwd);
+    cleanup_fd int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (root < 0)
+        return err_set_errno(err, errno, "open /");
+    if (mnt_open_in(root, cwd, O_DIRECTORY, ret_fd, err) < 0)
+        return err_prefix(err, "working directory");
+    return 0;
 }
 
 /* ---- the child
@@ -465,9 +474,10 @@ static int child_run(const struct launch_spec *spec, struct scratch *scratch, in
     if (identity_find(process, spec->memo, scratch, user, err) < 0 ||
         check_ids(spec->userns, user, err) < 0)
         return -1;
-    const char *cwd = process->cwd[0] == '\0' ? "/" : process->cwd;
-    if (strcmp(cwd, "/") != 0 && fd_make_dirs(cwd, 0755, err) < 0)
-        return err_prefix(err, "working directory");
+    bool at_root = process->cwd[strspn(process->cwd, "/")] == '\0';
+    cleanup_fd int cwd = -1;
+    if (!at_root && find_cwd(process->cwd, &cwd, err) < 0)
+        return -1;
     if (process->tty) {
         if (spec->master_fd < 0 && make_terminal(ptmx_fd, err) < 0)
             return -1;
@@ -490,11 +500,11 @@ static int child_run(const struct launch_spec *spec, struct scratch *scratch, in
         return -1;
     /* As root where the user may not, as the user where root may not (a network file system):
      * either will do. */
-    bool inside = chdir(cwd) == 0;
+    bool inside = (at_root ? chdir("/") : fchdir(cwd)) == 0;
     if (identity_become(process, spec->caps, user, err) < 0)
         return -1;
-    if (!inside && enter_cwd(cwd, err) < 0)
-        return -1;
+    if (!inside && fchdir(cwd) < 0)
+        return err_set_errno(err, errno, "working directory %.256s", process->cwd);
     return exec_program(args, env, scratch, err);
 }
 
