@@ -9,11 +9,13 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/openat2.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "common/base/cleanup.h"
@@ -88,6 +90,32 @@ int cgroup_delegate(int cgroup_fd, uid_t uid, gid_t gid, struct err *err)
         if (fchownat(cgroup_fd, files[i], uid, gid, AT_SYMLINK_NOFOLLOW) < 0)
             return err_set_errno(err, errno, "delegate the cgroup: %s", files[i]);
     }
+    return 0;
+}
+
+int cgroup_open_of(int cgroup_fd, const char *id, pid_t pid, int *ret_fd, struct err *err)
+{
+    struct open_how how = {
+        .flags = O_PATH | O_DIRECTORY | O_CLOEXEC,
+        .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV,
+    };
+    char path[32], name[VALIDATE_MAX_ID + 3], folder[VALIDATE_MAX_ID + 5];
+    cleanup_free char *text = NULL;
+
+    (void)snprintf(path, sizeof(path), "/proc/%d/cgroup", (int)pid);
+    folder_name(id, name);
+    (void)snprintf(folder, sizeof(folder), "/%s/", name);
+    if (fd_read_file(AT_FDCWD, path, MAX_FILE, &text, NULL, err) < 0)
+        return -1;
+    text[strcspn(text, "\n")] = '\0';
+    const char *below = strstr(text, folder);
+    if (below == NULL)
+        return err_set(err, ERR_BAD_STATE, "process %d is not below the container's cgroup",
+                       (int)pid);
+    int fd = (int)syscall(SYS_openat2, cgroup_fd, below + strlen(folder), &how, sizeof(how));
+    if (fd < 0)
+        return err_set_errno(err, errno, "open the cgroup of process %d", (int)pid);
+    *ret_fd = fd;
     return 0;
 }
 

@@ -40,6 +40,12 @@ int cgroup_update(int base_fd, int cgroup_fd, const Casemate__Agent__V1__Resourc
  */
 int cgroup_delegate(int cgroup_fd, uid_t uid, gid_t gid, struct err *err);
 
+/*
+ * The cgroup below container id's (whose folder is cgroup_fd) that the process is in: where another
+ * one can be born when the container has divided its own, which then takes none. The caller's.
+ */
+int cgroup_open_of(int cgroup_fd, const char *id, pid_t pid, int *ret_fd, struct err *err);
+
 /* Kills every process in it and below, also such as are just being forked. Failure is logged. */
 void cgroup_kill(int cgroup_fd);
 

@@ -654,8 +654,15 @@ static int launch_exec(struct container *c, struct exec *e,
         .master_fd = master,
         .may_lodge = outcome_only && !request->process->tty && userns == NULL,
     };
-    if (process_launch(&config, &spec, &e->process, err) < 0)
-        return -1;
+    cleanup_fd int part = -1;
+    if (process_launch(&config, &spec, &e->process, err) < 0) {
+        if (err->sys_errno != EBUSY ||
+            cgroup_open_of(c->cgroup_fd, c->id, c->process->pid, &part, err) < 0)
+            return -1;
+        spec.cgroup_fd = part;
+        if (process_launch(&config, &spec, &e->process, err) < 0)
+            return -1;
+    }
     (void)steal_fd(&master);
     return 0;
 }

@@ -1,32 +1,81 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A forked copy of the agent that keeps no descriptor and waits for signals; it costs its stack and
- * page tables. */
+/*
+ * A forked copy of the agent that keeps no descriptor and waits for signals; it costs its stack and
+ * page tables. It is process 1 of whoever shares the pod's pid namespace, and such a container may
+ * have CAP_SYS_PTRACE: what it finds then is a process without rights, whose root directory is
+ * empty (/proc/1/root).
+ */
 #include "agent/container/pause.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/close_range.h>
 #include <linux/sched.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "common/base/cleanup.h"
+#include "common/base/fd.h"
 #include "common/base/log.h"
+#include "agent/mount/mnt.h"
+#include "agent/mount/rootfs.h"
+#include "agent/process/caps.h"
 #include "agent/process/reaper.h"
 #include "agent/process/userns.h"
+
+#define NOBODY     65534u
+#define EMPTY_ROOT (MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC | MOUNT_ATTR_RDONLY)
 
 struct pause {
     struct reaper_child child;
     pid_t pid; /* -1: it has ended */
 };
 
+/* An empty directory becomes the root of a mount namespace of its own. */
+static int enter_nowhere(struct err *err)
+{
+    static const struct mnt_option empty[] = {{"size", "4k"}, {"mode", "0555"}, {NULL, NULL}};
+    cleanup_fd int root = -1;
+    cleanup_fd int place = -1;
+    if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+        return err_set_errno(err, errno, "new mount namespace");
+    place = open(ROOTFS_WORK_DIR, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (place < 0)
+        return err_set_errno(err, errno, "open %s", ROOTFS_WORK_DIR);
+    if (mnt_new("tmpfs", empty, EMPTY_ROOT, &root, err) < 0 || mnt_attach(root, place, err) < 0)
+        return -1;
+    if (fchdir(root) < 0 || syscall(SYS_pivot_root, ".", ".") < 0 || umount2(".", MNT_DETACH) < 0)
+        return err_set_errno(err, errno, "switch the root directory");
+    return 0;
+}
+
+/* Without any right in its user namespace, and for good. */
+static int give_up_rights(struct err *err)
+{
+    static const struct caps none;
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+        return err_set_errno(err, errno, "set no_new_privs");
+    /* Not by the library, which would look for the agent's threads. Where that user is not mapped,
+     * root without capabilities has to do. */
+    if (syscall(SYS_setgroups, 0, NULL) == 0 && syscall(SYS_setresgid, NOBODY, NOBODY, NOBODY) == 0)
+        (void)syscall(SYS_setresuid, NOBODY, NOBODY, NOBODY);
+    return caps_apply(&none, err);
+}
+
 static __attribute__((noreturn)) void pause_main(void)
 {
     sigset_t children;
+    struct err err;
     (void)close_range(0, ~0u, 0);
     (void)prctl(PR_SET_NAME, "pause", 0, 0, 0);
+    if (enter_nowhere(&err) < 0 || give_up_rights(&err) < 0)
+        _exit(1);
     sigemptyset(&children);
     sigaddset(&children, SIGCHLD);
     (void)sigprocmask(SIG_BLOCK, &children, NULL);

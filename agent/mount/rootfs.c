@@ -6,9 +6,10 @@
  *      are one to three characters and relative, because mount(2) takes one page of options and an
  *      image may have 127 layers. "volatile": nothing in the overlay outlives the VM, so no sync is
  *      worth its price.
- *   3. pivot_root. From here on every path is the container's own, and no process of the container
- *      runs yet. The pod's /dev/shm is taken along as a detached copy made before. /dev with its
- *      nodes: a tmpfs made inside a user namespace would have none that can be opened.
+ *   3. What is put into the new root, by paths that the image can bend, is resolved below its
+ *      descriptor: before the switch, since after it the old root lies over the new one, and ".."
+ *      from the top leads there. /dev with its nodes: a tmpfs made inside a user namespace would
+ *      have none that can be opened. Then pivot_root.
  *   4. /proc, /sys and the like on real directories (an image whose /proc is a link is refused:
  *      what is masked below must be what the name says). Only now the old root goes: who mounts a
  *      proc or sysfs in a user namespace must see one already. Then masked and read-only paths, and
@@ -169,9 +170,9 @@ static int build_root(const struct rootfs_spec *spec, struct err *err)
 }
 
 /* The old root is then over the new one, in which the caller is. */
-static int switch_root(struct err *err)
+static int switch_root(int root, struct err *err)
 {
-    if (chdir("root") < 0)
+    if (fchdir(root) < 0)
         return err_set_errno(err, errno, "enter the new root");
     if (syscall(SYS_pivot_root, ".", ".") < 0)
         return err_set_errno(err, errno, "switch to the new root");
@@ -313,7 +314,7 @@ static int restrict_paths(int root, const struct rootfs_spec *spec, struct err *
  * ------------------------------------------------------------------------------------------------------
  */
 
-/* What is taken along from the VM's own tree, which is out of reach after the switch. */
+/* What comes from the VM's own tree. */
 struct outside {
     int pod_shm; /* detached copy of the mount; -1: the container has its own */
     int vm_dev;  /* the VM's /dev */
@@ -354,11 +355,11 @@ static int furnish(int root, const struct outside *outside, const struct rootfs_
     return podfiles_attach(&outside->files, root, spec->rootfs->read_only, err);
 }
 
-static int open_root(int *ret_fd, struct err *err)
+static int open_root(const char *path, int *ret_fd, struct err *err)
 {
-    int fd = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    int fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0)
-        return err_set_errno(err, errno, "open /");
+        return err_set_errno(err, errno, "open the root directory");
     *ret_fd = fd;
     return 0;
 }
@@ -369,18 +370,19 @@ int rootfs_build(const struct rootfs_spec *spec, struct err *err)
     struct outside outside = {.pod_shm = -1, .vm_dev = -1, .files = PODFILES_NONE};
     cleanup_fd int root = -1;
     if (build_root(spec, err) < 0 || open_outside(spec, &outside, err) < 0 ||
-        switch_root(err) < 0 || open_root(&root, err) < 0)
+        open_root("root", &root, err) < 0)
         return -1;
     if (spec->userns != NULL && userns_own_files(spec->userns, err) < 0)
         return -1;
-    return furnish(root, &outside, spec, err);
+    return furnish(root, &outside, spec, err) < 0 ? -1 : switch_root(root, err);
 }
 
 int rootfs_finish(const struct rootfs_spec *spec, int *ret_ptmx_fd, struct err *err)
 {
     cleanup_fd int root = -1;
     cleanup_fd int ptmx = -1;
-    if (open_root(&root, err) < 0 || mount_kernel_file_systems(root, spec->privileged, err) < 0 ||
+    if (open_root("/", &root, err) < 0 ||
+        mount_kernel_file_systems(root, spec->privileged, err) < 0 ||
         mnt_open_in(root, "dev/pts/ptmx", O_NOFOLLOW, &ptmx, err) < 0 || detach_old_root(err) < 0 ||
         restrict_paths(root, spec, err) < 0)
         return -1;

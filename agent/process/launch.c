@@ -622,7 +622,8 @@ int launch_start(const struct launch_spec *spec, struct launch *ret_launch, stru
         if (keep_open("/proc/self/ns/pid", O_RDONLY, &home_ns_fd, err) < 0)
             return -1;
         if (setns(spec->pidns_fd, CLONE_NEWPID) < 0)
-            return err_set_errno(err, errno, "enter the pid namespace");
+            return errno == ESRCH ? err_set(err, ERR_BAD_STATE, "the container's process has ended")
+                                  : err_set_errno(err, errno, "enter the pid namespace");
     }
     pid_t pid = spec->born_inside ? bear_child(spec, err) : clone_child(spec, lodges, err);
     if (pid == 0)

@@ -3,7 +3,8 @@
  * Everything is decided by `step`, which is called whenever anything about the process or the
  * call's queue has changed: it sends what the rings hold as far as the queue has room, forgets what
  * it has sent, and when the process is settled and both rings are empty sends the exit. A command
- * without output costs one message each way.
+ * without output costs one message each way. A command that leaves others behind, who hold its
+ * output open, has its exit told at once if the request wants that.
  *
  * However the call ends, the process is removed with it; one that still runs is killed by that. The
  * call's request goes with the call, too: a child that lodges (process/lodging.h) reads it until it
@@ -28,6 +29,7 @@ struct run {
     struct containers *containers;
     struct rpc_call *call;
     struct process *process;
+    bool told; /* the exit is sent */
     bool cancelled;
 };
 
@@ -110,13 +112,17 @@ static void step(void *arg)
         free(run);
         return;
     }
+    const Casemate__Agent__V1__ExecRequest *r = (const void *)rpc_call_request(run->call);
     bool all_sent = send_output(run, 0);
     all_sent = send_output(run, 1) && all_sent;
-    if (!p->gone && !(p->settled && all_sent))
-        return;
-    bool gone = p->gone && !p->settled;
-    if (!gone)
+    bool is_over = p->settled && (all_sent || p->gone);
+    if (!run->told && (is_over || (p->state == PROCESS_ENDED && r->early_exit))) {
         send_exit(run);
+        run->told = true;
+    }
+    if (!p->gone && !is_over)
+        return;
+    bool gone = !run->told;
     let_go(run);
     rpc_call_finish(run->call, gone ? RPC_NOT_FOUND : RPC_OK,
                     gone ? "the container was removed" : "");

@@ -161,9 +161,10 @@ struct guest_exit {
 
 /*
  * Runs one more process in a container to its end. on_output is called on the loop, for bytes in
- * their order, and not any more once this has returned. A failure after the start (DEADLINE, a lost
- * connection) makes the agent kill the process, which guest_remove waits for. UNSUPPORTED with an
- * agent of an older release.
+ * their order, and not any more once this has returned. A process that has ended before the
+ * deadline has not failed, though others may hold its output open until then. A failure after the
+ * start (DEADLINE, a lost connection) makes the agent kill the process, which guest_remove waits
+ * for. UNSUPPORTED with an agent of an older release.
  */
 struct guest_run {
     const Casemate__Agent__V1__ExecRequest *request;

@@ -37,7 +37,7 @@ static void on_message(void *arg, const ProtobufCMessage *message)
 
     if (run->failed)
         return;
-    if (run->has_exit || event->data.len > GUEST_MAX_CHUNK ||
+    if ((run->has_exit && event->exit != NULL) || event->data.len > GUEST_MAX_CHUNK ||
         (event->stream != CASEMATE__AGENT__V1__OUTPUT_STREAM__OUTPUT_STDOUT &&
          event->stream != CASEMATE__AGENT__V1__OUTPUT_STREAM__OUTPUT_STDERR)) {
         err_set(&err, ERR_PROTOCOL, "agent: an event out of place (stream %d, %zu bytes)",
@@ -62,7 +62,8 @@ static void on_end(void *arg, const struct err *err)
     struct run *run = arg;
     struct err silent;
 
-    if (err != NULL && !run->has_exit) {
+    /* Out of time with an exit: what others still write is nothing that anybody waits for. */
+    if (err != NULL && !(run->has_exit && err->code == ERR_DEADLINE)) {
         fail(run, err);
     } else if (!run->has_exit) {
         err_set(&silent, ERR_PROTOCOL, "agent: the stream ended without an exit");
@@ -103,6 +104,7 @@ int guest_run(struct guest *guest, const struct guest_run *what, int64_t deadlin
     if (guest_need_feature(guest, GUEST_RUN, err) != 0 ||
         guest_prepare_exec(guest, what->request, &exec, err) != 0)
         return -1;
+    exec.request.early_exit = true;
     if (rpc_client_start(guest_client(guest), &target, &exec.request.base, deadline_ms, &handlers,
                          &call, err) != 0)
         return err_prefix(err, "agent Run");
