@@ -251,6 +251,14 @@ json_t *bay_empty_arguments(uint32_t lun);
  */
 int bay_rebuild(struct vm *vm, const json_t *nodes, struct err *err);
 
+/* ---- resize.c */
+
+/*
+ * Whether one more vCPU finds room for its code, from what x-query-jit says (QEMU 7.2, `info jit`):
+ * `plugged` there are, `most` there may be. A text of another kind says nothing: true.
+ */
+bool resize_has_region(const char *jit, uint32_t plugged, uint32_t most);
+
 /* ---- nic.c */
 
 /* Finds out which interfaces were plugged in, after the daemon came back. */

@@ -7,6 +7,10 @@
  * and a pod's CPU limit is enforced by its cgroups anyhow.
  *
  * What there is is always asked of QEMU, so a daemon that came back needs no record of it.
+ *
+ * The emulator has its translated code in regions, of which a vCPU's thread takes one when it
+ * begins. When none is left QEMU empties them all for a vCPU that runs, but for a new one it aborts
+ * (tcg/region.c of QEMU 7.2 to 10), and takes the pod with it: near that point no vCPU is added.
  */
 #include <stdio.h>
 #include <string.h>
@@ -19,6 +23,9 @@
 #define GROWTH_PATH "/machine/peripheral/" CMDLINE_GROWTH_DEVICE
 #define CPU_SLOTS   240
 #define MIB         (1ull << 20)
+#define REGION_MIN  (2 * MIB) /* of the emulator's code; smaller only if there are too few */
+#define REGIONS_CPU 8u        /* at most that many for each vCPU that there may be */
+#define REGIONS_ON  2u        /* that may be filled while one is added */
 
 /* A member that is a number in range; -1 otherwise. */
 static int get_bytes(const json_t *object, const char *name, uint64_t *ret_bytes)
@@ -151,6 +158,40 @@ static int plug_cpu(struct vm *vm, json_t *slot, uint32_t number, int64_t deadli
     return qmp_client_call(vm->qmp, "device_add", args, -1, deadline_ms, NULL, err);
 }
 
+bool resize_has_region(const char *jit, uint32_t plugged, uint32_t most)
+{
+    const char *size = strstr(jit, "gen code size");
+    unsigned long long used, total;
+
+    if (size == NULL || sscanf(size, "gen code size %llu/%llu", &used, &total) != 2)
+        return true;
+    unsigned long long regions = total / REGION_MIN + 1; /* guard pages are not in the total */
+    if (regions > most * REGIONS_CPU)
+        regions = most * REGIONS_CPU;
+    if (regions <= most)
+        regions = most > 0 ? most : 1;
+    /* Each vCPU may have begun one that counts as empty. */
+    return used / (total / regions + 1) + plugged + REGIONS_ON < regions;
+}
+
+static int check_region(struct vm *vm, uint32_t plugged, uint32_t most, int64_t deadline_ms,
+                        struct err *err)
+{
+    cleanup_json json_t *answer = NULL;
+    struct err unknown;
+
+    if (vm->record.accel != VMM_ACCEL_TCG)
+        return 0;
+    /* Not a stable command: one that is gone says nothing. */
+    if (qmp_client_call(vm->qmp, "x-query-jit", NULL, -1, deadline_ms, &answer, &unknown) < 0)
+        return 0;
+    const char *jit = json_string_value(json_object_get(answer, "human-readable-text"));
+    if (jit == NULL || resize_has_region(jit, plugged, most))
+        return 0;
+    return err_set(err, ERR_UNAVAILABLE,
+                   "one more vCPU: the emulator has no room for its code just now, try again");
+}
+
 /* QEMU lists the highest slot first; the lowest empty one is the next to fill. */
 static int resize_cpus(struct vm *vm, uint32_t vcpus, int64_t deadline_ms, struct err *err)
 {
@@ -167,7 +208,8 @@ static int resize_cpus(struct vm *vm, uint32_t vcpus, int64_t deadline_ms, struc
         json_t *slot = json_array_get(slots, i);
         if (is_plugged(slot))
             continue;
-        if (plug_cpu(vm, slot, plugged, deadline_ms, err) < 0)
+        if (check_region(vm, plugged, most, deadline_ms, err) < 0 ||
+            plug_cpu(vm, slot, plugged, deadline_ms, err) < 0)
             return -1;
         plugged++;
     }
