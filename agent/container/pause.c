@@ -24,7 +24,6 @@
 #include "common/base/fd.h"
 #include "common/base/log.h"
 #include "agent/mount/mnt.h"
-#include "agent/mount/rootfs.h"
 #include "agent/process/caps.h"
 #include "agent/process/reaper.h"
 #include "agent/process/userns.h"
@@ -45,9 +44,9 @@ static int enter_nowhere(struct err *err)
     cleanup_fd int place = -1;
     if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
         return err_set_errno(err, errno, "new mount namespace");
-    place = open(ROOTFS_WORK_DIR, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    place = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (place < 0)
-        return err_set_errno(err, errno, "open %s", ROOTFS_WORK_DIR);
+        return err_set_errno(err, errno, "open /");
     if (mnt_new("tmpfs", empty, EMPTY_ROOT, &root, err) < 0 || mnt_attach(root, place, err) < 0)
         return -1;
     if (fchdir(root) < 0 || syscall(SYS_pivot_root, ".", ".") < 0 || umount2(".", MNT_DETACH) < 0)

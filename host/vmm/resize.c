@@ -25,7 +25,7 @@
 #define MIB         (1ull << 20)
 #define REGION_MIN  (2 * MIB) /* of the emulator's code; smaller only if there are too few */
 #define REGIONS_CPU 8u        /* at most that many for each vCPU that there may be */
-#define REGIONS_ON  2u        /* that may be filled while one is added */
+#define REGIONS_ON  1u        /* that may be filled while one is added */
 
 /* A member that is a number in range; -1 otherwise. */
 static int get_bytes(const json_t *object, const char *name, uint64_t *ret_bytes)
@@ -188,8 +188,7 @@ static int check_region(struct vm *vm, uint32_t plugged, uint32_t most, int64_t 
     const char *jit = json_string_value(json_object_get(answer, "human-readable-text"));
     if (jit == NULL || resize_has_region(jit, plugged, most))
         return 0;
-    return err_set(err, ERR_UNAVAILABLE,
-                   "one more vCPU: the emulator has no room for its code just now, try again");
+    return err_set(err, ERR_EXHAUSTED, "one more vCPU: the emulator has no room for its code now");
 }
 
 /* QEMU lists the highest slot first; the lowest empty one is the next to fill. */

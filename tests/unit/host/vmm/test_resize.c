@@ -14,12 +14,12 @@ static void test_room(void **state)
 {
     (void)state;
     assert_true(resize_has_region("x\ngen code size       0/" TOTAL "\nTB count 0\n", 1, 2));
-    assert_true(resize_has_region("gen code size       52000000/" TOTAL "\n", 1, 2));
-    assert_false(resize_has_region("gen code size       56000000/" TOTAL "\n", 1, 2));
+    assert_true(resize_has_region("gen code size       56000000/" TOTAL "\n", 1, 2));
+    assert_false(resize_has_region("gen code size       59000000/" TOTAL "\n", 1, 2));
     assert_false(resize_has_region("gen code size       67000000/" TOTAL "\n", 1, 2));
     /* Others have begun regions of their own, of 2 MiB where there are many. */
     assert_true(resize_has_region("gen code size       40000000/" TOTAL "\n", 7, 8));
-    assert_false(resize_has_region("gen code size       51000000/" TOTAL "\n", 7, 8));
+    assert_false(resize_has_region("gen code size       53000000/" TOTAL "\n", 7, 8));
     /* As many regions as vCPUs: the last ones do not fit beside anything. */
     assert_true(resize_has_region("gen code size       3000000/" TOTAL "\n", 1, 64));
     assert_false(resize_has_region("gen code size       3000000/" TOTAL "\n", 62, 64));
