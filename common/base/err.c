@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Messages are built in place and truncated rather than grown, so that reporting "out of memory"
- * needs none. They may quote bytes of a peer, therefore control bytes are neutralised once, here,
- * instead of at each of the many places that print a message (log, gRPC trailer, terminal).
+ * needs none. They may quote bytes of a peer, therefore control bytes and what is no UTF-8 are
+ * neutralised once, here, instead of at each of the many places that print a message (log, gRPC
+ * trailer, terminal). It is done after formatting: a precision such as %.300s, too, can have cut a
+ * character in two. What is too long ends with a whole character.
  */
 #include "common/base/err.h"
 
@@ -10,19 +12,62 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/base/text.h"
+
+#define MAX_CHARACTER 4 /* bytes in UTF-8 */
+
+/* Bytes of the character at s, which has n; 0: it is none. */
+static size_t character(const char *s, size_t n)
+{
+    for (size_t len = 1; len <= n && len <= MAX_CHARACTER; len++) {
+        if (text_is_utf8(s, len))
+            return len;
+    }
+    return 0;
+}
+
 static void sanitise(char *s)
 {
-    for (; *s != '\0'; s++) {
-        if ((unsigned char)*s < 0x20 || *s == 0x7f)
+    size_t n = strlen(s);
+    while (n > 0) {
+        size_t step = character(s, n);
+        if (step == 0 || (unsigned char)*s < 0x20 || *s == 0x7f) {
             *s = '?';
+            step = 1;
+        }
+        s += step;
+        n -= step;
     }
+}
+
+/* How many of n bytes, the beginning of a longer text, are whole characters. */
+static size_t cut(const char *s, size_t n)
+{
+    for (size_t back = 1; back < MAX_CHARACTER && back <= n; back++) {
+        unsigned char c = (unsigned char)s[n - back];
+        if ((c & 0xc0) == 0x80)
+            continue; /* inside a character */
+        return c >= 0x80 && character(s + n - back, back) == 0 ? n - back : n;
+    }
+    return n;
+}
+
+/* Formats a text without what is left out at the end of a buffer; returns its length. */
+static size_t format(char *ret_text, size_t size, const char *fmt, va_list ap)
+{
+    int n = vsnprintf(ret_text, size, fmt, ap);
+    size_t len = n < 0 ? 0 : (size_t)n;
+    if (len >= size)
+        len = cut(ret_text, size - 1);
+    ret_text[len] = '\0';
+    return len;
 }
 
 static void set_va(struct err *err, enum err_code code, const char *fmt, va_list ap)
 {
     err->code = code;
     err->sys_errno = 0;
-    (void)vsnprintf(err->msg, sizeof(err->msg), fmt, ap);
+    (void)format(err->msg, sizeof(err->msg), fmt, ap);
     sanitise(err->msg);
 }
 
@@ -103,15 +148,12 @@ int err_prefix(struct err *err, const char *fmt, ...)
 
     va_list ap;
     va_start(ap, fmt);
-    int n = vsnprintf(err->msg, sizeof(err->msg), fmt, ap);
+    size_t used = format(err->msg, sizeof(err->msg) - 2, fmt, ap);
     va_end(ap);
-    size_t used = n < 0 ? 0 : (size_t)n;
-    if (used >= sizeof(err->msg) - 2)
-        used = sizeof(err->msg) - 3;
-    size_t room = sizeof(err->msg) - used;
+    size_t room = sizeof(err->msg) - used - 3; /* without ": " and the end */
     size_t old_len = strnlen(old, sizeof(old) - 1);
-    if (old_len > room - 3)
-        old_len = room - 3;
+    if (old_len > room)
+        old_len = cut(old, room);
     err->msg[used] = ':';
     err->msg[used + 1] = ' ';
     memcpy(err->msg + used + 2, old, old_len);

@@ -29,12 +29,13 @@ enum err_code {
 struct err {
     enum err_code code;
     int sys_errno;  /* errno value behind the failure, 0 if there is none */
-    char msg[1024]; /* NUL-terminated, one line, in UTF-8; control bytes of peers escaped by err_set
-                     */
+    char msg[1024]; /* NUL-terminated, one line, UTF-8 whatever a peer's bytes were */
 };
 
-/* Fills *err (which may be NULL) and returns -1. Bytes below 0x20 and 0x7f in the result become
- * '?'. */
+/*
+ * Fills *err (which may be NULL) and returns -1. Bytes below 0x20, 0x7f and those that are not
+ * UTF-8 become '?'; what does not fit is left out, by whole characters.
+ */
 int err_set(struct err *err, enum err_code code, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 

@@ -49,6 +49,39 @@ static void err_messages_are_cut_not_overrun(void **state)
     assert_true(strlen(err.msg) < sizeof(err.msg));
 }
 
+/* A peer chooses where its characters begin: every place of the cut, with and without a prefix. */
+static void err_messages_are_utf8(void **state)
+{
+    static const char *const characters[] = {"\xc3\xa9", "\xe2\x82\xac", "\xf0\x9f\x98\x80"};
+    (void)state;
+    for (size_t i = 0; i < sizeof(characters) / sizeof(characters[0]); i++) {
+        char big[2000] = "";
+        size_t width = strlen(characters[i]);
+        for (size_t at = 0; at + width < sizeof(big); at += width)
+            memcpy(big + at, characters[i], width + 1);
+        for (int shift = 0; shift < 4; shift++) {
+            struct err err = {0};
+            err_set(&err, ERR_PROTOCOL, "%.*s%s", shift, "abcd", big);
+            assert_null(strchr(err.msg, '?'));
+            assert_true(text_is_utf8(err.msg, strlen(err.msg)));
+            assert_in_range(strlen(err.msg), sizeof(err.msg) - width, sizeof(err.msg) - 1);
+            err_prefix(&err, "agent %.*s", shift, "abcd");
+            assert_null(strchr(err.msg, '?'));
+            assert_true(text_is_utf8(err.msg, strlen(err.msg)));
+            err_prefix(&err, "%.*s%s", shift, "abcd", big);
+            assert_null(strchr(err.msg, '?'));
+            assert_true(text_is_utf8(err.msg, strlen(err.msg)));
+            err_set_errno(&err, ENOSPC, "%.*s%s", shift, "abcd", big);
+            assert_true(text_is_utf8(err.msg, strlen(err.msg)));
+        }
+    }
+    struct err err = {0};
+    err_set(&err, ERR_PROTOCOL, "'%.4s': \xff\xc0\x80 \xed\xa0\x80 \xc3", "\xe2\x82\xac\xe2");
+    assert_string_equal(err.msg, "'\xe2\x82\xac?': ??? ??? ?");
+    err_prefix(&err, "\x80");
+    assert_string_equal(err.msg, "?: '\xe2\x82\xac?': ??? ??? ?");
+}
+
 static void every_code_has_a_name(void **state)
 {
     (void)state;
@@ -335,6 +368,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(err_keeps_code_and_adds_context),
         cmocka_unit_test(err_messages_are_cut_not_overrun),
+        cmocka_unit_test(err_messages_are_utf8),
         cmocka_unit_test(every_code_has_a_name),
         cmocka_unit_test(buf_is_a_fifo_with_a_ceiling),
         cmocka_unit_test(buf_builds_strings),
