@@ -9,6 +9,13 @@
  * throw away: streams reset right after they were opened (by the peer, or by us because the peer
  * broke a rule on purpose) and empty DATA frames. Each costs one token; there are ABUSE_BURST of
  * them, and ABUSE_PER_SECOND come back. Without a token the connection is closed.
+ *
+ * Headers. A field that is in HPACK's table takes one byte to repeat, and nghttp2 looks at all of
+ * its bytes each time; it advertises our limit of a header list, but does not keep it. We therefore
+ * count what comes out: a block that is over RPC_MAX_METADATA is an error of its call, one that is
+ * over MAX_HEADER_BYTES ends the connection while it comes in. gRPC has one block before the
+ * messages and one after them, but HTTP lets a server send any number of 1xx blocks before; a few
+ * are allowed, more end the connection.
  */
 #include "common/rpc/stream.h"
 
@@ -19,10 +26,13 @@
 #include "common/rpc/mem.h"
 #include "common/rpc/meta.h"
 
-#define ABUSE_BURST      1000
-#define ABUSE_PER_SECOND 100
-#define MAX_CONTINUATION 8
-#define BUDGET_MESSAGES  4u /* incomplete messages of full size per connection */
+#define ABUSE_BURST       1000
+#define ABUSE_PER_SECOND  100
+#define MAX_CONTINUATION  8
+#define MAX_HEADER_BYTES  (4 * RPC_MAX_METADATA)
+#define MAX_HEADER_BLOCKS 4  /* per stream */
+#define FIELD_OVERHEAD    32 /* RFC 9113 6.5.2: of a field in a header list */
+#define BUDGET_MESSAGES   4u /* incomplete messages of full size per connection */
 
 nghttp2_nv rpc_nv(const char *name, const char *value)
 {
@@ -55,6 +65,16 @@ void rpc_session_note(struct rpc_session *session, int rv)
         session->fatal = rv;
 }
 
+/* Says that the peer goes too far, and why; for callbacks to return. */
+static int end_session(struct rpc_session *session, const char *why)
+{
+    if (session->broken == NULL)
+        rpc_session_note(session,
+                         nghttp2_session_terminate_session(session->ng, NGHTTP2_ENHANCE_YOUR_CALM));
+    session->broken = why;
+    return NGHTTP2_ERR_CALLBACK_FAILURE;
+}
+
 static void abuse(struct rpc_session *session)
 {
     int64_t back = (session->now_ms - session->tokens_at_ms) * ABUSE_PER_SECOND / 1000;
@@ -68,10 +88,7 @@ static void abuse(struct rpc_session *session)
         session->tokens--;
         return;
     }
-    if (!session->flooded)
-        rpc_session_note(session,
-                         nghttp2_session_terminate_session(session->ng, NGHTTP2_ENHANCE_YOUR_CALM));
-    session->flooded = true;
+    (void)end_session(session, "the peer wastes streams or frames");
 }
 
 static struct rpc_stream *find(nghttp2_session *ng, int32_t id)
@@ -94,8 +111,11 @@ static int on_begin_headers(nghttp2_session *ng, const nghttp2_frame *frame, voi
             return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
         }
     }
-    if (s != NULL)
-        s->header_bytes = 0;
+    if (s == NULL)
+        return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE; /* nobody would count what comes */
+    s->header_bytes = 0;
+    if (++s->header_blocks > MAX_HEADER_BLOCKS)
+        return end_session(session, "too many header blocks in one call");
     return 0;
 }
 
@@ -151,6 +171,16 @@ static void response_field(struct rpc_head *h, const struct field *f)
     }
 }
 
+static int count_field(struct rpc_session *session, struct rpc_stream *s, size_t bytes)
+{
+    s->header_bytes += bytes + FIELD_OVERHEAD;
+    if (s->header_bytes > RPC_MAX_METADATA)
+        s->head.too_large = true;
+    if (s->header_bytes > MAX_HEADER_BYTES)
+        return end_session(session, "a header block far beyond the limit");
+    return 0;
+}
+
 static int on_header(nghttp2_session *ng, const nghttp2_frame *frame, const uint8_t *name,
                      size_t name_len, const uint8_t *value, size_t value_len, uint8_t flags,
                      void *arg)
@@ -160,17 +190,27 @@ static int on_header(nghttp2_session *ng, const nghttp2_frame *frame, const uint
     (void)flags;
     if (s == NULL)
         return 0;
-    s->header_bytes += name_len + value_len + 32;
-    if (s->header_bytes > RPC_MAX_METADATA)
-        s->head.too_large = true;
-    if (s->head.too_large)
-        return 0;
+    int rv = count_field(session, s, name_len + value_len);
+    if (rv != 0 || s->head.too_large)
+        return rv;
     struct field f = {name, value, name_len, value_len};
     if (!session->server)
         response_field(&s->head, &f);
     else if (frame->headers.cat == NGHTTP2_HCAT_REQUEST)
         request_field(&s->head, &f);
     return 0;
+}
+
+/* What nghttp2 leaves out because HTTP forbids it has cost as much. */
+static int on_invalid_header(nghttp2_session *ng, const nghttp2_frame *frame, const uint8_t *name,
+                             size_t name_len, const uint8_t *value, size_t value_len, uint8_t flags,
+                             void *arg)
+{
+    struct rpc_stream *s = find(ng, frame->hd.stream_id);
+    (void)name;
+    (void)value;
+    (void)flags;
+    return s == NULL ? 0 : count_field(arg, s, name_len + value_len);
 }
 
 /* ---- frames ---- */
@@ -218,7 +258,7 @@ static int on_frame_recv(nghttp2_session *ng, const nghttp2_frame *frame, void *
     default:
         break;
     }
-    return session->flooded ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
+    return session->broken != NULL ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
 }
 
 static int on_data(nghttp2_session *ng, uint8_t flags, int32_t id, const uint8_t *bytes, size_t n,
@@ -292,6 +332,7 @@ static int open_ng(struct rpc_session *session)
     if (rv == 0) {
         nghttp2_session_callbacks_set_on_begin_headers_callback(cb, on_begin_headers);
         nghttp2_session_callbacks_set_on_header_callback(cb, on_header);
+        nghttp2_session_callbacks_set_on_invalid_header_callback(cb, on_invalid_header);
         nghttp2_session_callbacks_set_on_frame_recv_callback(cb, on_frame_recv);
         nghttp2_session_callbacks_set_on_data_chunk_recv_callback(cb, on_data);
         nghttp2_session_callbacks_set_on_stream_close_callback(cb, on_stream_close);
@@ -352,8 +393,8 @@ void rpc_session_free(struct rpc_session *session)
 
 static int fail(struct rpc_session *session, int rv, struct err *err)
 {
-    if (session->flooded)
-        return err_set(err, ERR_PROTOCOL, "HTTP/2: the peer wastes streams or frames");
+    if (session->broken != NULL)
+        return err_set(err, ERR_PROTOCOL, "HTTP/2: %s", session->broken);
     if (rv == NGHTTP2_ERR_NOMEM)
         return err_no_memory(err);
     return err_set(err, ERR_PROTOCOL, "HTTP/2: %s", nghttp2_strerror(rv));
@@ -382,7 +423,7 @@ int rpc_session_pull(struct rpc_session *session, const uint8_t **ret_bytes, siz
 {
     const uint8_t *bytes = NULL;
     ssize_t n = session->fatal;
-    if (n == 0 || session->flooded) /* the GOAWAY that says so still goes out */
+    if (n == 0 || session->broken != NULL) /* the GOAWAY that says so still goes out */
         n = nghttp2_session_mem_send(session->ng, &bytes);
     if (n < 0) {
         session->fatal = (int)n;

@@ -18,7 +18,8 @@ struct rpc_stream {
     int32_t id;
     void *user;
     struct rpc_head head;
-    size_t header_bytes; /* of the block being received */
+    size_t header_bytes;    /* of the block being received */
+    unsigned header_blocks; /* that have begun */
     int64_t deadline_ms;
     unsigned busy;  /* callbacks in progress: not freed meanwhile */
     bool closed;    /* nghttp2 has forgotten it */
@@ -53,9 +54,9 @@ struct rpc_session {
     size_t n_open;
     struct rpc_budget budget; /* of incomplete messages */
     int fatal;                /* nghttp2's error that ended the session, 0: none */
-    bool flooded;
-    int64_t now_ms; /* as of the last feed */
-    int64_t tokens; /* see session.c, abuse */
+    const char *broken;       /* how the peer went too far, NULL: it did not */
+    int64_t now_ms;           /* as of the last feed */
+    int64_t tokens;           /* see session.c, abuse */
     int64_t tokens_at_ms;
 };
 
