@@ -42,12 +42,12 @@ static void unlock(struct rpc_call *call)
 
 int rpc_call_new(const struct rpc_service *service, const struct rpc_method *method,
                  const ProtobufCMethodDescriptor *shape, struct rpc_mailbox *mailbox,
-                 size_t max_message, struct rpc_call **ret_call, struct err *err)
+                 const struct rpc_limits *limits, struct rpc_call **ret_call, struct err *err)
 {
     struct rpc_call *call = rpc_calloc(1, sizeof(*call));
     if (call == NULL)
         return err_no_memory(err);
-    if (rpc_arena_new((size_t)RPC_ARENA_FACTOR * max_message, &call->arena, err) < 0) {
+    if (rpc_arena_new(limits->max_arena_bytes, &call->arena, err) < 0) {
         free(call);
         return -1;
     }
@@ -55,7 +55,8 @@ int rpc_call_new(const struct rpc_service *service, const struct rpc_method *met
     call->method = method;
     call->shape = shape;
     call->mailbox = rpc_mailbox_ref(mailbox);
-    call->max_message = max_message;
+    call->max_message = limits->max_message_bytes;
+    call->max_arena = limits->max_arena_bytes;
     call->deadline_ms = CLOCK_NO_DEADLINE;
     call->start_ns = clock_monotonic_ns();
     call->mail.fn = rpc_server_on_mail;
@@ -169,7 +170,7 @@ int rpc_call_deliver(struct rpc_call *call, struct rpc_bytes *raw, struct err *e
     ProtobufCMessage *message = NULL;
     int r = 0;
     if (raw != NULL) {
-        r = rpc_arena_new((size_t)RPC_ARENA_FACTOR * call->max_message, &arena, err);
+        r = rpc_arena_new(call->max_arena, &arena, err);
         if (r == 0)
             r = rpc_decode(call->shape->input, raw->data, raw->len, arena, &message, err);
         free(steal_ptr(&raw->data));

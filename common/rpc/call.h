@@ -23,6 +23,7 @@ struct rpc_call {
     const ProtobufCMethodDescriptor *shape;
     struct rpc_mailbox *mailbox;
     size_t max_message;
+    size_t max_arena;
     int64_t deadline_ms;
     int64_t start_ns;
 
@@ -68,7 +69,7 @@ struct rpc_call {
 /* A call with one reference, the loop's. */
 int rpc_call_new(const struct rpc_service *service, const struct rpc_method *method,
                  const ProtobufCMethodDescriptor *shape, struct rpc_mailbox *mailbox,
-                 size_t max_message, struct rpc_call **ret_call, struct err *err);
+                 const struct rpc_limits *limits, struct rpc_call **ret_call, struct err *err);
 /* One reference more; any thread. */
 void rpc_call_ref(struct rpc_call *call);
 /* One less, and with the last the call is gone; any thread. */

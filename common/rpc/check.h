@@ -14,9 +14,6 @@
 
 #define RPC_MAX_DEPTH 64 /* of messages in messages */
 
-/* An arena for decoding has this many bytes per byte of the message limit. */
-#define RPC_ARENA_FACTOR 8u
-
 /*
  * Decodes n bytes. INVALID for what is no such message (the error names the field), EXHAUSTED when
  * the arena's limit or memory does not suffice.

@@ -47,6 +47,7 @@ static struct rpc_client_call *call_new(struct rpc_client *client,
     call->shape = shape;
     call->handlers = *handlers;
     call->max_message = client->config.limits.max_message_bytes;
+    call->max_arena = client->config.limits.max_arena_bytes;
     call->mail.fn = rpc_client_on_call_mail;
     call->refs = 1;
     call->out_last = &call->out;
@@ -127,7 +128,7 @@ int rpc_client_call_message(struct rpc_client_call *call, struct rpc_bytes *mess
     }
     struct rpc_arena *arena = NULL;
     ProtobufCMessage *decoded = NULL;
-    int r = rpc_arena_new((size_t)RPC_ARENA_FACTOR * call->max_message, &arena, err);
+    int r = rpc_arena_new(call->max_arena, &arena, err);
     if (r == 0)
         r = rpc_decode(call->shape->output, message->data, message->len, arena, &decoded, err);
     free(steal_ptr(&message->data));
@@ -350,7 +351,7 @@ static int wait_for(struct waiting *w, struct loop *loop, struct err *err)
 }
 
 static int take_reply(struct waiting *w, const ProtobufCMessageDescriptor *descriptor,
-                      size_t max_message, struct rpc_reply *ret_reply, struct err *err)
+                      size_t max_arena, struct rpc_reply *ret_reply, struct err *err)
 {
     if (w->failed) {
         *err = w->err;
@@ -360,7 +361,7 @@ static int take_reply(struct waiting *w, const ProtobufCMessageDescriptor *descr
         return err_set(err, ERR_PROTOCOL, "%u reply messages instead of one", w->n_replies);
     struct rpc_arena *arena;
     ProtobufCMessage *message;
-    if (rpc_arena_new((size_t)RPC_ARENA_FACTOR * max_message, &arena, err) < 0)
+    if (rpc_arena_new(max_arena, &arena, err) < 0)
         return -1;
     if (rpc_decode(descriptor, w->reply.data, w->reply.len, arena, &message, err) < 0) {
         rpc_arena_free(arena);
@@ -390,7 +391,7 @@ int rpc_client_call(struct rpc_client *client, const struct rpc_target *target,
         return -1;
     int r = wait_for(&w, client->config.loop, err);
     if (r == 0)
-        r = take_reply(&w, call->shape->output, call->max_message, ret_reply, err);
+        r = take_reply(&w, call->shape->output, call->max_arena, ret_reply, err);
     rpc_client_cancel(call); /* nobody touches w after this */
     free(w.reply.data);
     return r;

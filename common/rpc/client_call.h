@@ -21,6 +21,7 @@ struct rpc_client_call {
                    struct rpc_bytes *message); /* instead of on_message: takes the data */
     int64_t deadline_ms;
     size_t max_message;
+    size_t max_arena;
     char path[RPC_MAX_PATH];
 
     LIST_ENTRY(rpc_client_call) link; /* the client's lock; while client is set */

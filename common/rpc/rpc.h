@@ -16,6 +16,7 @@
 #include "common/base/err.h"
 
 #define RPC_DEFAULT_MAX_MESSAGE (16u << 20)
+#define RPC_ARENA_FACTOR        8u
 
 /* gRPC status codes ("Status codes and their use in gRPC"). */
 enum rpc_status {
@@ -51,6 +52,8 @@ const char *rpc_status_digits(enum rpc_status status);
 /* Limits and habits of one connection; zero-initialised means the defaults. */
 struct rpc_limits {
     uint32_t max_message_bytes;   /* in either direction; default RPC_DEFAULT_MAX_MESSAGE */
+    size_t max_arena_bytes;       /* that a decoded message takes; default RPC_ARENA_FACTOR times
+                                     max_message_bytes */
     uint32_t max_streams;         /* concurrent calls per connection; default 256 */
     uint32_t stream_window_bytes; /* receive window per call; default 1 MiB */
     int64_t keepalive_ms;         /* PING after so much silence; default 0: never */

@@ -284,8 +284,8 @@ static int make_call(struct server_conn *sc, const struct rpc_head *head,
                        shape == NULL ? "unknown" : "unimplemented", name, service->name);
     if (sc->n_calls >= 2 * (size_t)server->config.limits.max_streams)
         return err_set(err, ERR_EXHAUSTED, "too many calls of this connection have not ended");
-    return rpc_call_new(service, method, shape, server->mailbox,
-                        server->config.limits.max_message_bytes, ret_call, err);
+    return rpc_call_new(service, method, shape, server->mailbox, &server->config.limits, ret_call,
+                        err);
 }
 
 static void on_request(void *arg, struct rpc_stream *stream)

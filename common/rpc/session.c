@@ -48,6 +48,8 @@ struct rpc_limits rpc_limits_complete(struct rpc_limits l)
 {
     if (l.max_message_bytes == 0)
         l.max_message_bytes = RPC_DEFAULT_MAX_MESSAGE;
+    if (l.max_arena_bytes == 0)
+        l.max_arena_bytes = (size_t)RPC_ARENA_FACTOR * l.max_message_bytes;
     if (l.max_streams == 0)
         l.max_streams = 256;
     if (l.stream_window_bytes == 0)

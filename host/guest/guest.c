@@ -20,7 +20,16 @@
 #include "host/guest/guest.h"
 #include "host/guest/internal.h"
 
-#define MAX_SIGNAL 64
+#define MAX_SIGNAL  64
+#define MAX_MESSAGE (4u << 20) /* PROTOCOL.md, "Limits" */
+
+/*
+ * What a message of a guest may take decoded. Messages that callbacks get are decoded on the loop,
+ * so every byte of it is time of all pods. The largest that are taken need less: one chunk of
+ * output as large as a message, and GUEST_MAX_PROCESSES with their ids (2 MiB); a guest can make a
+ * hundred bytes of two.
+ */
+#define MAX_ARENA (2u * MAX_MESSAGE)
 
 struct guest {
     atomic_uint refs;
@@ -190,6 +199,7 @@ int guest_connect(const struct guest_config *config, int fd, int64_t deadline_ms
     struct guest *guest = calloc(1, sizeof(*guest));
     struct rpc_client_config client = {
         .loop = config->loop,
+        .limits = {.max_message_bytes = MAX_MESSAGE, .max_arena_bytes = MAX_ARENA},
         .authority = "agent",
         .on_closed = on_client_closed,
         .on_closed_arg = guest,

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A guest against an agent of another release: what the agent does not know is not asked of it, and
- * what it says about users is checked. The agent is a server on the other end of a socket pair that
- * says what the test tells it to.
+ * what it says about users is checked. And against one that says too much.
+ * The agent is a server on the other end of a socket pair that says what the test tells it to.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -37,6 +38,9 @@ struct fixture {
     /* of the last Exec */
     bool same_capabilities;
     size_t n_bounding;
+    /* of a ListReply; ids of n_id bytes */
+    size_t n_processes;
+    size_t n_id;
 };
 
 static void handle_hello(struct rpc_call *call, void *arg)
@@ -79,10 +83,32 @@ static void handle_exec(struct rpc_call *call, void *arg)
     rpc_call_reply(call, &reply.base);
 }
 
+static void handle_list(struct rpc_call *call, void *arg)
+{
+    static char id[GUEST_ID_SIZE];
+    struct fixture *f = arg;
+    Casemate__Agent__V1__ListReply reply = CASEMATE__AGENT__V1__LIST_REPLY__INIT;
+    Casemate__Agent__V1__ProcessInfo process = CASEMATE__AGENT__V1__PROCESS_INFO__INIT;
+    Casemate__Agent__V1__ProcessInfo **processes = calloc(f->n_processes, sizeof(*processes));
+
+    memset(id, 0, sizeof(id));
+    memset(id, 'a', f->n_id);
+    process.container_id = process.exec_id = id;
+    process.state = CASEMATE__AGENT__V1__PROCESS_STATE__PROCESS_RUNNING;
+    process.pid = f->n_id > 0 ? 7 : 0;
+    for (size_t i = 0; i < f->n_processes; i++)
+        processes[i] = &process;
+    reply.processes = processes;
+    reply.n_processes = f->n_processes;
+    rpc_call_reply(call, &reply.base);
+    free(processes);
+}
+
 static const struct rpc_method methods[] = {
     {.name = "Hello", .handler = handle_hello},
     {.name = "CreateContainer", .handler = handle_create},
     {.name = "Exec", .handler = handle_exec},
+    {.name = "List", .handler = handle_list},
 };
 
 static void *run_loop(void *arg)
@@ -266,11 +292,46 @@ static void own_agent(void **state)
     disconnect(&f);
 }
 
+static int list(struct fixture *f, size_t n_processes, size_t n_id, struct err *err)
+{
+    struct guest_process_info *items = NULL;
+    size_t n = 0;
+
+    f->n_processes = n_processes;
+    f->n_id = n_id;
+    if (guest_list(f->guest, clock_deadline(DEADLINE_MS), &items, &n, err) != 0)
+        return -1;
+    assert_int_equal(n, n_processes);
+    free(items);
+    return 0;
+}
+
+/* The longest list that there is comes; what is longer than a message, encoded or decoded, fails
+ * alone. */
+static void messages_have_a_limit(void **state)
+{
+    char words[] = "";
+    struct fixture f;
+    struct err err;
+
+    (void)state;
+    connect_to(&f, words);
+    if (list(&f, GUEST_MAX_PROCESSES, GUEST_ID_SIZE - 1, &err) != 0)
+        fail_msg("%s", err.msg);
+    assert_int_equal(list(&f, 40000, GUEST_ID_SIZE - 1, &err), -1); /* 5 MiB */
+    assert_int_equal(err.code, ERR_EXHAUSTED);
+    assert_int_equal(list(&f, 200000, 0, &err), -1); /* 14 MiB of memory out of 800 KB */
+    assert_int_equal(err.code, ERR_EXHAUSTED);
+    assert_int_equal(list(&f, 1, 1, &err), 0);
+    disconnect(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(old_agent),
         cmocka_unit_test(own_agent),
+        cmocka_unit_test(messages_have_a_limit),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
