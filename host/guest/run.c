@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Theory of operation. The calling thread sleeps until the loop has heard the call's end, which the
- * rpc client promises (answer, deadline or lost connection). A peer that breaks the protocol has
- * its call cancelled; the sleeper is woken then by us.
+ * rpc client promises (answer, deadline or lost connection). A peer that breaks the protocol is not
+ * waited for: the sleeper is woken at once, and cancels the call as it does with every other. Once
+ * it has, no callback runs any more, and what was the loop's is the sleeper's.
  */
 #include <pthread.h>
 
@@ -11,7 +12,7 @@
 
 struct run {
     const struct guest_run *what;
-    /* The loop's until done. */
+    /* The loop's until the call is cancelled. */
     struct guest_exit exit;
     bool has_exit;
     bool failed; /* err says why; the first failure counts */
@@ -29,6 +30,21 @@ static void fail(struct run *run, const struct err *err)
     run->failed = true;
 }
 
+/* The sleeper may go. */
+static void wake(struct run *run)
+{
+    pthread_mutex_lock(&run->mutex);
+    run->done = true;
+    pthread_cond_signal(&run->cond);
+    pthread_mutex_unlock(&run->mutex);
+}
+
+static void reject(struct run *run, const struct err *err)
+{
+    fail(run, err);
+    wake(run);
+}
+
 static void on_message(void *arg, const ProtobufCMessage *message)
 {
     const Casemate__Agent__V1__RunEvent *event = (const void *)message;
@@ -42,7 +58,7 @@ static void on_message(void *arg, const ProtobufCMessage *message)
          event->stream != CASEMATE__AGENT__V1__OUTPUT_STREAM__OUTPUT_STDERR)) {
         err_set(&err, ERR_PROTOCOL, "agent: an event out of place (stream %d, %zu bytes)",
                 (int)event->stream, event->data.len);
-        fail(run, &err);
+        reject(run, &err);
         return;
     }
     if (event->exit == NULL) {
@@ -52,7 +68,7 @@ static void on_message(void *arg, const ProtobufCMessage *message)
         return;
     }
     if (guest_take_exit(event->exit, &run->exit, &err) != 0)
-        fail(run, &err);
+        reject(run, &err);
     else
         run->has_exit = true;
 }
@@ -69,10 +85,7 @@ static void on_end(void *arg, const struct err *err)
         err_set(&silent, ERR_PROTOCOL, "agent: the stream ended without an exit");
         fail(run, &silent);
     }
-    pthread_mutex_lock(&run->mutex);
-    run->done = true;
-    pthread_cond_signal(&run->cond);
-    pthread_mutex_unlock(&run->mutex);
+    wake(run);
 }
 
 static void await(struct run *run)

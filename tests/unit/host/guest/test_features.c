@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A guest against an agent of another release: what the agent does not know is not asked of it, and
- * what it says about users is checked. And against one that says too much.
+ * what it says about users is checked. And against one that says too much, or what is out of place.
  * The agent is a server on the other end of a socket pair that says what the test tells it to.
  */
 #include <setjmp.h>
@@ -104,11 +104,31 @@ static void handle_list(struct rpc_call *call, void *arg)
     free(processes);
 }
 
+/* What handle_run leaves open. */
+static void on_run_cancelled(void *arg)
+{
+    struct rpc_call *call = arg;
+    rpc_call_finish(call, RPC_CANCELLED, NULL);
+}
+
+/* Says what no agent would, and then nothing. */
+static void handle_run(struct rpc_call *call, void *arg)
+{
+    Casemate__Agent__V1__RunEvent event = CASEMATE__AGENT__V1__RUN_EVENT__INIT;
+    struct err err;
+
+    (void)arg;
+    event.stream = 77;
+    rpc_call_on_cancel(call, on_run_cancelled, call);
+    assert_int_equal(rpc_call_send(call, &event.base, &err), 0);
+}
+
 static const struct rpc_method methods[] = {
     {.name = "Hello", .handler = handle_hello},
     {.name = "CreateContainer", .handler = handle_create},
     {.name = "Exec", .handler = handle_exec},
     {.name = "List", .handler = handle_list},
+    {.name = "Run", .handler = handle_run},
 };
 
 static void *run_loop(void *arg)
@@ -326,12 +346,41 @@ static void messages_have_a_limit(void **state)
     disconnect(&f);
 }
 
+static void on_output(void *arg, bool is_stderr, const uint8_t *bytes, size_t n)
+{
+    (void)arg;
+    (void)is_stderr;
+    (void)bytes;
+    (void)n;
+}
+
+static void a_broken_run_ends_at_once(void **state)
+{
+    char words[] = "run";
+    struct guest_exit exit;
+    struct request r;
+    struct fixture f;
+    struct err err;
+
+    (void)state;
+    connect_to(&f, words);
+    request_init(&r);
+    struct guest_run run = {.request = &r.exec, .on_output = on_output};
+    int64_t deadline_ms = clock_deadline(DEADLINE_MS);
+    assert_int_equal(guest_run(f.guest, &run, deadline_ms, &exit, &err), -1);
+    assert_int_equal(err.code, ERR_PROTOCOL);
+    assert_non_null(strstr(err.msg, "out of place"));
+    assert_true(clock_monotonic_ms() < deadline_ms - DEADLINE_MS / 2);
+    disconnect(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(old_agent),
         cmocka_unit_test(own_agent),
         cmocka_unit_test(messages_have_a_limit),
+        cmocka_unit_test(a_broken_run_ends_at_once),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
