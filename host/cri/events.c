@@ -10,6 +10,11 @@
  * its picture wrong for good without its knowledge, while every client must be able to begin again
  * with a list: the kubelet relists whenever the stream ends.
  *
+ * Statuses that cannot be told (text that is not UTF-8, or too much of it) are no reason to end a
+ * stream: they would be the same after the next list. Such an event goes without all of them, which
+ * clients must expect anyway, since a pod can be gone when its event is sent; some of them would
+ * look like containers that are gone.
+ *
  * A stream has a slot. Whoever takes it out of its slot ends the call: the thread, or the loop when
  * the client has gone. While the thread sends on it, without the lock, the loop only marks it.
  */
@@ -20,6 +25,9 @@
 #include <string.h>
 
 #include "common/base/log.h"
+#include "common/rpc/check.h"
+
+#define EVENTS_LOST "events were lost: list, and subscribe again"
 
 struct subscriber {
     struct cri_events *events;
@@ -81,23 +89,42 @@ static void on_cancel(void *arg)
 
 /* ---- the thread ---- */
 
-static int make_message(const struct cri_ctx *ctx, const struct sandbox_event *event,
-                        Runtime__V1__ContainerEventResponse **ret_message, struct err *err)
+static int add_statuses(const struct cri_ctx *ctx, const struct sandbox_event *event,
+                        Runtime__V1__ContainerEventResponse *m, struct err *err)
 {
-    Runtime__V1__ContainerEventResponse *m;
-
-    if (cri_make(ctx, &m, runtime__v1__container_event_response__init) < 0 ||
-        cri_text(ctx, event->id, &m->container_id, err) < 0 ||
-        cri_make_pod_status(ctx, &event->pod, &m->pod_sandbox_status, err) < 0 ||
+    if (cri_make_pod_status(ctx, &event->pod, &m->pod_sandbox_status, err) < 0 ||
         cri_array(ctx, event->containers.n, &m->containers_statuses, err) < 0)
         return -1;
-    m->container_event_type = event->type;
-    m->created_at = event->time_ns;
     for (size_t i = 0; i < event->containers.n; i++) {
         if (cri_make_container_status(ctx, &event->containers.items[i], &m->containers_statuses[i],
                                       err) < 0)
             return -1;
         m->n_containers_statuses++;
+    }
+    if (rpc_check_message(&m->base, err) < 0)
+        return -1;
+    size_t n = protobuf_c_message_get_packed_size(&m->base);
+    if (n > RPC_DEFAULT_MAX_MESSAGE)
+        return err_set(err, ERR_EXHAUSTED, "statuses of %zu bytes", n);
+    return 0;
+}
+
+static int make_message(const struct cri_ctx *ctx, const struct sandbox_event *event,
+                        Runtime__V1__ContainerEventResponse **ret_message, struct err *err)
+{
+    Runtime__V1__ContainerEventResponse *m;
+    struct log_ctx log = {.sandbox = event->pod.id};
+    struct err why = {0};
+
+    if (cri_make(ctx, &m, runtime__v1__container_event_response__init) < 0 ||
+        cri_text(ctx, event->id, &m->container_id, err) < 0)
+        return -1;
+    m->container_event_type = event->type;
+    m->created_at = event->time_ns;
+    if (add_statuses(ctx, event, m, &why) < 0) {
+        log_event(LOG_WARN, &log, &why, "an event is sent without statuses");
+        m->pod_sandbox_status = NULL;
+        m->n_containers_statuses = 0;
     }
     *ret_message = m;
     return 0;
@@ -111,8 +138,7 @@ static const char *send_one(struct subscriber *s, const Runtime__V1__ContainerEv
     if (rpc_call_queued(s->call) > CRI_EVENTS_MAX_BEHIND)
         return "the client does not keep up with the events: list, and subscribe again";
     if (rpc_call_send(s->call, &m->base, &err) < 0)
-        return err.code == ERR_CANCELLED ? ""
-                                         : "an event cannot be sent: list, and subscribe again";
+        return err.code == ERR_CANCELLED ? "" : EVENTS_LOST; /* of memory: it was checked */
     return NULL;
 }
 
@@ -127,8 +153,7 @@ static void send_all(struct cri_events *e, const Runtime__V1__ContainerEventResp
         pthread_mutex_unlock(&e->lock);
         if (s == NULL)
             continue;
-        const char *why =
-            m != NULL ? send_one(s, m) : "events were lost: list, and subscribe again";
+        const char *why = m != NULL ? send_one(s, m) : EVENTS_LOST;
         pthread_mutex_lock(&e->lock);
         s->sending = false;
         bool over = why != NULL || s->gone;

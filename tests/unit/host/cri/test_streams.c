@@ -10,19 +10,25 @@
 struct stream {
     struct rpc_client_call *call;
     unsigned messages;
-    size_t items; /* of the Stream family, in all */
+    unsigned bare; /* events without statuses */
+    size_t items;  /* of the Stream family, in all */
     char last_id[SANDBOX_ID_SIZE];
     bool ended;
     enum err_code code; /* NONE: OK */
     char words[1024];
 };
 
-static void check_event(const Runtime__V1__ContainerEventResponse *m)
+static void check_event(struct stream *s, const Runtime__V1__ContainerEventResponse *m)
 {
     assert_int_equal(m->container_event_type,
                      RUNTIME__V1__CONTAINER_EVENT_TYPE__CONTAINER_STOPPED_EVENT);
     assert_string_equal(m->container_id, CTR_ID);
     assert_int_equal(m->created_at, 77);
+    if (m->pod_sandbox_status == NULL) {
+        assert_int_equal(m->n_containers_statuses, 0);
+        s->bare++;
+        return;
+    }
     assert_string_equal(m->pod_sandbox_status->id, POD_ID);
     assert_string_equal(m->pod_sandbox_status->metadata->name, "web");
     assert_string_equal(m->pod_sandbox_status->network->ip, pod_ips[0]);
@@ -37,7 +43,7 @@ static void on_message(void *arg, const ProtobufCMessage *message)
     struct stream *s = arg;
     s->messages++;
     if (message->descriptor == &runtime__v1__container_event_response__descriptor) {
-        check_event((const Runtime__V1__ContainerEventResponse *)message);
+        check_event(s, (const Runtime__V1__ContainerEventResponse *)message);
     } else if (message->descriptor == &runtime__v1__stream_pod_sandboxes_response__descriptor) {
         const Runtime__V1__StreamPodSandboxesResponse *m =
             (const Runtime__V1__StreamPodSandboxesResponse *)message;
@@ -162,6 +168,37 @@ static void test_slow_client(void **state)
     rpc_client_cancel(quick.call);
 }
 
+/* Statuses that no message can carry: the event goes without them, and the streams go on. */
+static void test_untellable_statuses(void **state)
+{
+    static char huge[17u << 20];
+    struct stream s;
+
+    (void)state;
+    two_pods();
+    one_container();
+    subscribe(&s);
+    spin_until(model_is_watched());
+    model.container.message = "half a character: \xe2\x82";
+    model_happen(1, false);
+    spin_until(s.ended || s.messages == 1);
+    assert_false(s.ended);
+    assert_int_equal(s.bare, 1);
+
+    memset(huge, 'x', sizeof(huge) - 1);
+    model.container.message = huge;
+    model_happen(1, false);
+    spin_until(s.ended || s.messages == 2);
+    assert_false(s.ended);
+    assert_int_equal(s.bare, 2);
+
+    model.container.message = "";
+    model_happen(1, false);
+    spin_until(s.messages == 3);
+    assert_int_equal(s.bare, 2);
+    rpc_client_cancel(s.call);
+}
+
 static void test_lost_events(void **state)
 {
     struct stream s;
@@ -277,8 +314,10 @@ static void test_list_streams(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_events),       TEST(test_slow_client),    TEST(test_lost_events),
-        TEST(test_many_clients), TEST(test_end_of_streams), TEST(test_list_streams),
+        TEST(test_events),       TEST(test_slow_client),
+        TEST(test_lost_events),  TEST(test_untellable_statuses),
+        TEST(test_many_clients), TEST(test_end_of_streams),
+        TEST(test_list_streams),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
