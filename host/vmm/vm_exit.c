@@ -180,6 +180,7 @@ static void write_certificate(struct vm *vm, int status)
 {
     char cause[512], said[512] = "";
     struct vm_exit *how = &vm->exit;
+    struct err text; /* makes one line of UTF-8 of what others have said */
     bool spoke = vm->last_words[0] != '\0';
 
     how->ended_at_ns = clock_realtime_ns();
@@ -191,9 +192,11 @@ static void write_certificate(struct vm *vm, int status)
         describe_status(status, vm->asked_for, cause, sizeof(cause));
     if (!vm->asked_for && vm->stderr_fd >= 0)
         process_stderr_text(vm->stderr_fd, said, sizeof(said));
-    (void)snprintf(how->reason, sizeof(how->reason), "%.300s%s%s%s%s%.400s", cause,
-                   spoke ? "; the guest's last words: \"" : "", spoke ? vm->last_words : "",
-                   spoke ? "\"" : "", said[0] != '\0' ? "; QEMU said: " : "", said);
+    (void)err_set(&text, ERR_SYSTEM, "%.300s%s%s%s%s%.400s", cause,
+                  spoke ? "; the guest's last words: \"" : "", spoke ? vm->last_words : "",
+                  spoke ? "\"" : "", said[0] != '\0' ? "; QEMU said: " : "", said);
+    memcpy(how->reason, text.msg, sizeof(how->reason));
+    static_assert(sizeof(how->reason) == sizeof(text.msg), "a text of an error");
 }
 
 static void remove_socket(const struct vm *vm, const char *name)
