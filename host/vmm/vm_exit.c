@@ -17,6 +17,7 @@
  * then the guest's last words; then what QEMU said. Guest and QEMU are not believed, only quoted,
  * bounded and with control bytes replaced.
  */
+#include <assert.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
