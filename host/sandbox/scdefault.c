@@ -153,6 +153,22 @@ static int allow_when(struct sysfilter *filter, const char *name, enum sysfilter
     return sysfilter_add(filter, name, SECCOMP_RET_ALLOW, &arg, 1, err);
 }
 
+/*
+ * Every family but AF_VSOCK. The kernel takes the family from the low half of the register, so that
+ * bits above it must not make another number of it; a comparison looks at all 64. Hence a rule for
+ * each bit of the low half: a family that differs from AF_VSOCK does so in one of them.
+ */
+static int add_sockets(struct sysfilter *filter, struct err *err)
+{
+    for (unsigned i = 0; i < 32; i++) {
+        uint64_t bit = UINT64_C(1) << i;
+        if (allow_when(filter, "socket", SYSFILTER_MASKED_EQ, bit, ~(uint64_t)AF_VSOCK & bit,
+                       err) != 0)
+            return -1;
+    }
+    return 0;
+}
+
 static int add_conditions(struct sysfilter *filter, bool admin, struct err *err)
 {
     static const uint64_t personalities[] = {
@@ -167,7 +183,7 @@ static int add_conditions(struct sysfilter *filter, bool admin, struct err *err)
         if (allow_when(filter, "personality", SYSFILTER_EQ, personalities[i], 0, err) != 0)
             return -1;
     }
-    if (allow_when(filter, "socket", SYSFILTER_NE, AF_VSOCK, 0, err) != 0)
+    if (add_sockets(filter, err) != 0)
         return -1;
     if (admin)
         return 0;

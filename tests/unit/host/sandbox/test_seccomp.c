@@ -139,6 +139,12 @@ static int call_unix(void)
 {
     return socket(AF_UNIX, SOCK_STREAM, 0);
 }
+static uint64_t family;
+/* A type that there is none of: EINVAL from the kernel, before it looks at the family. */
+static int call_family(void)
+{
+    return (int)syscall(SYS_socket, family, -1, 0);
+}
 static int call_personality(void)
 {
     return personality(0xffffffff);
@@ -189,6 +195,22 @@ static void default_profile(void **state)
     /* More sets than are kept. */
     for (unsigned i = 0; i < 12; i++)
         assert_int_equal(run_default(CAP(CAP_SYS_BOOT + i), call_getppid), 0);
+}
+
+/* What counts is what the kernel makes of the register: its low half. */
+static void socket_families(void **state)
+{
+    static const uint64_t above[] = {0, UINT64_C(1) << 32, UINT64_C(0xffffffff) << 32};
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(above); i++) {
+        for (uint64_t low = 0; low <= 50; low++) {
+            family = above[i] | low;
+            assert_int_equal(run_default(0, call_family), low == AF_VSOCK ? EPERM : EINVAL);
+        }
+        family = above[i] | UINT32_C(0x80000000) | AF_VSOCK; /* another number, and no family */
+        assert_int_equal(run_default(0, call_family), EINVAL);
+    }
 }
 
 /* ---- profiles ---- */
@@ -493,11 +515,17 @@ static void too_many_instructions(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(default_profile), cmocka_unit_test(actions),
-        cmocka_unit_test(errors_by_name),  cmocka_unit_test(foreign_profile),
-        cmocka_unit_test(arguments),       cmocka_unit_test(conditions),
-        cmocka_unit_test(refused),         cmocka_unit_test(fields),
-        cmocka_unit_test(too_large),       cmocka_unit_test(too_many_instructions),
+        cmocka_unit_test(default_profile),
+        cmocka_unit_test(socket_families),
+        cmocka_unit_test(actions),
+        cmocka_unit_test(errors_by_name),
+        cmocka_unit_test(foreign_profile),
+        cmocka_unit_test(arguments),
+        cmocka_unit_test(conditions),
+        cmocka_unit_test(refused),
+        cmocka_unit_test(fields),
+        cmocka_unit_test(too_large),
+        cmocka_unit_test(too_many_instructions),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
