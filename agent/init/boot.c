@@ -122,6 +122,15 @@ static void open_log(void)
         log_set_fd(fd);
 }
 
+/* What the kernel tells of the whole VM is for who has CAP_SYSLOG. Set here: not every kernel that
+ * a VM may have is built so. */
+static void close_kernel_log(void)
+{
+    struct err err;
+    if (fd_write_text(AT_FDCWD, "/proc/sys/kernel/dmesg_restrict", "1", &err) < 0)
+        log_event(LOG_WARN, NULL, &err, "every container can read the kernel's log, ignoring");
+}
+
 static void read_options(void)
 {
     cleanup_free char *text = NULL;
@@ -167,6 +176,7 @@ int boot_prepare(int *ret_cgroup_base_fd, struct network_card *ret_card, struct 
         return -1;
     fill_stdio();
     open_log();
+    close_kernel_log();
     read_options();
     demand_enable();
     set_process();

@@ -140,6 +140,11 @@ out caps-ambient "$(sec '{capabilities: {drop_capabilities: ["ALL"], add_ambient
 says 'Uid: 1000 1000 1000 1000'
 says 'CapAmb: 0000000000000400'
 says 'CapEff: 0000000000000400'
+out kernel-log "$(sec '{run_as_user: {value: 0}}')" 'dmesg 2>&1; echo end'
+says 'dmesg: klogctl: Operation not permitted'
+says end
+out kernel-log-granted "$(sec '{run_as_user: {value: 0}, capabilities: {add_capabilities: ["SYSLOG"]}}')" 'dmesg >/dev/null && echo read'
+says read
 
 profile=$work/profile.json
 jq -n '{defaultAction: "SCMP_ACT_ALLOW", syscalls: [{names: ["mkdir", "mkdirat"], action: "SCMP_ACT_ERRNO", errnoRet: 28}]}' >"$profile"
