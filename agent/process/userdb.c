@@ -237,8 +237,11 @@ static int read_file(int root_fd, const char *path, struct scratch *scratch, str
     }
     if (fstat(fd, ret_stat) < 0)
         return err_set_errno(err, errno, "stat /%s", path);
-    if (!S_ISREG(ret_stat->st_mode))
-        return err_set(err, ERR_INVALID, "/%s of the image is no regular file", path);
+    /* Such as the device that hides a masked file. */
+    if (!S_ISREG(ret_stat->st_mode)) {
+        *ret_text = NULL;
+        return 0;
+    }
     if (ret_stat->st_size > (off_t)USERDB_MAX_FILE)
         return err_set(err, ERR_INVALID, "/%s of the image is larger than %u bytes", path,
                        USERDB_MAX_FILE);

@@ -69,8 +69,8 @@ int userdb_add_group(struct user *user, gid_t gid, struct err *err);
 
 /*
  * Reads etc/passwd or etc/group (`name` says which) below the directory root_fd. *ret_text is a
- * string in scratch, or NULL when there is no such file. INVALID when it is no regular file or too
- * large.
+ * string in scratch, or NULL when there is no such file, or what is there is no regular one.
+ * INVALID when it is too large.
  */
 int userdb_read(int root_fd, const char *name, struct scratch *scratch, char **ret_text,
                 struct err *err);

@@ -178,6 +178,11 @@ says 0
 says '/bin/sh: can'\''t create /proc/sys/kernel/msgmax: Read-only file system'
 says written
 grep -q ' /proc/version ' <<<"$out" || fail "mountinfo: $out"
+out no-users "$(sec '{run_as_user: {value: 0}, masked_paths: ["/etc/passwd"]}')" 'id -u; wc -c </etc/passwd'
+says 0
+out no-users-number "$(sec '{masked_paths: ["/etc/passwd"], run_as_user: {value: 1000}}')" 'id -u'
+says 1000
+refused NotFound 'no such user' "$(sec '{masked_paths: ["/etc/passwd"], run_as_username: "app"}')"
 out no-paths "$(sec '{run_as_user: {value: 0}}')" 'echo 8192 >/proc/sys/kernel/msgmax && echo written; grep -c /proc/ /proc/self/mountinfo; ls -d /sys/kernel >/dev/null; touch /sys/x 2>&1'
 says written
 says 0
