@@ -46,6 +46,7 @@
 
 #define HARMLESS    (MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC)
 #define TTY_GID     "5"
+#define N_TTY_GIDS  6u /* ids from 0 with that one among them */
 #define MAX_OPTIONS 4095u
 
 /* ---- the overlay
@@ -225,11 +226,21 @@ static int mount_dev(int root, struct err *err)
     return mount_standard(root, &dev, false, err);
 }
 
-static int mount_kernel_file_systems(int root, bool privileged, struct err *err)
+/* A user namespace may be too small for the terminals' group; they then have their opener's. */
+static bool has_tty_group(const struct userns *userns)
 {
-    static const struct mnt_option pts_options[] = {
-        {"mode", "0620"}, {"gid", TTY_GID}, {"ptmxmode", "0666"}, {NULL, NULL}};
-    static const struct standard_mount mounts[] = {
+    return userns == NULL || userns->n_gids >= N_TTY_GIDS;
+}
+
+static int mount_kernel_file_systems(int root, const struct rootfs_spec *spec, struct err *err)
+{
+    const struct mnt_option pts_options[] = {
+        {"mode", "0620"},
+        {"ptmxmode", "0666"},
+        {has_tty_group(spec->userns) ? "gid" : NULL, TTY_GID},
+        {NULL, NULL},
+    };
+    const struct standard_mount mounts[] = {
         {"proc", "proc", NULL, HARMLESS, false, false},
         {"dev/pts", "devpts", pts_options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, false, false},
         {"dev/mqueue", "mqueue", NULL, HARMLESS, false, true},
@@ -237,7 +248,7 @@ static int mount_kernel_file_systems(int root, bool privileged, struct err *err)
         {"sys/fs/cgroup", "cgroup2", NULL, HARMLESS | MOUNT_ATTR_RDONLY, true, false},
     };
     for (size_t i = 0; i < ARRAY_SIZE(mounts); i++) {
-        if (mount_standard(root, &mounts[i], privileged, err) < 0)
+        if (mount_standard(root, &mounts[i], spec->privileged, err) < 0)
             return -1;
     }
     return 0;
@@ -381,8 +392,7 @@ int rootfs_finish(const struct rootfs_spec *spec, int *ret_ptmx_fd, struct err *
 {
     cleanup_fd int root = -1;
     cleanup_fd int ptmx = -1;
-    if (open_root("/", &root, err) < 0 ||
-        mount_kernel_file_systems(root, spec->privileged, err) < 0 ||
+    if (open_root("/", &root, err) < 0 || mount_kernel_file_systems(root, spec, err) < 0 ||
         mnt_open_in(root, "dev/pts/ptmx", O_NOFOLLOW, &ptmx, err) < 0 || detach_old_root(err) < 0 ||
         restrict_paths(root, spec, err) < 0)
         return -1;

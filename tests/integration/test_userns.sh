@@ -299,6 +299,22 @@ launch_daemon
 crictl stopp "$pod" >/dev/null
 crictl rmp "$pod" >/dev/null
 
+# ---- one that has no id for the terminals' group
+whole=$userns
+userns='{uids: [{host_id: 100000, length: 1}], gids: [{host_id: 200000, length: 1}]}'
+pod_json p >/dev/null
+change "$work/pod-p.json" ".linux = {security_context: {namespace_options: {userns_options: $userns}}}"
+pod=$(crictl runp "$work/pod-p.json")
+out small '.' 'tr -s " " </proc/self/gid_map; id -u'
+says ' 0 200000 1'
+out small-terminal '.tty = true' 'tty; stat -c "%u:%g %a" "$(tty)"; echo hello >/dev/tty'
+says $'/dev/pts/0\r'
+says $'0:0 620\r'
+says $'hello\r'
+crictl stopp "$pod" >/dev/null
+crictl rmp "$pod" >/dev/null
+userns=$whole
+
 # ---- a pod without one is as ever
 pod_json plain >/dev/null
 change "$work/pod-plain.json" '.linux.security_context.namespace_options.userns_options.mode = 2'
