@@ -63,6 +63,17 @@ int mnt_copy(const char *path, bool recursive, int *ret_fd, struct err *err)
     return 0;
 }
 
+int mnt_copy_at(int fd, bool recursive, int *ret_fd, struct err *err)
+{
+    int copy = open_tree(fd, "",
+                         AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC |
+                             (recursive ? AT_RECURSIVE : 0u));
+    if (copy < 0)
+        return err_set_errno(err, errno, "copy a mount");
+    *ret_fd = copy;
+    return 0;
+}
+
 int mnt_attach(int mount_fd, int target_fd, struct err *err)
 {
     if (move_mount(mount_fd, "", target_fd, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) <

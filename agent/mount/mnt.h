@@ -25,6 +25,9 @@ int mnt_new(const char *fs_type, const struct mnt_option *options, unsigned attr
 /* A detached copy of the mount at path (resolved as usual), with its submounts if recursive. */
 int mnt_copy(const char *path, bool recursive, int *ret_fd, struct err *err);
 
+/* Likewise of what fd (O_PATH) names. */
+int mnt_copy_at(int fd, bool recursive, int *ret_fd, struct err *err);
+
 /* Attaches a detached mount to what target_fd (O_PATH) names. The descriptor stays the caller's. */
 int mnt_attach(int mount_fd, int target_fd, struct err *err);
 

@@ -271,51 +271,83 @@ static int attach_shm(int root, int pod_shm, struct err *err)
  * --------------------------------------------------------------------------------------------------
  */
 
-static bool is_missing(const struct err *err)
+/* *ret_target (O_PATH) stays -1 when the path leads nowhere: that needs neither hiding nor
+ * protection. One that is not followed (/proc/self/root, a circle) means to lead somewhere. */
+static int open_restricted(int root, const char *path, int *ret_target, struct err *err)
 {
-    return err->sys_errno == ENOENT || err->sys_errno == ENOTDIR || err->sys_errno == ELOOP;
+    if (mnt_open_in(root, path, 0, ret_target, err) == 0)
+        return 0;
+    if (err->sys_errno == ENOENT || err->sys_errno == ENOTDIR)
+        return 0;
+    return err->sys_errno == ELOOP
+               ? err_set(err, ERR_INVALID, "leads through a link of /proc's or in a circle")
+               : -1;
 }
 
-/* Hides a file behind /dev/null, a directory behind an empty one. What does not exist needs no
- * hiding. */
-static int mask_path(int root, const char *path, struct err *err)
+static int is_same_file(int a, int b, bool *ret_same, struct err *err)
+{
+    struct stat st_a, st_b;
+    if (fstat(a, &st_a) < 0 || fstat(b, &st_b) < 0)
+        return err_set_errno(err, errno, "stat");
+    *ret_same = st_a.st_dev == st_b.st_dev && st_a.st_ino == st_b.st_ino;
+    return 0;
+}
+
+/* Hides a file behind the null device, a directory behind an empty one. */
+static int mask_path(int root, int null, const char *path, struct err *err)
 {
     static const struct mnt_option empty[] = {{"size", "4k"}, {"mode", "0755"}, {NULL, NULL}};
     cleanup_fd int target = -1;
     cleanup_fd int cover = -1;
     struct stat st;
-    if (mnt_open_in(root, path, 0, &target, err) < 0)
-        return is_missing(err) ? 0 : -1;
+    bool is_root;
+    if (open_restricted(root, path, &target, err) < 0)
+        return -1;
+    if (target < 0)
+        return 0;
+    if (is_same_file(target, root, &is_root, err) < 0)
+        return -1;
+    if (is_root)
+        return err_set(err, ERR_INVALID, "the root directory cannot be hidden");
     if (fstat(target, &st) < 0)
         return err_set_errno(err, errno, "stat %s", path);
     int rc = S_ISDIR(st.st_mode)
                  ? mnt_new("tmpfs", empty, HARMLESS | MOUNT_ATTR_RDONLY, &cover, err)
-                 : mnt_copy("/dev/null", false, &cover, err);
+                 : mnt_copy_at(null, false, &cover, err);
     return rc < 0 ? -1 : mnt_attach(cover, target, err);
 }
 
 static int make_path_read_only(int root, const char *path, struct err *err)
 {
     cleanup_fd int target = -1;
-    if (mnt_open_in(root, path, 0, &target, err) < 0)
-        return is_missing(err) ? 0 : -1;
-    cleanup_fd int copy =
-        open_tree(target, "", AT_EMPTY_PATH | AT_RECURSIVE | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
-    if (copy < 0)
-        return err_set_errno(err, errno, "copy the mount at %s", path);
-    if (mnt_set_read_only(copy, true, err) < 0)
+    cleanup_fd int copy = -1;
+    bool is_root;
+    if (open_restricted(root, path, &target, err) < 0)
+        return -1;
+    if (target < 0)
+        return 0;
+    if (is_same_file(target, root, &is_root, err) < 0)
+        return -1;
+    /* A copy over the root would be one that nobody whose root it is sees. */
+    if (is_root)
+        return mnt_set_read_only(root, true, err);
+    if (mnt_copy_at(target, true, &copy, err) < 0 || mnt_set_read_only(copy, true, err) < 0)
         return -1;
     return mnt_attach(copy, target, err);
 }
 
 static int restrict_paths(int root, const struct rootfs_spec *spec, struct err *err)
 {
+    cleanup_fd int null = -1;
+    /* Before a mask can hide it. */
+    if (mnt_open_in(root, "dev/null", O_NOFOLLOW, &null, err) < 0)
+        return -1;
     for (size_t i = 0; i < spec->n_readonly_paths; i++) {
         if (make_path_read_only(root, spec->readonly_paths[i], err) < 0)
             return err_prefix(err, "read-only path %s", spec->readonly_paths[i]);
     }
     for (size_t i = 0; i < spec->n_masked_paths; i++) {
-        if (mask_path(root, spec->masked_paths[i], err) < 0)
+        if (mask_path(root, null, spec->masked_paths[i], err) < 0)
             return err_prefix(err, "masked path %s", spec->masked_paths[i]);
     }
     return 0;
@@ -355,7 +387,10 @@ static int furnish(int root, const struct outside *outside, const struct rootfs_
 {
     cleanup_fd int dev = -1;
     cleanup_fd int cwd = -1;
-    if (mount_dev(root, err) < 0 || attach_shm(root, outside->pod_shm, err) < 0 ||
+    /* The pod's files first, below /dev: an image's link from one of them into /dev must not get a
+     * file put over a device, which is what hides masked files. */
+    if (podfiles_attach(&outside->files, root, spec->rootfs->read_only, err) < 0 ||
+        mount_dev(root, err) < 0 || attach_shm(root, outside->pod_shm, err) < 0 ||
         mnt_open_in(root, "dev", O_DIRECTORY, &dev, err) < 0 ||
         devnodes_make_standard(dev, err) < 0 ||
         devnodes_make(dev, outside->vm_dev, spec->devices, spec->n_devices, err) < 0 ||
@@ -363,7 +398,7 @@ static int furnish(int root, const struct outside *outside, const struct rootfs_
         return -1;
     if (mnt_make_dir_in(root, spec->cwd, true, &cwd, err) < 0)
         return err_prefix(err, "working directory");
-    return podfiles_attach(&outside->files, root, spec->rootfs->read_only, err);
+    return 0;
 }
 
 static int open_root(const char *path, int *ret_fd, struct err *err)

@@ -31,6 +31,11 @@ python3 "$repo/scripts/oci-layout.py" --out "$work/layout" --ref test.local/busy
     --env B=image --user app --workdir /home/app --stop-signal USR1 --entrypoint '["/bin/sh", "-c"]' \
     --cmd '["id -u; echo $A $B"]' >/dev/null
 "$bin/casemate" image import "$work/layout" >/dev/null
+mkdir -p "$work/link/etc"
+ln -s /dev/null "$work/link/etc/hostname"
+python3 "$repo/scripts/oci-layout.py" --out "$work/linked" --ref test.local/linked:latest --layer "$root" --layer "$work/link" \
+    >/dev/null
+"$bin/casemate" image import "$work/linked" >/dev/null
 
 n=0
 # change NAME FILTER: the container's JSON, run through jq.
@@ -183,6 +188,23 @@ says 0
 out no-users-number "$(sec '{masked_paths: ["/etc/passwd"], run_as_user: {value: 1000}}')" 'id -u'
 says 1000
 refused NotFound 'no such user' "$(sec '{masked_paths: ["/etc/passwd"], run_as_username: "app"}')"
+refused InvalidArgument 'read-only path /proc/self/root/etc: leads through a link' "$(sec '{readonly_paths: ["/proc/self/root/etc"]}')"
+refused InvalidArgument 'masked path /proc/self/root/etc/passwd: leads through a link' "$(sec '{masked_paths: ["/proc/self/root/etc/passwd"]}')"
+refused InvalidArgument 'the root directory cannot be hidden' "$(sec '{masked_paths: ["/"]}')"
+out paths-root "$(sec '{run_as_user: {value: 0}, readonly_paths: ["/bin/.."]}')" \
+    'touch /x 2>&1; touch /dev/shm/x 2>&1; echo x >/proc/sys/kernel/msgmax; echo x >/dev/null && echo null'
+says 'touch: /x: Read-only file system'
+says 'touch: /dev/shm/x: Read-only file system'
+says "/bin/sh: can't create /proc/sys/kernel/msgmax: Read-only file system"
+says null
+out paths-dev "$(sec '{run_as_user: {value: 0}, masked_paths: ["/dev", "/etc/group"]}')" 'ls /dev | wc -l; wc -c </etc/group; stat -c %t:%T /etc/group'
+says 0
+says 1:3
+# An image whose host name is a link to what covers a masked file.
+IMAGE=test.local/linked:latest out paths-linked "$(sec '{run_as_user: {value: 0}, masked_paths: ["/etc/group"]}')" \
+    'stat -c %t:%T /etc/group /dev/null; wc -c </etc/hostname; grep -c the-pod /etc/hosts'
+says_not the-pod
+[ "$(tr '\n' ' ' <<<"$out")" = '1:3 1:3 0 1 ' ] || fail "the cover of a masked file: $out"
 out no-paths "$(sec '{run_as_user: {value: 0}}')" 'echo 8192 >/proc/sys/kernel/msgmax && echo written; grep -c /proc/ /proc/self/mountinfo; ls -d /sys/kernel >/dev/null; touch /sys/x 2>&1'
 says written
 says 0

@@ -223,6 +223,10 @@ out read-only "$(sec '{readonly_rootfs: true}') | .working_dir = \"/work/here\""
 says 'touch: /x: Read-only file system'
 says shm
 says '0 .'
+out read-only-paths "$(sec '{readonly_paths: ["/"], masked_paths: ["/dev", "/etc/group"]}')" 'touch /x 2>&1; touch /home/app/own 2>&1; wc -c </etc/group; ls /dev | wc -l'
+says 'touch: /x: Read-only file system'
+says 'touch: /home/app/own: Read-only file system'
+[ "$(grep -cx 0 <<<"$out")" = 2 ] || fail "masked paths: $out"
 out masked "$(sec '{masked_paths: ["/proc/version", "/proc/acpi", "/proc/keys"], readonly_paths: ["/proc/sys"], seccomp: {profile_type: 0}}')" \
     'head -c 4 /proc/version | wc -c; cat /proc/keys | wc -c; echo 1 >/proc/sys/kernel/msgmax; grep Seccomp: /proc/self/status | tr -s "\t" " "'
 says 0
