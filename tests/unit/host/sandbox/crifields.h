@@ -272,8 +272,9 @@ static const struct crifield crifields[] = {
     {SEC "seccomp.profile_type=Localhost", GUEST, "compiled on the host and sent as BPF", NULL,
      SEC "seccomp.localhost_ref=@profile"},
     {SEC "seccomp.localhost_ref", GUEST,
-     "an absolute path on the host, at most 1 MiB of JSON; SCMP_ACT_NOTIFY is refused", "@profile",
-     SEC "seccomp.profile_type=2"},
+     "an absolute path on the host, at most 1 MiB of JSON; SCMP_ACT_NOTIFY is refused, and so is a "
+     "rule that denies a call whose name libseccomp does not know where the default permits it",
+     "@profile", SEC "seccomp.profile_type=2"},
     {SEC "seccomp_profile_path", GUEST, "the older form; counts without seccomp", "runtime/default",
      ""},
     {SEC "apparmor.profile_type=RuntimeDefault", MOOT,

@@ -247,7 +247,7 @@ static void actions(void **state)
         0);
     assert_int_equal(run_json("{\"defaultAction\":\"SCMP_ACT_ERRNO\",\"defaultErrnoRet\":38,"
                               "\"architectures\":[\"SCMP_ARCH_X86_64\",\"SCMP_ARCH_S390X\"],"
-                              "\"flags\":[\"SECCOMP_FILTER_FLAG_LOG\"],"
+                              "\"flags\":[\"SECCOMP_FILTER_FLAG_LOG\"],\"listenerPath\":\"\","
                               "\"syscalls\":[{\"names\":[\"exit_group\",\"a_call_of_tomorrow\"],"
                               "\"action\":\"SCMP_ACT_ALLOW\"}]}",
                               0, call_getppid),
@@ -306,6 +306,12 @@ static void arguments(void **state)
     static const char masked[] =
         RULE("{\"names\":[\"fcntl\"],\"action\":\"SCMP_ACT_ERRNO\",\"args\":["
              "{\"index\":0,\"value\":8,\"valueTwo\":8,\"op\":\"SCMP_CMP_MASKED_EQ\"}]}");
+    static const char zero[] =
+        RULE("{\"names\":[\"getpgid\"],\"action\":\"SCMP_ACT_ERRNO\",\"args\":["
+             "{\"index\":0,\"op\":\"SCMP_CMP_EQ\"}]}");
+    static const char not_zero[] =
+        RULE("{\"names\":[\"getpgid\"],\"action\":\"SCMP_ACT_ERRNO\",\"args\":["
+             "{\"index\":0,\"op\":\"SCMP_CMP_NE\"}]}");
     static const char greater[] =
         RULE("{\"names\":[\"fcntl\"],\"action\":\"SCMP_ACT_ERRNO\",\"args\":["
              "{\"index\":0,\"value\":7,\"op\":\"SCMP_CMP_GT\"}]}");
@@ -317,6 +323,8 @@ static void arguments(void **state)
     assert_int_equal(run_json(either, 0, call_dup_8), EPERM);
     assert_int_equal(run_json(masked, 0, call_dup_7), 0);
     assert_int_equal(run_json(masked, 0, call_dup_8), EPERM);
+    assert_int_equal(run_json(zero, 0, call_getpgid), EPERM);
+    assert_int_equal(run_json(not_zero, 0, call_getpgid), 0);
     assert_int_equal(run_json(greater, 0, call_dup_7), 0);
     assert_int_equal(run_json(greater, 0, call_dup_8), EPERM);
 }
