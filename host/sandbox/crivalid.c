@@ -258,22 +258,81 @@ static bool is_below_dev(const char *path)
            strcmp(path + n - 3, "/..") != 0;
 }
 
+/* Without a "." or a trailing "/": each path then names one place, and each place has one path. */
+static bool is_plain_path(const char *path)
+{
+    size_t n = strlen(path);
+
+    return path[n - 1] != '/' && strstr(path, "/./") == NULL && strcmp(path + n - 2, "/.") != 0;
+}
+
+/* What every container has below /dev, and where something else cannot be put. */
+static bool is_standard_path(const char *path)
+{
+    static const char *const names[] = {"null",   "zero", "full", "random", "urandom",
+                                        "tty",    "fd",   "core", "stdin",  "stdout",
+                                        "stderr", "ptmx", "pts",  "shm",    "mqueue"};
+    const char *name = path + sizeof("/dev/") - 1;
+    size_t n = strcspn(name, "/");
+
+    for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+        if (strlen(names[i]) == n && strncmp(names[i], name, n) == 0)
+            return true;
+    }
+    return false;
+}
+
+static const char *path_of(const Runtime__V1__Device *device)
+{
+    return *device->container_path == '\0' ? device->host_path : device->container_path;
+}
+
+/* Whether the i-th device is to be where an earlier one already is, and is another. */
+static bool is_taken(const container_config *config, size_t i)
+{
+    const Runtime__V1__Device *device = config->devices[i];
+
+    for (size_t j = 0; j < i; j++) {
+        const Runtime__V1__Device *other = config->devices[j];
+        if (strcmp(path_of(other), path_of(device)) == 0 &&
+            strcmp(other->host_path, device->host_path) != 0)
+            return true;
+    }
+    return false;
+}
+
+static int check_device_path(const container_config *config, size_t i, struct err *err)
+{
+    const char *path = path_of(config->devices[i]);
+
+    if (!is_below_dev(path))
+        return err_set(err, ERR_UNSUPPORTED, "devices[%zu].container_path: '%s' is not below /dev",
+                       i, path);
+    if (!is_plain_path(path))
+        return err_set(err, ERR_INVALID, "devices[%zu].container_path: '%s' is no plain path", i,
+                       path);
+    if (is_standard_path(path) && strcmp(path, config->devices[i]->host_path) != 0)
+        return err_set(err, ERR_INVALID,
+                       "devices[%zu].container_path: '%s' is what every container has", i, path);
+    if (is_taken(config, i))
+        return err_set(err, ERR_INVALID,
+                       "devices[%zu].container_path: '%s' is another device's already", i, path);
+    return 0;
+}
+
 static int check_devices(const container_config *config, struct err *err)
 {
     if (config->n_devices > MAX_DEVICES)
         return err_set(err, ERR_INVALID, "devices: more than %u", MAX_DEVICES);
     for (size_t i = 0; i < config->n_devices; i++) {
         const Runtime__V1__Device *device = config->devices[i];
-        const char *path =
-            *device->container_path == '\0' ? device->host_path : device->container_path;
         if (!is_guest_device(device->host_path))
             return err_set(err, ERR_UNSUPPORTED,
                            "devices[%zu].host_path: a pod in a virtual machine cannot have the "
                            "node's '%s'",
                            i, device->host_path);
-        if (!is_below_dev(path))
-            return err_set(err, ERR_UNSUPPORTED,
-                           "devices[%zu].container_path: '%s' is not below /dev", i, path);
+        if (check_device_path(config, i, err) != 0)
+            return -1;
         if (strspn(device->permissions, "rwm") != strlen(device->permissions))
             return err_set(err, ERR_INVALID, "devices[%zu].permissions: '%s' is not of \"rwm\"", i,
                            device->permissions);

@@ -167,7 +167,8 @@ static const struct crifield crifields[] = {
      "urandom, fuse, net/tun",
      "/dev/sda", ""},
     {"container.devices[].container_path", GUEST,
-     "below /dev (else refused); only these and the standard devices can be used (BPF filter)",
+     "below /dev (else refused), and not where something else is that every container has; only "
+     "these and the standard devices can be used (BPF filter)",
      "/dev/x", "container.devices[].host_path=/dev/fuse"},
     {"container.devices[].permissions", GUEST, "of \"rwm\"; empty: all", "r",
      "container.devices[].host_path=/dev/fuse"},

@@ -40,8 +40,8 @@ struct setup {
     Runtime__V1__PortMapping *ports[1];
     Runtime__V1__Mount mount;
     Runtime__V1__Mount *mounts[1];
-    Runtime__V1__Device device;
-    Runtime__V1__Device *devices[1];
+    Runtime__V1__Device device, device_two;
+    Runtime__V1__Device *devices[2];
     Runtime__V1__CDIDevice cdi;
     Runtime__V1__CDIDevice *cdis[1];
     Runtime__V1__HugepageLimit hugepages;
@@ -89,6 +89,7 @@ static void set_up(struct setup *s)
     runtime__v1__port_mapping__init(&s->port);
     runtime__v1__mount__init(&s->mount);
     runtime__v1__device__init(&s->device);
+    runtime__v1__device__init(&s->device_two);
     runtime__v1__cdidevice__init(&s->cdi);
     runtime__v1__hugepage_limit__init(&s->hugepages);
     runtime__v1__key_value__init(&s->env);
@@ -103,6 +104,7 @@ static void set_up(struct setup *s)
     s->ports[0] = &s->port;
     s->mounts[0] = &s->mount;
     s->devices[0] = &s->device;
+    s->devices[1] = &s->device_two;
     s->cdis[0] = &s->cdi;
     s->hugepage_list[0] = &s->hugepages;
     s->envs[0] = &s->env;
@@ -427,6 +429,59 @@ ASK(device_climbing)
     guest_device(s);
     s->device.container_path = s->climbing;
 }
+static void put_device_at(struct setup *s, const char *path)
+{
+    guest_device(s);
+    (void)snprintf(s->climbing, sizeof(s->climbing), "%s", path);
+    s->device.container_path = s->climbing;
+}
+ASK(device_slash)
+{
+    put_device_at(s, "/dev/x/");
+}
+ASK(device_dot)
+{
+    put_device_at(s, "/dev/./fd");
+}
+ASK(device_dot_last)
+{
+    put_device_at(s, "/dev/x/.");
+}
+ASK(device_over_link)
+{
+    put_device_at(s, "/dev/fd");
+}
+ASK(device_over_null)
+{
+    put_device_at(s, "/dev/null");
+}
+ASK(device_over_terminals)
+{
+    put_device_at(s, "/dev/pts/0");
+}
+ASK(device_beside_link)
+{
+    put_device_at(s, "/dev/fd0");
+}
+ASK(device_null)
+{
+    put_device_at(s, "/dev/null");
+    s->device.host_path = s->climbing;
+}
+ASK(devices_same)
+{
+    guest_device(s);
+    s->device_two.host_path = s->device_two.container_path = s->text;
+    s->config.n_devices = 2;
+}
+ASK(devices_at_one_place)
+{
+    guest_device(s);
+    (void)snprintf(s->climbing, sizeof(s->climbing), "/dev/fuse");
+    s->device_two.host_path = s->climbing;
+    s->device_two.container_path = s->text;
+    s->config.n_devices = 2;
+}
 ASK(device_permissions)
 {
     guest_device(s);
@@ -680,6 +735,9 @@ static const struct row container_rows[] = {
     {NULL, ERR_NONE, no_memory_limit},
     {NULL, ERR_NONE, cpuset},
     {NULL, ERR_NONE, guest_device},
+    {NULL, ERR_NONE, device_beside_link},
+    {NULL, ERR_NONE, device_null},
+    {NULL, ERR_NONE, devices_same},
     {NULL, ERR_NONE, seccomp_default},
     {NULL, ERR_NONE, seccomp_legacy},
     {NULL, ERR_NONE, strict_groups},
@@ -706,6 +764,13 @@ static const struct row container_rows[] = {
     {"devices[0].host_path", ERR_UNSUPPORTED, devices},
     {"devices[0].container_path", ERR_UNSUPPORTED, device_elsewhere},
     {"devices[0].container_path", ERR_UNSUPPORTED, device_climbing},
+    {"devices[0].container_path", ERR_INVALID, device_slash},
+    {"devices[0].container_path", ERR_INVALID, device_dot},
+    {"devices[0].container_path", ERR_INVALID, device_dot_last},
+    {"devices[0].container_path", ERR_INVALID, device_over_link},
+    {"devices[0].container_path", ERR_INVALID, device_over_null},
+    {"devices[0].container_path", ERR_INVALID, device_over_terminals},
+    {"devices[1].container_path", ERR_INVALID, devices_at_one_place},
     {"devices[0].permissions", ERR_INVALID, device_permissions},
     {"seccomp.localhost_ref", ERR_INVALID, seccomp_relative},
     {"seccomp.profile_type", ERR_INVALID, seccomp_unknown},
