@@ -290,6 +290,8 @@ static struct rootfs_spec rootfs_of(const struct enter_new *e)
         .n_masked_paths = r->n_masked_paths,
         .readonly_paths = r->readonly_paths,
         .n_readonly_paths = r->n_readonly_paths,
+        .volumes = r->volumes,
+        .n_volumes = r->n_volumes,
         .devices = r->devices,
         .n_devices = r->n_devices,
         .pod_shm = r->ipc_namespace != CASEMATE__AGENT__V1__NAMESPACE_SHARING__NAMESPACE_CONTAINER,

@@ -281,6 +281,51 @@ static int check_rootfs(const Casemate__Agent__V1__RootFs *rootfs, struct err *e
     return 0;
 }
 
+/* Absolute, below "/", and without parts that are empty, "." or "..". */
+static bool is_clean_path(const char *path)
+{
+    if (strlen(path) >= PATH_MAX)
+        return false;
+    do {
+        if (*path++ != '/')
+            return false;
+        size_t n = strcspn(path, "/");
+        if (n == 0 || (n == 1 && path[0] == '.') || (n == 2 && path[0] == '.' && path[1] == '.'))
+            return false;
+        path += n;
+    } while (*path != '\0');
+    return true;
+}
+
+/* In a file system of the kernel, or one of its places. */
+static bool is_kernels_place(const char *path)
+{
+    static const char *const places[] = {"/proc", "/sys", "/dev"};
+    for (size_t i = 0; i < ARRAY_SIZE(places); i++) {
+        size_t n = strlen(places[i]);
+        if (text_has_prefix(path, places[i]) && (path[n] == '\0' || path[n] == '/'))
+            return true;
+    }
+    return false;
+}
+
+static int check_volumes(const Casemate__Agent__V1__CreateContainerRequest *r, struct err *err)
+{
+    if (r->n_volumes > VALIDATE_MAX_VOLUMES)
+        return err_set(err, ERR_INVALID, "volumes: more than %u", VALIDATE_MAX_VOLUMES);
+    for (size_t i = 0; i < r->n_volumes; i++) {
+        if (!is_clean_path(r->volumes[i]) || is_kernels_place(r->volumes[i]))
+            return err_set(err, ERR_INVALID,
+                           "volumes[%zu]: not a clean absolute path outside of /proc, /sys, /dev",
+                           i);
+        for (size_t j = 0; j < i; j++) {
+            if (strcmp(r->volumes[i], r->volumes[j]) == 0)
+                return err_set(err, ERR_INVALID, "volumes[%zu]: is there twice", i);
+        }
+    }
+    return 0;
+}
+
 /* A path below /dev that cannot climb out of it. */
 static bool is_device_path(const char *path)
 {
@@ -310,7 +355,7 @@ int validate_create(const Casemate__Agent__V1__CreateContainerRequest *r, struct
         check_rootfs(r->rootfs, err) < 0 || validate_resources(r->resources, err) < 0 ||
         check_paths("masked_paths", r->masked_paths, r->n_masked_paths, err) < 0 ||
         check_paths("readonly_paths", r->readonly_paths, r->n_readonly_paths, err) < 0 ||
-        check_devices(r, err) < 0)
+        check_volumes(r, err) < 0 || check_devices(r, err) < 0)
         return -1;
     switch (r->pid_namespace) {
     case CASEMATE__AGENT__V1__NAMESPACE_SHARING__NAMESPACE_POD:

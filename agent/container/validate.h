@@ -18,6 +18,7 @@
 #define VALIDATE_MAX_CGROUP  128u
 #define VALIDATE_MAX_SYSCTLS 256u
 #define VALIDATE_MAX_DEVICES 64u
+#define VALIDATE_MAX_VOLUMES 128u
 #define VALIDATE_MAX_LUN     16383u /* SAM-5 flat space */
 
 /* An id: [A-Za-z0-9_.-]{1,128}, not beginning with a dot. */
@@ -40,7 +41,7 @@ int validate_prepare(const Casemate__Agent__V1__PreparePodRequest *r, struct err
  */
 int validate_configure(const Casemate__Agent__V1__ConfigurePodRequest *request, struct err *err);
 /*
- * Id, process, root file system, cgroup settings, paths, devices and namespaces; whether a
+ * Id, process, root file system, cgroup settings, paths, volumes, devices and namespaces; whether a
  * container that it names exists is not looked at.
  */
 int validate_create(const Casemate__Agent__V1__CreateContainerRequest *request, struct err *err);

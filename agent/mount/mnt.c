@@ -18,7 +18,7 @@
 
 #include "common/base/cleanup.h"
 
-#define MAX_LINKS 16 /* on the way to a file that is to be made */
+#define MAX_LINKS 16 /* on the way to what is to be made */
 
 static int context_error(int context, int e, const char *fs_type, struct err *err)
 {
@@ -65,9 +65,8 @@ int mnt_copy(const char *path, bool recursive, int *ret_fd, struct err *err)
 
 int mnt_copy_at(int fd, bool recursive, int *ret_fd, struct err *err)
 {
-    int copy = open_tree(fd, "",
-                         AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC |
-                             (recursive ? AT_RECURSIVE : 0u));
+    unsigned flags = AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC;
+    int copy = open_tree(fd, "", flags | (recursive ? AT_RECURSIVE : 0u));
     if (copy < 0)
         return err_set_errno(err, errno, "copy a mount");
     *ret_fd = copy;
@@ -109,10 +108,30 @@ int mnt_open_in(int root_fd, const char *path, int flags, int *ret_fd, struct er
     return 0;
 }
 
-int mnt_make_dir_in(int root_fd, const char *path, bool allow_links, int *ret_fd, struct err *err)
+static int make_dir(int root_fd, const char *path, unsigned links, int *ret_fd, struct err *err);
+
+/* Makes what the link at path, called name in directory dir_fd, leads to. name points into path. */
+static int make_target(int root_fd, const char *path, int dir_fd, const char *name, unsigned links,
+                       struct err *err)
 {
-    uint64_t resolve = allow_links ? 0 : RESOLVE_NO_SYMLINKS;
-    char prefix[4096];
+    char link[PATH_MAX], target[PATH_MAX];
+    cleanup_fd int made = -1;
+    ssize_t n = readlinkat(dir_fd, name, link, sizeof(link) - 1);
+    if (n < 0)
+        return err_set_errno(err, errno, "read link %s", path);
+    link[n] = '\0';
+    int len = snprintf(target, sizeof(target), "%.*s%s", link[0] == '/' ? 0 : (int)(name - path),
+                       path, link);
+    if (len < 0 || (size_t)len >= sizeof(target))
+        return err_set_errno(err, ENAMETOOLONG, "a link");
+    return make_dir(root_fd, target, links, &made, err);
+}
+
+/* links: how many may lead to where nothing is; 0: none may be there at all. */
+static int make_dir(int root_fd, const char *path, unsigned links, int *ret_fd, struct err *err)
+{
+    uint64_t resolve = links > 0 ? 0 : RESOLVE_NO_SYMLINKS;
+    char prefix[PATH_MAX];
     size_t len = strlen(path);
     if (len >= sizeof(prefix))
         return err_set_errno(err, ENAMETOOLONG, "make a directory");
@@ -129,8 +148,12 @@ int mnt_make_dir_in(int root_fd, const char *path, bool allow_links, int *ret_fd
         *rest = '\0';
         int next = open_below(root_fd, prefix, O_DIRECTORY, resolve);
         if (next < 0 && errno == ENOENT) {
-            if (mkdirat(at, name, 0755) < 0 && errno != EEXIST)
-                return err_set_errno(err, errno, "make directory %s", prefix);
+            if (mkdirat(at, name, 0755) < 0) {
+                if (errno != EEXIST)
+                    return err_set_errno(err, errno, "make directory %s", prefix);
+                if (links > 0 && make_target(root_fd, prefix, at, name, links - 1, err) < 0)
+                    return -1;
+            }
             next = open_below(root_fd, prefix, O_DIRECTORY, resolve);
         }
         if (next < 0) {
@@ -145,6 +168,11 @@ int mnt_make_dir_in(int root_fd, const char *path, bool allow_links, int *ret_fd
     }
     *ret_fd = steal_fd(&at);
     return 0;
+}
+
+int mnt_make_dir_in(int root_fd, const char *path, bool allow_links, int *ret_fd, struct err *err)
+{
+    return make_dir(root_fd, path, allow_links ? MAX_LINKS : 0, ret_fd, err);
 }
 
 /* Makes the file called name in directory dir_fd unless there is something. *ret_link, if that is a

@@ -25,7 +25,7 @@ int mnt_new(const char *fs_type, const struct mnt_option *options, unsigned attr
 /* A detached copy of the mount at path (resolved as usual), with its submounts if recursive. */
 int mnt_copy(const char *path, bool recursive, int *ret_fd, struct err *err);
 
-/* Likewise of what fd (O_PATH) names. */
+/* A detached copy of the mount that fd is in, from what fd names down. */
 int mnt_copy_at(int fd, bool recursive, int *ret_fd, struct err *err);
 
 /* Attaches a detached mount to what target_fd (O_PATH) names. The descriptor stays the caller's. */
@@ -39,9 +39,9 @@ int mnt_set_read_only(int fd, bool recursive, struct err *err);
 int mnt_open_in(int root_fd, const char *path, int flags, int *ret_fd, struct err *err);
 
 /*
- * Opens (O_PATH) the directory at path below root_fd, making what is missing (0755). INVALID when
- * part of it is a link and links are not allowed: for the places where a file system of the kernel
- * must really be where its name says.
+ * Opens (O_PATH) the directory at path below root_fd, making what is missing (0755), also where a
+ * link leads to. INVALID when part of it is a link and links are not allowed: for the places where
+ * a file system of the kernel must really be where its name says.
  */
 int mnt_make_dir_in(int root_fd, const char *path, bool allow_links, int *ret_fd, struct err *err);
 

@@ -17,6 +17,11 @@
  *
  * 1 to 3 are rootfs_build, 4 is rootfs_finish.
  *
+ * A volume of the image is a second mount of the overlay, of one directory over itself, made before
+ * the root's mount becomes read-only and not read-only with it. So it has what the image has there,
+ * with owners, modes and attributes, nothing is copied before it is written to, and what is written
+ * is in the container's upper layer: counted, private and temporary as that is.
+ *
  * With a user namespace the files of the image must belong to its ids. Where the layers' file
  * system can, they are mounted again with ids mapped, and that costs nothing; whether it can is
  * found out by trying, since it depends on kernel and type (squashfs: Linux 6.2). What the writable
@@ -381,15 +386,40 @@ static int open_outside(const struct rootfs_spec *spec, struct outside *o, struc
     return spec->pod_shm ? mnt_copy(ROOTFS_SHM_DIR, false, &o->pod_shm, err) : 0;
 }
 
+/* The root itself is as it is asked for, also when a link of the image leads there. */
+static int make_volume(int root, const char *path, struct err *err)
+{
+    cleanup_fd int target = -1;
+    cleanup_fd int copy = -1;
+    bool is_root;
+    if (mnt_make_dir_in(root, path, true, &target, err) < 0 ||
+        is_same_file(target, root, &is_root, err) < 0)
+        return -1;
+    if (is_root)
+        return 0;
+    return mnt_copy_at(target, false, &copy, err) < 0 ? -1 : mnt_attach(copy, target, err);
+}
+
+/* Before all that is attached here, which so is over what they bring, wherever links lead them. */
+static int make_volumes(int root, const struct rootfs_spec *spec, struct err *err)
+{
+    for (size_t i = 0; i < spec->n_volumes; i++) {
+        if (make_volume(root, spec->volumes[i], err) < 0)
+            return err_prefix(err, "volume %s", spec->volumes[i]);
+    }
+    return 0;
+}
+
 /* What only the VM's root can put there. */
 static int furnish(int root, const struct outside *outside, const struct rootfs_spec *spec,
                    struct err *err)
 {
     cleanup_fd int dev = -1;
     cleanup_fd int cwd = -1;
-    /* The pod's files first, below /dev: an image's link from one of them into /dev must not get a
+    /* The pod's files below /dev: an image's link from one of them into /dev must not get a
      * file put over a device, which is what hides masked files. */
-    if (podfiles_attach(&outside->files, root, spec->rootfs->read_only, err) < 0 ||
+    if (make_volumes(root, spec, err) < 0 ||
+        podfiles_attach(&outside->files, root, spec->rootfs->read_only, err) < 0 ||
         mount_dev(root, err) < 0 || attach_shm(root, outside->pod_shm, err) < 0 ||
         mnt_open_in(root, "dev", O_DIRECTORY, &dev, err) < 0 ||
         devnodes_make_standard(dev, err) < 0 ||

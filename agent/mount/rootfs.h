@@ -33,6 +33,8 @@ struct rootfs_spec {
     size_t n_masked_paths;
     char *const *readonly_paths;
     size_t n_readonly_paths;
+    char *const *volumes; /* directories, made if missing, that stay writable in a read-only root */
+    size_t n_volumes;
     Casemate__Agent__V1__Device *const *devices;
     size_t n_devices;
     const struct userns *userns; /* NULL: the VM's */

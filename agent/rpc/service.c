@@ -115,12 +115,12 @@ static bool fail_with(struct pending *p, const struct err *failure)
 
 static void handle_hello(struct rpc_call *call, void *arg)
 {
-    static char features[][20] = {
-        "cgroup-checks", "devices",       "network",           "oom-score",
-        "pid-pod",       "pid-target",    "prepare",           "rehearse",
-        "resize-tty",    "run",           "same-capabilities", "seccomp",
-        "stats",         "strict-groups", "update-resources",  "user",
-        "userns"};
+    static char features[][20] = {"cgroup-checks",    "devices",   "image-volumes",
+                                  "network",          "oom-score", "pid-pod",
+                                  "pid-target",       "prepare",   "rehearse",
+                                  "resize-tty",       "run",       "same-capabilities",
+                                  "seccomp",          "stats",     "strict-groups",
+                                  "update-resources", "user",      "userns"};
     struct service *s = arg;
     const Casemate__Agent__V1__HelloRequest *r = (const void *)rpc_call_request(call);
     if (r->version_min > PROTOCOL_VERSION || r->version_max < PROTOCOL_VERSION) {

@@ -132,6 +132,7 @@ static const char *const feature_names[] = {
     [GUEST_USERNS] = "userns",
     [GUEST_REHEARSE] = "rehearse",
     [GUEST_SAME_CAPABILITIES] = "same-capabilities",
+    [GUEST_IMAGE_VOLUMES] = "image-volumes",
 };
 
 static unsigned take_features(const Casemate__Agent__V1__HelloReply *reply)
@@ -178,7 +179,8 @@ static int hello(struct guest *guest, int64_t deadline_ms, struct err *err)
     info->memory_bytes = reply->memory_bytes;
     info->cpus = reply->cpus;
     guest->features = take_features(reply);
-    guest->info.checks_cgroups = (guest->features >> GUEST_CGROUP_CHECKS & 1) != 0;
+    info->checks_cgroups = (guest->features >> GUEST_CGROUP_CHECKS & 1) != 0;
+    info->makes_volumes = (guest->features >> GUEST_IMAGE_VOLUMES & 1) != 0;
     result = 0;
 out:
     rpc_reply_fini(&raw);
@@ -403,6 +405,8 @@ int guest_create_container(struct guest *guest,
     if (check_process(guest, request->process, err) != 0)
         return -1;
     if (check_resources(guest, request->resources, err) != 0)
+        return -1;
+    if (request->n_volumes > 0 && guest_need_feature(guest, GUEST_IMAGE_VOLUMES, err) != 0)
         return -1;
     if (request->n_devices > 0 && guest_need_feature(guest, GUEST_DEVICES, err) != 0)
         return -1;

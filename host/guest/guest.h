@@ -46,6 +46,7 @@ struct guest_info {
     uint64_t memory_bytes;
     uint32_t cpus;
     bool checks_cgroups; /* refuses settings that its kernel would not do */
+    bool makes_volumes;  /* knows what volumes of an image are */
 };
 
 /*

@@ -26,6 +26,7 @@ enum guest_feature {
     GUEST_USERNS,
     GUEST_REHEARSE,
     GUEST_SAME_CAPABILITIES,
+    GUEST_IMAGE_VOLUMES,
 };
 /* UNSUPPORTED when the agent has not the part: it skips fields that it does not know. */
 int guest_need_feature(const struct guest *guest, enum guest_feature feature, struct err *err);

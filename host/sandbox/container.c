@@ -166,6 +166,15 @@ static int64_t create_deadline(const struct pod *pod, int64_t deadline_ms)
     return clock_earlier(deadline_ms, clock_deadline(USERNS_MS));
 }
 
+/* Were it refused, no container of a pod that is older than the daemon could be made again. */
+static void warn_of_volumes(const struct pod *pod, const struct container *c)
+{
+    struct log_ctx ctx = {.sandbox = pod->facts->id, .container = c->facts->id};
+
+    log_event(LOG_WARN, &ctx, NULL,
+              "the pod's agent is older and makes no volumes, ignoring the image's");
+}
+
 static int create_in_guest(const struct pod_use *use, struct container *c,
                            const struct image *image, const struct crispec_disk *disks,
                            int64_t deadline_ms, struct err *err)
@@ -180,6 +189,7 @@ static int create_in_guest(const struct pod_use *use, struct container *c,
         .disks = disks,
         .hostname = hostname,
         .plain_cgroups = !guest_get_info(use->guest)->checks_cgroups,
+        .no_volumes = !guest_get_info(use->guest)->makes_volumes,
     };
     const Runtime__V1__LinuxContainerConfig *linux_ = c->facts->config->linux;
     int64_t until_ms = clock_earlier(deadline_ms, clock_deadline(PODSIZE_ONLINE_MS));
@@ -191,6 +201,8 @@ static int create_in_guest(const struct pod_use *use, struct container *c,
     if (resolve_target(use->pod, c->facts->config, target, &has_target, err) != 0)
         return -1;
     input.pid_target_id = has_target ? target : NULL;
+    if (input.no_volumes && image->volumes.n > 0)
+        warn_of_volumes(use->pod, c);
     if (crispec_new(&input, &spec, err) != 0)
         return -1;
     do

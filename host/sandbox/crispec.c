@@ -21,6 +21,7 @@
 #include "host/sandbox/cricaps.h"
 #include "host/sandbox/criseccomp.h"
 #include "host/sandbox/crispec.h"
+#include "host/sandbox/crivolume.h"
 
 #define DEFAULT_PATH "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #define MAX_SETTINGS 8 /* of our own; `unified` comes on top */
@@ -470,6 +471,32 @@ static int build_devices(struct crispec *spec, const container_config *config, s
     return 0;
 }
 
+/* The image's. CRI's mounts, which would go over them, are refused. */
+static int build_volumes(struct crispec *spec, const struct image *image, struct err *err)
+{
+    Casemate__Agent__V1__CreateContainerRequest *request = &spec->request;
+
+    request->volumes = spec_alloc(spec, CRIVOLUME_MAX, sizeof(char *));
+    if (request->volumes == NULL)
+        return err_no_memory(err);
+    for (size_t i = 0; i < image->volumes.n; i++) {
+        char *path = spec_alloc(spec, strlen(image->volumes.items[i]) + 2, 1);
+        bool again = false;
+        if (path == NULL)
+            return err_no_memory(err);
+        if (crivolume_path(image->volumes.items[i], path, err) != 0)
+            return -1;
+        for (size_t j = 0; j < request->n_volumes && !again; j++)
+            again = strcmp(path, request->volumes[j]) == 0;
+        if (again || *path == '\0')
+            continue;
+        if (request->n_volumes == CRIVOLUME_MAX)
+            return err_set(err, ERR_INVALID, "image: more than %u volumes", CRIVOLUME_MAX);
+        request->volumes[request->n_volumes++] = path;
+    }
+    return 0;
+}
+
 static Casemate__Agent__V1__NamespaceSharing sharing_of(Runtime__V1__NamespaceMode mode)
 {
     switch (mode) {
@@ -521,7 +548,8 @@ int crispec_new(const struct crispec_input *input, struct crispec **ret_spec, st
         (input->disks != NULL && build_rootfs(spec, input, err) != 0) ||
         build_resources(spec, input->config->linux == NULL ? NULL : input->config->linux->resources,
                         err) != 0 ||
-        build_devices(spec, input->config, err) != 0)
+        build_devices(spec, input->config, err) != 0 ||
+        (!input->no_volumes && build_volumes(spec, input->image, err) != 0))
         return -1;
     build_isolation(spec, input);
     *ret_spec = steal_ptr(&spec);

@@ -34,6 +34,7 @@ struct crispec_input {
     const char *pid_target_id;        /* full id for pid mode TARGET; else NULL */
     bool plain_cgroups; /* the agent writes what the guest may not have: no huge pages of a size are
                            not asked for, since they are what there is */
+    bool no_volumes;    /* the agent does not know what they are: the image's are not asked for */
 };
 
 /* Builds the request; INVALID when config and image together name no command, or for what is wrong

@@ -37,6 +37,21 @@ python3 "$repo/scripts/oci-layout.py" --out "$work/linked" --ref test.local/link
     >/dev/null
 "$bin/casemate" image import "$work/linked" >/dev/null
 
+# One with volumes: with contents, over nothing, in one another, over what the pod brings, by way of links, and in places that
+# are the runtime's.
+mkdir -p "$root/data/sub" "$root/real"
+echo from-the-image >"$root/data/file"
+chmod 1777 "$root/data"
+chmod 666 "$root/data/file"
+"$root/bin/busybox" ln "$root/data/file" "$root/data/sub/same"
+ln -s /real "$root/alias"
+ln -s ../../.. "$root/real/top"
+ln -s /dev "$root/devices"
+python3 "$repo/scripts/oci-layout.py" --out "$work/layout-volumes" --ref test.local/volumes:latest --layer "$root" --volume /newvol \
+    --volume /data --volume /data/sub/ --volume //deep/./er/../new --volume /etc --volume alias/x --volume /alias/top \
+    --volume /devices --volume / --volume /proc/acpi --volume /sys/fs/cgroup --volume /dev/shm --volume /tmp/../data >/dev/null
+"$bin/casemate" image import "$work/layout-volumes" >/dev/null
+
 n=0
 # change NAME FILTER: the container's JSON, run through jq.
 change() {
@@ -301,6 +316,49 @@ out huge-free '.' 'huge_pages 3'
 says 'page 3'
 refused Unimplemented 'hugetlb.64KB.max 65536: the guest has huge pages of ' "$(res '{hugepage_limits: [{page_size: "64KB", limit: 65536}]}')"
 refused InvalidArgument 'linux.resources.hugepage_limits[0].page_size' "$(res '{hugepage_limits: [{page_size: "two", limit: 1}]}')"
+
+# ---- the image's volumes: the same with either root, but for what is around them
+volumes='.image.image = "test.local/volumes:latest"'
+look='stat -c "%u:%g %a %n" /newvol /data /deep/new /real/x; cat /data/file
+    for d in /newvol /data /data/sub /deep/new /etc /real/x; do echo >$d/mine && grep -q " $d " /proc/self/mountinfo && echo "wrote $d"; done
+    rm /data/file /data/sub/same && ls /data; grep the-pod /etc/hosts | cut -f 2
+    touch /other /real/other /deep/other && echo around; rmdir /newvol
+    touch /dev/shm/x && ls /sys/fs/cgroup/cgroup.procs; head -c 3 /dev/zero | wc -c
+    head -c 10000000 /dev/zero >/newvol/big; echo end; exec sleep 1000'
+for read_only in false true; do
+    begin "volumes-$read_only" "$volumes | $(sec "{run_as_user: {value: 0}, readonly_rootfs: $read_only, namespace_options: {pid: 1}}")" \
+        /bin/sh -c "$look"
+    has_run() { crictl logs "$c" 2>&1 | has '^end'; }
+    wait_for 60 has_run
+    out=$(crictl logs "$c" 2>&1)
+    for line in '0:0 755 /newvol' '0:0 1777 /data' '0:0 755 /deep/new' '0:0 755 /real/x' from-the-image 'wrote /newvol' 'wrote /data' \
+        'wrote /data/sub' 'wrote /deep/new' 'wrote /etc' 'wrote /real/x' the-pod /sys/fs/cgroup/cgroup.procs 3; do
+        says "$line"
+    done
+    case $read_only in
+        false)
+            says around
+            says "rmdir: '/newvol': Device or resource busy"
+            ;;
+        true)
+            says 'touch: /other: Read-only file system'
+            says 'touch: /real/other: Read-only file system'
+            says 'touch: /deep/other: Read-only file system'
+            ;;
+    esac
+    counts_volume() { [ "$(crictl stats -o json --id "$c" | jq '.stats[0].writableLayer.usedBytes.value | tonumber')" -gt 10000000 ]; }
+    wait_for 60 counts_volume
+    crictl stop -t 0 "$c" >/dev/null
+    crictl rm "$c" >/dev/null
+done
+out volumes-again "$volumes | $(sec '{run_as_user: {value: 0}, readonly_rootfs: true}')" 'ls /newvol /data; cat /data/file'
+says file
+says from-the-image
+says_not mine
+out volumes-user "$volumes | $(sec '{run_as_user: {value: 1000}, run_as_group: {value: 2000}, readonly_rootfs: true}')" \
+    'echo more >>/data/file && tail -n 1 /data/file; touch /newvol/x 2>&1'
+says more
+says 'touch: /newvol/x: Permission denied'
 
 # ---- refused by name
 refused Unimplemented mounts '.mounts = [{container_path: "/x", host_path: "/tmp"}]'

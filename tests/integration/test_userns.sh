@@ -83,7 +83,7 @@ with tarfile.open(two, "w", format=tarfile.PAX_FORMAT) as t:
     add(t, "etc/changed", b"two\n", 0o644, 0, 1000)
 END
 python3 "$repo/scripts/oci-layout.py" --out "$work/layout" --ref test.local/busybox:latest --layer "$work/one.tar" \
-    --layer "$work/two.tar" >/dev/null
+    --layer "$work/two.tar" --volume /home/app --volume /newvol --volume /home/app/own-dir >/dev/null
 "$bin/casemate" image import "$work/layout" >/dev/null
 
 crictl info | jq -e '.runtimeHandlers | length > 0 and all(.[]; .features.user_namespaces == true)' >/dev/null ||
@@ -175,6 +175,13 @@ for line in '1000:2000 4711 made' app more linked above hosts shm fifo 2 x \
     says "$line"
 done
 grep -q "can't create /sys/fs/cgroup/memory.max" <<<"$out" || fail "the cgroup can be written: $out"
+
+# ---- the image's volumes
+out volumes "$(sec '{run_as_user: {value: 0}, readonly_rootfs: true}')" 'cd /home/app; stat -c "%u:%g %a %n" /newvol own own-dir
+    echo x >/newvol/made && stat -c "%u:%g %n" /newvol/made; echo more >>own && cat own; touch /other 2>&1; rm -r /newvol/* && echo end'
+for line in '0:0 755 /newvol' '1000:1000 600 own' '0:0 755 own-dir' '0:0 /newvol/made' app more 'touch: /other: Read-only file system' end; do
+    says "$line"
+done
 
 # ---- programs that change who one is
 out setid "$(sec '{run_as_user: {value: 1000}, run_as_group: {value: 1000}}')" \

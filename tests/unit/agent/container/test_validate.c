@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -144,6 +145,53 @@ static void test_create(void **state)
     REFUSED(r->create.pid_namespace = CASEMATE__AGENT__V1__NAMESPACE_SHARING__NAMESPACE_TARGET,
             "pid_target_id");
     REFUSED(r->create.ipc_namespace = (Casemate__Agent__V1__NamespaceSharing)17, "ipc_namespace");
+}
+
+static void test_volumes(void **state)
+{
+    static const char *const wrong[] = {"",     "/",      "data",    "/a/",   "//a",     "/a//b",
+                                        "/a/.", "/../a",  "/a/..",   "/proc", "/sys/fs", "/dev",
+                                        "/.",   "/dev/x", "/a/../b", "/..",   "a/b"};
+    static const char *const right[] = {"/a",       "/a/b",     "/.a/..b/...",
+                                        "/process", "/devel/x", "/a b"};
+    char *volumes[VALIDATE_MAX_VOLUMES + 1], names[VALIDATE_MAX_VOLUMES + 1][8];
+    char long_path[4097];
+    struct request request, *r = &request;
+    struct err err;
+
+    (void)state;
+    for (size_t i = 0; i <= VALIDATE_MAX_VOLUMES; i++) {
+        (void)snprintf(names[i], sizeof(names[i]), "/v%zu", i);
+        volumes[i] = names[i];
+    }
+    for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+        volumes[1] = (char *)(uintptr_t)wrong[i];
+        REFUSED((r->create.volumes = volumes, r->create.n_volumes = 2), "volumes[1]");
+    }
+    memset(long_path, 'a', sizeof(long_path) - 1);
+    long_path[0] = '/';
+    long_path[4096] = '\0';
+    volumes[1] = long_path;
+    REFUSED((r->create.volumes = volumes, r->create.n_volumes = 2), "volumes[1]");
+    volumes[1] = names[0];
+    REFUSED((r->create.volumes = volumes, r->create.n_volumes = 2), "twice");
+    volumes[1] = names[1];
+    REFUSED((r->create.volumes = volumes, r->create.n_volumes = VALIDATE_MAX_VOLUMES + 1), "more");
+
+    init(r);
+    r->create.volumes = volumes;
+    r->create.n_volumes = VALIDATE_MAX_VOLUMES;
+    assert_int_equal(validate_create(&r->create, &err), 0);
+    r->create.n_volumes = 1;
+    long_path[4095] = '\0';
+    volumes[0] = long_path;
+    assert_int_equal(validate_create(&r->create, &err), 0);
+    for (size_t i = 0; i < sizeof(right) / sizeof(right[0]); i++) {
+        volumes[0] = (char *)(uintptr_t)right[i];
+        if (validate_create(&r->create, &err) < 0)
+            fail_msg("%s: %s", right[i], err.msg);
+    }
+    fini(r);
 }
 
 static void test_process(void **state)
@@ -290,9 +338,10 @@ static void test_ids(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_create), cmocka_unit_test(test_process),
-        cmocka_unit_test(test_exec),   cmocka_unit_test(test_configure),
-        cmocka_unit_test(test_ids),    cmocka_unit_test(test_userns),
+        cmocka_unit_test(test_create),  cmocka_unit_test(test_process),
+        cmocka_unit_test(test_exec),    cmocka_unit_test(test_configure),
+        cmocka_unit_test(test_ids),     cmocka_unit_test(test_userns),
+        cmocka_unit_test(test_volumes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

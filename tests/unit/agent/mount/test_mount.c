@@ -209,8 +209,29 @@ static void test_make_dir(void **state)
     (void)close(fd);
     assert_int_equal(fstatat(r->fd, "made2", &st, 0), 0);
 
-    assert_int_equal(symlinkat("nowhere", r->fd, "dangling"), 0);
-    assert_int_equal(mnt_make_dir_in(r->fd, "dangling/x", true, &fd, &err), -1);
+    /* A link to where nothing is, relative, absolute, over another link, and round and round. */
+    make(r, "in");
+    assert_int_equal(symlinkat("../nowhere", r->fd, "in/dangling"), 0);
+    assert_int_equal(mnt_make_dir_in(r->fd, "/in/dangling/x", true, &fd, &err), 0);
+    (void)close(fd);
+    assert_int_equal(fstatat(r->fd, "nowhere/x", &st, 0), 0);
+    assert_int_equal(symlinkat("/over/../three", r->fd, "two"), 0);
+    assert_int_equal(symlinkat("two/below", r->fd, "one"), 0);
+    assert_int_equal(mnt_make_dir_in(r->fd, "one", true, &fd, &err), 0);
+    (void)close(fd);
+    assert_int_equal(fstatat(r->fd, "three/below", &st, AT_SYMLINK_NOFOLLOW), 0);
+    assert_int_equal(symlinkat("/still/nowhere", r->fd, "refused"), 0);
+    assert_int_equal(mnt_make_dir_in(r->fd, "refused", false, &fd, &err), -1);
+    assert_int_equal(fstatat(r->fd, "still", &st, 0), -1);
+    assert_int_equal(symlinkat("round/x", r->fd, "round"), 0);
+    assert_int_equal(mnt_make_dir_in(r->fd, "round", true, &fd, &err), -1);
+    for (int i = 0; i < 20; i++) {
+        char name[16], next[16];
+        (void)snprintf(name, sizeof(name), "chain%d", i);
+        (void)snprintf(next, sizeof(next), "chain%d/x", i + 1);
+        assert_int_equal(symlinkat(next, r->fd, name), 0);
+    }
+    assert_int_equal(mnt_make_dir_in(r->fd, "chain0", true, &fd, &err), -1);
     write_file(r, "file", "x");
     assert_int_equal(mnt_make_dir_in(r->fd, "file/x", true, &fd, &err), -1);
 }
@@ -239,6 +260,22 @@ static void test_mounts(void **state)
     assert_int_equal(openat(r->fd, "m/other", O_CREAT | O_WRONLY | O_CLOEXEC, 0644), -1);
     assert_int_equal(errno, EROFS);
 
+    /* A copy of a part is not read-only with the whole. */
+    cleanup_fd int whole = -1;
+    cleanup_fd int part = -1;
+    cleanup_fd int place = -1;
+    assert_int_equal(mnt_new("tmpfs", options, 0, &whole, &err), 0);
+    close_fd(&target);
+    assert_int_equal(mnt_make_dir_in(r->fd, "w", false, &target, &err), 0);
+    assert_int_equal(mnt_attach(whole, target, &err), 0);
+    assert_int_equal(mnt_make_dir_in(r->fd, "w/part", false, &place, &err), 0);
+    assert_int_equal(mnt_copy_at(place, false, &part, &err), 0);
+    assert_int_equal(mnt_attach(part, place, &err), 0);
+    assert_int_equal(mnt_set_read_only(whole, false, &err), 0);
+    write_file(r, "w/part/file", "x");
+    assert_int_equal(openat(r->fd, "w/other", O_CREAT | O_WRONLY | O_CLOEXEC, 0644), -1);
+    assert_int_equal(errno, EROFS);
+
     int ignored;
     assert_int_equal(mnt_new("no-such-fs", NULL, 0, &ignored, &err), -1);
     assert_int_equal(err.sys_errno, ENODEV);
@@ -247,6 +284,8 @@ static void test_mounts(void **state)
 
     char path[64];
     (void)snprintf(path, sizeof(path), "%s/m", r->path);
+    assert_int_equal(umount2(path, MNT_DETACH), 0);
+    (void)snprintf(path, sizeof(path), "%s/w", r->path);
     assert_int_equal(umount2(path, MNT_DETACH), 0);
 }
 

@@ -211,11 +211,12 @@ struct request {
     Casemate__Agent__V1__Seccomp seccomp;
     Casemate__Agent__V1__Device device;
     Casemate__Agent__V1__Device *devices[1];
+    char *volumes[1];
 };
 
 static void request_init(struct request *r)
 {
-    static char name[] = "CHOWN";
+    static char name[] = "CHOWN", volume[] = "/data";
     casemate__agent__v1__create_container_request__init(&r->create);
     casemate__agent__v1__exec_request__init(&r->exec);
     casemate__agent__v1__process__init(&r->process);
@@ -223,6 +224,7 @@ static void request_init(struct request *r)
     casemate__agent__v1__seccomp__init(&r->seccomp);
     casemate__agent__v1__device__init(&r->device);
     r->devices[0] = &r->device;
+    r->volumes[0] = volume;
     r->process.user = &r->user;
     casemate__agent__v1__capabilities__init(&r->capabilities);
     r->bounding[0] = name;
@@ -240,7 +242,8 @@ static int create(struct fixture *f, const struct request *r, struct guest_user 
 
 static void old_agent(void **state)
 {
-    static const char *const names[] = {"seccomp", "oom-score", "strict-groups", "devices"};
+    static const char *const names[] = {"seccomp", "oom-score", "strict-groups", "devices",
+                                        "image-volumes"};
     char words[] = "stats";
     struct guest_user user;
     struct request r;
@@ -257,16 +260,19 @@ static void old_agent(void **state)
         r.user.strict_groups = i == 2;
         r.create.devices = r.devices;
         r.create.n_devices = i == 3 ? 1 : 0;
+        r.create.volumes = r.volumes;
+        r.create.n_volumes = i == 4 ? 1 : 0;
         assert_int_equal(create(&f, &r, &user, &err), -1);
         assert_int_equal(err.code, ERR_UNSUPPORTED);
         assert_non_null(strstr(err.msg, names[i]));
         assert_non_null(strstr(err.msg, "0.0.9"));
-        if (i == 3)
-            break; /* an exec has no devices */
+        if (i >= 3)
+            continue; /* an exec has neither devices nor volumes */
         assert_int_equal(guest_exec(f.guest, &r.exec, clock_deadline(DEADLINE_MS), &err), -1);
         assert_int_equal(err.code, ERR_UNSUPPORTED);
     }
     assert_int_equal(f.asked, 0);
+    assert_false(guest_get_info(f.guest)->makes_volumes);
     request_init(&r);
     assert_int_equal(create(&f, &r, &user, &err), 0);
     assert_false(user.known);
@@ -279,7 +285,8 @@ static void old_agent(void **state)
 
 static void own_agent(void **state)
 {
-    char words[] = "devices oom-score same-capabilities seccomp something-new strict-groups user";
+    char words[] = "devices image-volumes oom-score same-capabilities seccomp something-new "
+                   "strict-groups user";
     struct guest_user user;
     struct request r;
     struct fixture f;
@@ -287,12 +294,15 @@ static void own_agent(void **state)
 
     (void)state;
     connect_to(&f, words);
+    assert_true(guest_get_info(f.guest)->makes_volumes);
     request_init(&r);
     r.process.seccomp = &r.seccomp;
     r.process.oom_score_adj = -5;
     r.user.strict_groups = true;
     r.create.devices = r.devices;
     r.create.n_devices = 1;
+    r.create.volumes = r.volumes;
+    r.create.n_volumes = 1;
     f.n_groups = 2;
     assert_int_equal(create(&f, &r, &user, &err), 0);
     assert_true(user.known);

@@ -33,6 +33,16 @@ static char profile_path[] = "/tmp/crifields.XXXXXX";
 
 /* The page's last sections. */
 static const char more[] =
+    "\n## Volumes of the image\n\n"
+    "Each path under `Volumes` in the image's config is a directory of the container's own: made "
+    "(root's, 0755) if the image has none, with\nwhat the image has there, and writable also "
+    "with `readonly_rootfs`. What is written counts as the container's writable layer and goes\n"
+    "with it; the next container of the pod begins with the image's contents again. It is a mount "
+    "of its own, so it cannot be removed or\nrenamed, nor hard links be made out of it. Paths "
+    "are taken below `/` and cleaned as text; links on the way are followed inside the\nimage; "
+    "a file in the way fails CreateContainer, as it does with containerd. `/` itself, and what is "
+    "at or below `/proc`, `/sys`\nand `/dev`, is left out: what every container has there stays. "
+    "More than 128 are INVALID_ARGUMENT.\n"
     "\n## Sets of CPUs\n\n"
     "`cpuset_cpus` numbers the CPUs of the pod's own machine, of which every pod has a CPU 0. The "
     "machine gets as many vCPUs as the highest\nnumber needs, up to the host's CPUs and "

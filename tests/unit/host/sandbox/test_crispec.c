@@ -16,6 +16,7 @@
 #include "host/image/image.h"
 #include "host/sandbox/cricaps.h"
 #include "host/sandbox/crispec.h"
+#include "host/sandbox/crivolume.h"
 
 #define MAX_WORDS 16
 
@@ -572,6 +573,51 @@ static void isolation(void **state)
     crispec_free(spec);
 }
 
+static void volumes(void **state)
+{
+    struct crispec_input input = {.id = "c1", .hostname = "host"};
+    const char *many[CRIVOLUME_MAX + 2];
+    char names[CRIVOLUME_MAX + 1][8];
+    const Casemate__Agent__V1__CreateContainerRequest *request;
+    struct crispec *spec = NULL;
+    struct words words, command;
+    struct setup s;
+    struct err err;
+
+    (void)state;
+    set_up(&s);
+    split(&command, "/r");
+    s.config.command = command.items;
+    s.config.n_command = command.n;
+    split(&words, "/b /a/../b a / /proc/x /b/ /sys/fs/cgroup /b/c");
+    s.image.volumes = strings_of(&words);
+    spec = build(&s);
+    request = crispec_request(spec);
+    expect_words(request->volumes, request->n_volumes, "/b /a /b/c");
+    crispec_free(spec);
+
+    for (size_t i = 0; i <= CRIVOLUME_MAX; i++) {
+        (void)snprintf(names[i], sizeof(names[i]), "/v%zu", i);
+        many[i] = names[i];
+    }
+    many[CRIVOLUME_MAX + 1] = "/v0"; /* again: counts once */
+    s.image.volumes = (struct image_strings){.items = many + 1, .n = CRIVOLUME_MAX};
+    spec = build(&s);
+    assert_int_equal(crispec_request(spec)->n_volumes, CRIVOLUME_MAX);
+    crispec_free(spec);
+    input.config = &s.config;
+    input.pod = &s.pod;
+    input.image = &s.image;
+    s.image.volumes = (struct image_strings){.items = many, .n = CRIVOLUME_MAX + 2};
+    assert_int_equal(crispec_new(&input, &spec, &err), -1);
+    assert_int_equal(err.code, ERR_INVALID);
+    /* Of an agent that does not know what they are nothing is asked. */
+    input.no_volumes = true;
+    assert_int_equal(crispec_new(&input, &spec, &err), 0);
+    assert_int_equal(crispec_request(spec)->n_volumes, 0);
+    crispec_free(spec);
+}
+
 static void stop_signals(void **state)
 {
     static const struct {
@@ -628,7 +674,7 @@ int main(void)
         cmocka_unit_test(capabilities), cmocka_unit_test(unknown_capability),
         cmocka_unit_test(resources),    cmocka_unit_test(sets),
         cmocka_unit_test(layers),       cmocka_unit_test(isolation),
-        cmocka_unit_test(stop_signals),
+        cmocka_unit_test(stop_signals), cmocka_unit_test(volumes),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
