@@ -15,8 +15,9 @@
  * A read-only file goes into a bay while one is free (bay.c): no device comes or goes, the node is
  * another one, and the guest is not asked. The rest of its life is the same.
  *
- * Sequences that run on the loop hold a reference to the vm; they address a disk by LUN, and a disk
- * leaves the table only at their end.
+ * Node and descriptors are given back by one sequence, which owns the disk: it is begun by whoever
+ * moves the disk to DISK_DROPPING, and the disk leaves the table at its end. Everybody else, who
+ * may have been overtaken by an event of QEMU, holds a LUN and looks the disk up under the lock.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -163,12 +164,22 @@ static int wait_gone(struct vm *vm, uint32_t lun, int64_t deadline_ms, struct er
 /* ---- taking apart: a sequence on the loop
  * --------------------------------------------------------------------------- */
 
-/* One step of a sequence: the disk (the table keeps it while a sequence runs) and a reference to
- * its vm. */
+/* The disk is the caller's to take apart, with a reference to its vm; NULL: it has gone, or
+ * somebody is at it. */
 static struct disk *sequence_begin(struct vm *vm, uint32_t lun)
 {
+    pthread_mutex_lock(&vm->lock);
+    struct disk *d = vm->disks[lun];
+    bool mine = d != NULL && (d->state == DISK_REMOVING || d->state == DISK_ATTACHED);
+    if (mine) {
+        d->state = DISK_DROPPING;
+        pthread_cond_broadcast(&vm->changed);
+    }
+    pthread_mutex_unlock(&vm->lock);
+    if (!mine)
+        return NULL;
     (void)vm_ref(vm);
-    return vm->disks[lun];
+    return d;
 }
 
 static void sequence_end(struct disk *d, const struct err *failure)
@@ -239,70 +250,73 @@ static void on_bay_emptied(void *arg, json_t *ret, const struct err *err)
         delete_node(arg);
 }
 
-/* The device is gone, or never was, or stays as an empty bay: gives back node and descriptors. The
- * sequence has begun. */
-static void drop(struct disk *d)
-{
-    struct err failure;
-
-    set_disk_state(d->vm, d->info.lun, DISK_DROPPING);
-    if (!vm_lun_is_bay(d->info.lun))
-        delete_node(d);
-    else if (qmp_client_send(d->vm->qmp, "blockdev-reopen", bay_empty_arguments(d->info.lun),
-                             on_bay_emptied, d, &failure) < 0)
-        sequence_end(d, &failure);
-}
-
 void disk_drop(struct vm *vm, uint32_t lun)
 {
-    drop(sequence_begin(vm, lun));
+    struct disk *d = sequence_begin(vm, lun);
+    struct err failure;
+
+    if (d == NULL)
+        return;
+    if (!vm_lun_is_bay(lun))
+        delete_node(d);
+    else if (qmp_client_send(vm->qmp, "blockdev-reopen", bay_empty_arguments(lun), on_bay_emptied,
+                             d, &failure) < 0)
+        sequence_end(d, &failure);
 }
 
 void disk_on_device_deleted(struct vm *vm, const char *device_id)
 {
     uint32_t lun;
 
-    if (disk_lun_of_name(device_id, &lun) < 0)
-        return;
-    pthread_mutex_lock(&vm->lock);
-    const struct disk *d = vm->disks[lun];
-    bool ours = d != NULL && (d->state == DISK_REMOVING || d->state == DISK_ATTACHED);
-    pthread_mutex_unlock(&vm->lock);
-    if (ours)
-        drop(sequence_begin(vm, lun));
+    if (disk_lun_of_name(device_id, &lun) == 0)
+        disk_drop(vm, lun);
 }
+
+/* A LUN whose device_del is not answered yet. Not the disk: it may be gone before. */
+struct undoing {
+    struct vm *vm; /* a reference */
+    uint32_t lun;
+};
 
 /* The undo's device_del: accepted means that DEVICE_DELETED will start the rest; refused, that
  * there is no device. */
 static void on_undo_device_del(void *arg, json_t *ret, const struct err *err)
 {
-    struct disk *d = arg;
+    struct undoing *u = arg;
 
     (void)err;
-    pthread_mutex_lock(&d->vm->lock);
-    bool removing = d->state == DISK_REMOVING;
-    pthread_mutex_unlock(&d->vm->lock);
-    if (ret == NULL && removing)
-        drop(sequence_begin(d->vm, d->info.lun));
-    vm_unref(d->vm);
+    if (ret == NULL)
+        disk_drop(u->vm, u->lun);
+    vm_unref(u->vm);
+    free(u);
 }
 
-/* After a failed addition: takes apart whatever there is of it, without waiting. */
+static int undo_device(struct vm *vm, uint32_t lun)
+{
+    struct undoing *u = calloc(1, sizeof(*u));
+    char name[DISK_NAME_SIZE];
+
+    if (u == NULL)
+        return -1;
+    *u = (struct undoing){.vm = vm_ref(vm), .lun = lun};
+    disk_name(lun, name);
+    if (qmp_client_send(vm->qmp, "device_del", json_pack("{s:s}", "id", name), on_undo_device_del,
+                        u, NULL) == 0)
+        return 0;
+    vm_unref(vm);
+    free(u);
+    return -1;
+}
+
+/*
+ * After a failed addition: takes apart whatever there is of it, without waiting. A device that
+ * cannot be asked for keeps its node, which makes the LUN stick.
+ */
 static void undo(struct vm *vm, uint32_t lun, bool device_possible)
 {
-    struct disk *d = sequence_begin(vm, lun);
-    char name[DISK_NAME_SIZE];
-    struct err failure;
-
-    if (!device_possible) {
-        drop(d);
-        return;
-    }
-    disk_name(lun, name);
     set_disk_state(vm, lun, DISK_REMOVING);
-    if (qmp_client_send(vm->qmp, "device_del", json_pack("{s:s}", "id", name), on_undo_device_del,
-                        d, &failure) < 0)
-        sequence_end(d, &failure);
+    if (!device_possible || undo_device(vm, lun) < 0)
+        disk_drop(vm, lun);
 }
 
 /* ---- adding --------------------------------------------------------------------------------- */

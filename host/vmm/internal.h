@@ -215,8 +215,8 @@ int disk_lun_of_name(const char *name, uint32_t *ret_lun);
 /* An entry for the table, which is given to nobody yet; NULL when out of memory. */
 struct disk *disk_new(struct vm *vm, uint32_t lun, bool read_only, const char *serial,
                       enum disk_state state);
-/* Gives back node and descriptors of a disk in the table whose device is gone; any thread, does not
- * wait. */
+/* Gives back node and descriptors of an ATTACHED or REMOVING disk whose device is gone, unless that
+ * is under way; any thread, does not wait. */
 void disk_drop(struct vm *vm, uint32_t lun);
 /* The device called device_id is gone; on the loop. */
 void disk_on_device_deleted(struct vm *vm, const char *device_id);

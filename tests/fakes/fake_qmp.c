@@ -257,6 +257,29 @@ static json_t *list_fdsets(struct fake_qmp *f)
     return list;
 }
 
+/* The answer of qom-list and all events at once, as if they had been queued together. */
+static void vanish(struct fake_qmp *f, const json_t *id)
+{
+    const char *name;
+    const json_t *node;
+    char *text = NULL;
+    size_t n = 0;
+    FILE *out = open_memstream(&text, &n);
+
+    if (out == NULL)
+        abort();
+    (void)fprintf(out, "{\"return\": [], \"id\": %lld}\r\n", (long long)json_integer_value(id));
+    json_object_foreach(f->nodes, name, node)
+    {
+        (void)fprintf(out, "{\"event\": \"DEVICE_DELETED\", \"data\": {\"device\": \"%s\"}}\r\n",
+                      name);
+    }
+    (void)fclose(out);
+    json_object_clear(f->devices);
+    send_all(f->conn, text, n);
+    free(text);
+}
+
 /* device_del answers by itself. */
 static void device_del(struct fake_qmp *f, const json_t *args, const json_t *id, bool answer)
 {
@@ -325,7 +348,10 @@ static void execute(struct fake_qmp *f, const char *command, json_t *args, const
         refusal = cmd_device_add(f, args);
     else if (strcmp(command, "query-named-block-nodes") == 0)
         value = list_nodes(f);
-    else if (strcmp(command, "qom-list") == 0)
+    else if (strcmp(command, "qom-list") == 0 && f->options.vanishing) {
+        vanish(f, id);
+        return;
+    } else if (strcmp(command, "qom-list") == 0)
         value = list_devices(f);
     else if (strcmp(command, "query-fdsets") == 0)
         value = list_fdsets(f);

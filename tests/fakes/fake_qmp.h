@@ -15,6 +15,7 @@ struct fake_qmp_options {
     const char *fail;    /* this command is refused with class GenericError, "told to fail" */
     const char *silent;  /* this command is done, and never answered */
     bool hold_deletion;  /* DEVICE_DELETED waits for fake_qmp_release */
+    bool vanishing;      /* qom-list finds no devices, and DEVICE_DELETED follows for every node */
     bool no_greeting;    /* the first line is not a greeting */
     const char *status;  /* what query-status says; NULL: "running" */
     const char *console; /* what ringbuf-read says, in base64; NULL: it is refused */

@@ -12,6 +12,7 @@
 
 #include <fcntl.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,8 +24,12 @@
 #include "common/base/spawn.h"
 #include "common/loop/loop.h"
 #include "host/vmm/process.h"
+#include "host/vmm/qmp_client.h"
 #include "host/vmm/vmm.h"
 #include "tests/fakes/fake_qmp.h"
+
+#define VANISH_ROUNDS 10
+#define VANISHING     400
 
 #define SOON()  clock_deadline(100)
 #define LATER() clock_deadline(20000)
@@ -43,7 +48,24 @@ static struct {
     pthread_cond_t changed;
     int n_exits;
     struct vm_exit exit;
+    void (*before_device_del)(void); /* what happens before the next undo's is queued; NULL */
+    sem_t loop_may_go_on;
 } t;
+
+/* The linker puts this before the real one (Makefile), to hold a worker up where events of QEMU may
+ * overtake it. */
+int __real_qmp_client_send(struct qmp_client *client, const char *command, json_t *args,
+                           qmp_reply_fn fn, void *arg, struct err *err);
+int __wrap_qmp_client_send(struct qmp_client *client, const char *command, json_t *args,
+                           qmp_reply_fn fn, void *arg, struct err *err);
+
+int __wrap_qmp_client_send(struct qmp_client *client, const char *command, json_t *args,
+                           qmp_reply_fn fn, void *arg, struct err *err)
+{
+    if (strcmp(command, "device_del") == 0 && t.before_device_del != NULL)
+        t.before_device_del();
+    return __real_qmp_client_send(client, command, args, fn, arg, err);
+}
 
 static void *run_loop(void *arg)
 {
@@ -247,6 +269,50 @@ static void an_unanswered_addition_ends_at_its_deadline(void **state)
     assert_int_equal(vm_kill(t.vm, &err), 0);
     wait_told();
     assert_true(t.exit.asked_for);
+}
+
+static void hold_loop(void *arg)
+{
+    (void)arg;
+    (void)sem_wait(&t.loop_may_go_on);
+}
+
+/* QEMU says that disk0 is gone, and the loop takes all of it apart. */
+static void lose_first_disk(void)
+{
+    static const char gone[] =
+        "{\"event\": \"DEVICE_DELETED\", \"data\": {\"device\": \"disk0\"}}\r\n";
+    struct err err;
+
+    t.before_device_del = NULL;
+    (void)sem_post(&t.loop_may_go_on);
+    fake_qmp_wait_for(t.fake, "device_add", 1);
+    fake_qmp_say(t.fake, gone, sizeof(gone) - 1);
+    fake_qmp_wait_for(t.fake, "remove-fd", 1);
+    if (vm_remove_disk(t.vm, 0, LATER(), &err) < 0)
+        assert_int_equal(err.code, ERR_NOT_FOUND);
+}
+
+/* The undo of an addition is overtaken by its own end, before its device_del is queued. */
+static void an_undo_may_be_overtaken(void **state)
+{
+    struct err err;
+    uint32_t lun;
+
+    (void)state;
+    attach(&(struct fake_qmp_options){.fail = "device_add"});
+    t.before_device_del = lose_first_disk;
+    assert_int_equal(sem_init(&t.loop_may_go_on, 0, 0), 0);
+    assert_int_equal(loop_post(t.loop, hold_loop, NULL, &err), 0);
+    assert_int_equal(add("a", 0, &lun, &err), -1);
+    assert_int_equal(err.code, ERR_DEADLINE);
+    fake_qmp_wait_for(t.fake, "device_del", 1);
+    fake_qmp_set(t.fake, &(struct fake_qmp_options){0});
+    assert_int_equal(add("a", LATER(), &lun, &err), 0);
+    assert_int_equal(lun, 0);
+    assert_int_equal(vm_remove_disk(t.vm, 0, LATER(), &err), 0);
+    expect_nothing_attached();
+    (void)sem_destroy(&t.loop_may_go_on);
 }
 
 static void a_guest_may_keep_a_disk(void **state)
@@ -482,6 +548,26 @@ static void rests_are_cleared_when_found_again(void **state)
     assert_int_equal(vm_remove_disk(t.vm, 2, LATER(), &err), 0);
     assert_int_equal(add("whole", LATER(), &lun, &err), 0);
     assert_int_equal(lun, 0);
+}
+
+/* The list of devices and the events tell of the same disks, to two threads at once: each disk is
+ * taken apart once. */
+static void disks_that_vanish_while_found_are_dropped_once(void **state)
+{
+    (void)state;
+    for (int round = 0; round < VANISH_ROUNDS; round++) {
+        start_fake(&(struct fake_qmp_options){.vanishing = true});
+        for (unsigned int lun = 0; lun < VANISHING; lun++)
+            fake_qmp_plant(t.fake, lun, 2, NULL);
+        find_again();
+        fake_qmp_wait_for(t.fake, "remove-fd", VANISHING);
+        expect_nothing_attached();
+        assert_int_equal(fake_qmp_count(t.fake, "blockdev-del"), VANISHING);
+        vm_unref(t.vm);
+        t.vm = NULL;
+        fake_qmp_stop(t.fake);
+        t.fake = NULL;
+    }
 }
 
 static void a_lost_monitor_ends_the_machine(void **state)
@@ -749,6 +835,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(failed_additions_are_undone, setup, teardown),
         cmocka_unit_test_setup_teardown(an_unanswered_addition_ends_at_its_deadline, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(an_undo_may_be_overtaken, setup, teardown),
         cmocka_unit_test_setup_teardown(a_guest_may_keep_a_disk, setup, teardown),
         cmocka_unit_test_setup_teardown(a_disk_that_sticks_blocks_only_its_lun, setup, teardown),
         cmocka_unit_test_setup_teardown(all_luns_can_be_used, setup, teardown),
@@ -757,6 +844,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(bays_are_found_again, setup, teardown),
         cmocka_unit_test_setup_teardown(bad_disks_are_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(rests_are_cleared_when_found_again, setup, teardown),
+        cmocka_unit_test_setup_teardown(disks_that_vanish_while_found_are_dropped_once, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(interfaces_are_plugged_in, setup, teardown),
         cmocka_unit_test_setup_teardown(interfaces_are_moved_by_the_host_where_it_can, setup,
                                         teardown),
