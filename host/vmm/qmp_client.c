@@ -237,11 +237,13 @@ int qmp_client_new(struct loop *loop, int fd, const struct qmp_client_handlers *
     if (qmp_new(&qmp_handlers, &client->qmp, err) < 0 || fd_set_nonblock(fd, err) < 0)
         goto fail;
     client->fd = fd;
+    /* Before the loop may call a handler, which may use it at once. */
+    *ret_client = client;
     if (loop_post(loop, start, client, err) < 0) {
+        *ret_client = NULL;
         client->fd = -1;
         goto fail;
     }
-    *ret_client = client;
     return 0;
 fail:
     qmp_free(client->qmp);

@@ -22,7 +22,10 @@ struct qmp_client_handlers {
     void *arg;
 };
 
-/* Takes over the connected socket fd on success; it is made non-blocking. Any thread. */
+/*
+ * Takes over the connected socket fd on success; it is made non-blocking. Any thread. Handlers may
+ * be called before this returns, and find *ret_client set; a failure leaves it, or makes it NULL.
+ */
 int qmp_client_new(struct loop *loop, int fd, const struct qmp_client_handlers *handlers,
                    struct qmp_client **ret_client, struct err *err);
 
