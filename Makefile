@@ -152,9 +152,10 @@ $(BUILD)/tests/unit/%: $(BUILD)/obj/tests/unit/%.o $(LIBS)
 	@mkdir -p $(@D); echo "  LD    $(@:$(BUILD)/%=%)"
 	@$(CC) $(CFLAGS) -pie $(LDFLAGS) -o $@ $< -Wl,--start-group $(LIBS) -Wl,--end-group $(HOST_LIBS) -lcmocka -lutil
 
-# host/cri is tested with a model of the test's own, whose functions come before those of the archive; containers are
-# with a VM that is none.
+# host/cri is tested with a model of the test's own, whose functions come before those of the archive; pods and
+# containers are with a VM that is none.
 $(BUILD)/tests/unit/host/sandbox/test_life: LDFLAGS += -Wl,-z,muldefs
+$(BUILD)/tests/unit/host/sandbox/test_reconcile: LDFLAGS += -Wl,-z,muldefs
 $(BUILD)/tests/unit/host/cri/%: LDFLAGS += -Wl,-z,muldefs
 # Races are tested by holding one thread up in a function that it calls.
 $(BUILD)/tests/unit/host/vmm/test_vm: LDFLAGS += -Wl,--wrap=qmp_client_send

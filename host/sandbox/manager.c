@@ -470,6 +470,8 @@ static int copy_config(struct sandbox_manager *mgr, const struct sandbox_config 
         to->boot_timeout_ms = 60000;
     if (to->call_timeout_ms == 0)
         to->call_timeout_ms = 20000;
+    if (to->reconnect_timeout_ms == 0)
+        to->reconnect_timeout_ms = 30000;
     mgr->pods_run_dir = text_printf("%s/vm", from->run_dir);
     mgr->logs_run_dir = text_printf("%s/log", from->run_dir);
     mgr->pods_state_dir = text_printf("%s/disk", from->state_dir);

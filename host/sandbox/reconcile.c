@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Theory of operation. Records say what was meant, VMs and guests say what is. Each pod is brought
- * together with its VM on a worker of its own, so that one that does not answer costs the others
- * nothing:
+ * together with its VM on a thread of its own, and has one deadline for all that is asked of QEMU
+ * and of its guest. So those that do not answer cost the others nothing, and all of them together
+ * the time of one, for which the daemon serves nobody:
  * - CREATING or REMOVING: nobody waits for it; its VM is killed, everything is cleared;
  * - READY with a VM that answers: reconnected; containers are compared with the agent's list, logs
  * go on where their checkpoints say; what the agent has and no record names is removed from it;
@@ -26,9 +27,10 @@
 #include "host/sandbox/records.h"
 #include "host/sandbox/vmcgroup.h"
 
-#define ATTACH_MS  10000
-#define KILL_MS    10000
-#define COLLECT_MS 30000 /* for networks that collect garbage */
+#define MAX_AT_ONCE 128 /* pods; more than a node has by default */
+#define MAX_UNKNOWN 256 /* of a guest's processes; what is left ends with the pod */
+#define KILL_MS     10000
+#define COLLECT_MS  30000 /* for networks that collect garbage */
 
 /* ---- one pod's VM ---- */
 
@@ -51,7 +53,7 @@ static void kill_vm(struct pod *pod)
         log_event(LOG_WARN, &ctx, NULL, "killed a virtual machine that was being started");
 }
 
-static int attach_vm(struct pod *pod, struct err *err)
+static int attach_vm(struct pod *pod, int64_t deadline_ms, struct err *err)
 {
     struct vm_record record;
     struct vm *vm = NULL;
@@ -59,7 +61,7 @@ static int attach_vm(struct pod *pod, struct err *err)
     if (pod->vm_record == NULL)
         return err_set(err, ERR_NOT_FOUND, "the record names no virtual machine");
     if (vm_record_decode(pod->vm_record, &record, err) != 0 ||
-        vm_attach(pod->mgr->deps.vmm, &record, clock_deadline(ATTACH_MS), &vm, err) != 0)
+        vm_attach(pod->mgr->deps.vmm, &record, deadline_ms, &vm, err) != 0)
         return -1;
     pthread_mutex_lock(&pod->mutex);
     pod->vm = vm;
@@ -99,25 +101,26 @@ static void resume(struct container *c, struct guest *guest, const struct guest_
         container_mark_exited(c, info->exit.exit_code, info->exit.finished_ns, "Error", err.msg);
 }
 
-static void discard_half_made(struct container *c, struct guest *guest)
+/* guest NULL: there is none to be told, and the deadline does not matter. */
+static void discard_half_made(struct container *c, struct guest *guest, int64_t deadline_ms)
 {
     struct guest_process process = {.container_id = c->facts->id, .exec_id = ""};
     struct log_ctx ctx = {.sandbox = c->facts->pod_id, .container = c->facts->id};
     struct err err;
 
     if (guest != NULL)
-        (void)guest_remove(guest, &process, clock_deadline(KILL_MS), NULL);
+        (void)guest_remove(guest, &process, deadline_ms, NULL);
     if (container_forget(c, &err) != 0)
         log_event(LOG_ERROR, &ctx, &err, "a half-made container is not cleared");
 }
 
 static void compare_container(struct container *c, struct guest *guest,
-                              const struct guest_process_info *info)
+                              const struct guest_process_info *info, int64_t deadline_ms)
 {
     switch (c->state) {
     case CTR_CREATING:
     case CTR_REMOVING:
-        discard_half_made(c, guest);
+        discard_half_made(c, guest, deadline_ms);
         return;
     case CTR_EXITED:
         return;
@@ -131,40 +134,68 @@ static void compare_container(struct container *c, struct guest *guest,
         resume(c, guest, info);
 }
 
-/* What the agent has and no record names: execs of a predecessor, containers whose creation was cut
- * off. */
-static void remove_unknown(struct pod *pod, const struct guest_process_info *list, size_t n)
+static bool is_recorded(struct pod *pod, const struct guest_process_info *info)
 {
+    struct container *c;
+    bool found = false;
+
+    pthread_mutex_lock(&pod->mutex);
+    TAILQ_FOREACH (c, &pod->containers, entry)
+        found = found || strcmp(c->facts->id, info->container_id) == 0;
+    pthread_mutex_unlock(&pod->mutex);
+    return found && info->exec_id[0] == '\0';
+}
+
+/* An agent that says this, or nothing, is not asked once more. */
+static bool agent_is_lost(const struct err *err)
+{
+    return err->code == ERR_DEADLINE || err->code == ERR_UNAVAILABLE || err->code == ERR_PROTOCOL;
+}
+
+/* What the agent has and no record names: execs of a predecessor, containers whose creation was cut
+ * off. The list is the guest's word, so its length must not decide how long this takes. */
+static int remove_unknown(struct pod *pod, const struct guest_process_info *list, size_t n,
+                          int64_t deadline_ms, struct err *err)
+{
+    struct log_ctx ctx = {.sandbox = pod->facts->id};
+    size_t asked = 0;
+
     for (size_t i = 0; i < n; i++) {
         struct guest_process process = {.container_id = list[i].container_id,
                                         .exec_id = list[i].exec_id};
-        struct container *c;
-        bool known = false;
+        struct err why;
 
-        pthread_mutex_lock(&pod->mutex);
-        TAILQ_FOREACH (c, &pod->containers, entry)
-            known = known || strcmp(c->facts->id, list[i].container_id) == 0;
-        pthread_mutex_unlock(&pod->mutex);
-        if (!known || list[i].exec_id[0] != '\0')
-            (void)guest_remove(pod->guest, &process, clock_deadline(KILL_MS), NULL);
+        if (is_recorded(pod, &list[i]))
+            continue;
+        if (asked++ == MAX_UNKNOWN) {
+            log_event(LOG_WARN, &ctx, NULL,
+                      "the guest has more than %d processes that no record names, ignoring",
+                      MAX_UNKNOWN);
+            return 0;
+        }
+        if (guest_remove(pod->guest, &process, deadline_ms, &why) != 0 && agent_is_lost(&why)) {
+            *err = why;
+            return -1;
+        }
     }
+    return 0;
 }
 
-static int compare_containers(struct pod *pod, struct err *err)
+static int compare_containers(struct pod *pod, int64_t deadline_ms, struct err *err)
 {
     cleanup_free struct guest_process_info *list = NULL;
     size_t n = 0, n_containers = 0;
     struct container **containers;
 
-    if (guest_list(pod->guest, clock_deadline(ATTACH_MS), &list, &n, err) != 0)
+    if (guest_list(pod->guest, deadline_ms, &list, &n, err) != 0 ||
+        remove_unknown(pod, list, n, deadline_ms, err) != 0)
         return -1;
     containers = pod_containers(pod, &n_containers);
     if (containers == NULL)
         return err_no_memory(err);
-    remove_unknown(pod, list, n);
     for (size_t i = 0; i < n_containers; i++) {
         compare_container(containers[i], pod->guest,
-                          find_process(list, n, containers[i]->facts->id));
+                          find_process(list, n, containers[i]->facts->id), deadline_ms);
         container_unref(containers[i]);
     }
     free(containers);
@@ -175,19 +206,20 @@ static int compare_containers(struct pod *pod, struct err *err)
 
 static int reconnect(struct pod *pod, struct err *err)
 {
+    const int64_t deadline_ms = clock_deadline(pod->mgr->config.reconnect_timeout_ms);
     char boot_id[GUEST_TEXT_SIZE];
 
     memcpy(boot_id, pod->boot_id, sizeof(boot_id));
-    if (attach_vm(pod, err) != 0)
+    if (attach_vm(pod, deadline_ms, err) != 0)
         return err_prefix(err, "virtual machine");
-    if (pod_connect(pod, clock_deadline(ATTACH_MS), err) != 0)
+    if (pod_connect(pod, deadline_ms, err) != 0)
         return -1;
     if (boot_id[0] != '\0' && strcmp(boot_id, pod->boot_id) != 0)
         return err_set(err, ERR_PROTOCOL, "the guest has been restarted");
     if (pod_disks_reload(pod, pod->vm, err) != 0)
         return err_prefix(err, "disks");
     pod_watch_vm(pod, pod->vm);
-    return compare_containers(pod, err);
+    return compare_containers(pod, deadline_ms, err);
 }
 
 /* A pod that says READY: again, or STOPPED. */
@@ -239,7 +271,7 @@ static void settle_stopped(struct pod *pod)
 
     for (size_t i = 0; i < n; i++) {
         if (list[i]->state == CTR_CREATING || list[i]->state == CTR_REMOVING)
-            discard_half_made(list[i], NULL);
+            discard_half_made(list[i], NULL, CLOCK_NO_DEADLINE);
         else
             container_mark_exited(list[i], 137, clock_realtime_ns(), "VMExited", "");
         container_unref(list[i]);
@@ -247,8 +279,10 @@ static void settle_stopped(struct pod *pod)
     free(list);
 }
 
-static void reconcile_pod(struct pod *pod)
+static void reconcile_pod(void *arg)
 {
+    struct pod *pod = arg;
+
     switch (pod->state) {
     case POD_CREATING:
     case POD_REMOVING:
@@ -267,58 +301,26 @@ static void reconcile_pod(struct pod *pod)
 
 /* ---- all pods ---- */
 
-struct gathering {
-    pthread_mutex_t mutex;
-    pthread_cond_t cond;
-    size_t left;
-};
-
-struct pod_job {
-    struct gathering *gathering;
-    struct pod *pod;
-};
-
-static void pod_job_run(void *arg)
-{
-    struct pod_job *job = arg;
-    struct gathering *gathering = job->gathering;
-
-    reconcile_pod(job->pod);
-    pthread_mutex_lock(&gathering->mutex);
-    gathering->left--;
-    pthread_cond_signal(&gathering->cond);
-    pthread_mutex_unlock(&gathering->mutex);
-}
-
+/* Not on the manager's workers, which are too few for every pod to wait at the same time. */
 static int reconcile_pods(struct sandbox_manager *mgr, struct err *err)
 {
-    struct gathering gathering = {.left = 0};
-    cleanup_free struct pod_job *jobs = NULL;
+    struct workers *workers = NULL;
     struct pod **pods = NULL;
+    struct err why;
     size_t n = 0;
 
     if (manager_all_pods(mgr, &pods, &n, err) != 0)
         return -1;
-    jobs = calloc(n + 1, sizeof(*jobs));
-    if (jobs == NULL) {
-        manager_free_pods(pods, n);
-        return err_no_memory(err);
+    int result = workers_new(MAX_AT_ONCE, n, &workers, err);
+    for (size_t i = 0; result == 0 && i < n; i++) {
+        if (workers_run(workers, reconcile_pod, pods[i], &why) == 0)
+            continue;
+        log_event(LOG_WARN, NULL, &why, "no thread to find a pod again; doing it here");
+        reconcile_pod(pods[i]);
     }
-    pthread_mutex_init(&gathering.mutex, NULL);
-    pthread_cond_init(&gathering.cond, NULL);
-    gathering.left = n;
-    for (size_t i = 0; i < n; i++) {
-        jobs[i] = (struct pod_job){.gathering = &gathering, .pod = pods[i]};
-        manager_defer(mgr, pod_job_run, &jobs[i]);
-    }
-    pthread_mutex_lock(&gathering.mutex);
-    while (gathering.left > 0)
-        pthread_cond_wait(&gathering.cond, &gathering.mutex);
-    pthread_mutex_unlock(&gathering.mutex);
-    pthread_cond_destroy(&gathering.cond);
-    pthread_mutex_destroy(&gathering.mutex);
+    workers_free(workers); /* waits for all */
     manager_free_pods(pods, n);
-    return 0;
+    return result;
 }
 
 /* Images that containers use stay, whatever has been removed meanwhile. */

@@ -63,8 +63,9 @@ struct sandbox_config {
      * with INVALID. */
     const struct sandbox_handler *handlers;
     size_t n_handlers;
-    int64_t boot_timeout_ms; /* VM start until the agent has answered; 0: 60 s */
-    int64_t call_timeout_ms; /* one call of the agent that should be quick; 0: 20 s */
+    int64_t boot_timeout_ms;      /* VM start until the agent has answered; 0: 60 s */
+    int64_t call_timeout_ms;      /* one call of the agent that should be quick; 0: 20 s */
+    int64_t reconnect_timeout_ms; /* all that it takes to find one pod again; 0: 30 s */
 };
 
 struct sandbox_deps {
@@ -83,7 +84,8 @@ int sandbox_manager_new(const struct sandbox_config *config, const struct sandbo
  * Once, before anything else is asked: loads the records, finds the VMs again, reconnects to their
  * agents, resumes the logs, marks what died, clears what has no record, and registers the images
  * that containers use (call image_service_collect after it). Fails only when the records cannot be
- * read; a pod that cannot be brought back becomes NOTREADY and is logged.
+ * read; a pod that cannot be brought back, or whose guest does not answer in time, becomes NOTREADY
+ * and is logged.
  */
 int sandbox_manager_reconcile(struct sandbox_manager *mgr, struct err *err);
 

@@ -242,18 +242,47 @@ static void on_ack(struct rpc_call *call, void *arg)
     rpc_call_reply(call, &reply.base);
 }
 
+static void on_given_up(void *arg)
+{
+    rpc_call_finish(arg, RPC_CANCELLED, "given up");
+}
+
 static void on_remove(struct rpc_call *call, void *arg)
 {
     struct fake_agent *a = enter(arg);
     Casemate__Agent__V1__RemoveReply reply = CASEMATE__AGENT__V1__REMOVE_REPLY__INIT;
     a->removed++;
-    rpc_call_reply(call, &reply.base);
+    if (a->options.never_removes)
+        rpc_call_on_cancel(call, on_given_up, call);
+    else
+        rpc_call_reply(call, &reply.base);
     leave(a);
 }
 
-static void on_given_up(void *arg)
+/* Only what nobody made. */
+static void on_list(struct rpc_call *call, void *arg)
 {
-    rpc_call_finish(arg, RPC_CANCELLED, "given up");
+    struct fake_agent *a = enter(arg);
+    Casemate__Agent__V1__ListReply reply = CASEMATE__AGENT__V1__LIST_REPLY__INIT;
+    size_t n = a->options.made_up;
+    Casemate__Agent__V1__ProcessInfo *items = calloc(n + 1, sizeof(*items));
+    Casemate__Agent__V1__ProcessInfo **list = calloc(n + 1, sizeof(*list));
+    char(*ids)[32] = calloc(n + 1, sizeof(*ids));
+    assert(items != NULL && list != NULL && ids != NULL);
+    for (size_t i = 0; i < n; i++) {
+        (void)snprintf(ids[i], sizeof(ids[i]), "made-up-%zu", i);
+        casemate__agent__v1__process_info__init(&items[i]);
+        items[i].container_id = ids[i];
+        items[i].state = CASEMATE__AGENT__V1__PROCESS_STATE__PROCESS_RUNNING;
+        list[i] = &items[i];
+    }
+    reply.processes = list;
+    reply.n_processes = n;
+    rpc_call_reply(call, &reply.base);
+    free(ids);
+    free(list);
+    free(items);
+    leave(a);
 }
 
 static void on_run(struct rpc_call *call, void *arg)
@@ -382,6 +411,7 @@ static const struct rpc_method methods[] = {
     {.name = "ReadOutput", .handler = on_read},
     {.name = "AckOutput", .handler = on_ack},
     {.name = "Remove", .handler = on_remove},
+    {.name = "List", .handler = on_list},
     {.name = "Run", .handler = on_run},
     {.name = "UpdateResources", .handler = on_update},
     {.name = "Stats", .handler = on_stats},

@@ -35,6 +35,8 @@ struct fake_agent_options {
     uint32_t pressure;   /* of Stats: an average, in hundredths of a percent */
     const char *foreign; /* of Stats: a container that nobody made */
     bool no_pod;         /* of Stats: no figures of the pod */
+    unsigned made_up;    /* of List: so many containers that nobody made */
+    bool never_removes;  /* Remove does not answer until it is given up */
 };
 
 struct fake_agent *fake_agent_new(struct loop *loop, const struct fake_agent_options *options);
