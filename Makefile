@@ -158,7 +158,7 @@ $(BUILD)/tests/unit/host/sandbox/test_life: LDFLAGS += -Wl,-z,muldefs
 $(BUILD)/tests/unit/host/sandbox/test_reconcile: LDFLAGS += -Wl,-z,muldefs
 $(BUILD)/tests/unit/host/cri/%: LDFLAGS += -Wl,-z,muldefs
 # Races are tested by holding one thread up in a function that it calls.
-$(BUILD)/tests/unit/host/vmm/test_vm: LDFLAGS += -Wl,--wrap=qmp_client_send
+$(BUILD)/tests/unit/host/vmm/test_vm: LDFLAGS += -Wl,--wrap=qmp_client_send,--wrap=pthread_mutex_unlock
 $(BUILD)/tests/unit/host/vmm/test_qmp_client: LDFLAGS += -Wl,--wrap=loop_post
 
 # Static, because it runs in images that have nothing.
