@@ -4,6 +4,10 @@
  * that is not well-formed is skipped, as libc does; the first match wins. Numbers are decimal and
  * must fit; -1 is no id.
  *
+ * What is all digits is never a name, although useradd(8) would allow it: a pod's runAsUser and an
+ * image's USER are checked as numbers by those who asked for them (runAsNonRoot), and a line
+ * "1000:x:0:0" of the image must not make root of that.
+ *
  * A memo is of a file that has the same place, size and times: a change of the file is a change of
  * its ctime, which nobody can set. Two changes within a tick of the clock have the same one, so a
  * file that has changed just now is not noted.
@@ -175,44 +179,70 @@ void userdb_home(const char *passwd, uid_t uid, char ret_home[USERDB_MAX_HOME])
         copy_home(e.home, ret_home);
 }
 
+/* How much of a spec names the user; what is behind a colon names the group. */
+static size_t user_length(const char *spec)
+{
+    return strcspn(spec, ":");
+}
+
+static const char *group_of(const char *spec)
+{
+    const char *colon = strchr(spec, ':');
+    return colon != NULL ? colon + 1 : "";
+}
+
+static bool is_digits(const char *text, size_t len)
+{
+    return len > 0 && strspn(text, "0123456789") >= len;
+}
+
+/* The user without the group; *ret_name is what passwd calls it, nothing if it does not. */
+static int resolve_user(const char *spec, const char *passwd, struct user *user,
+                        struct field *ret_name, struct err *err)
+{
+    size_t len = user_length(spec);
+    bool named = len > 0 && !is_digits(spec, len);
+    struct passwd_entry e;
+    if (len > 0 && !named && !parse_id(spec, len, &user->uid))
+        return err_set(err, ERR_NOT_FOUND, "user %.*s: there is no such id", (int)len, spec);
+    if (find_passwd(passwd, named ? spec : NULL, len, user->uid, &e)) {
+        user->uid = e.uid;
+        user->gid = e.gid;
+        copy_home(e.home, user->home);
+        *ret_name = e.name;
+    } else if (named) {
+        return err_set(err, ERR_NOT_FOUND, "user \"%.*s\": no such user in /etc/passwd", (int)len,
+                       spec);
+    }
+    return 0;
+}
+
+static int resolve_group(const char *spec, const char *group, gid_t *ret_gid, struct err *err)
+{
+    size_t len = strlen(spec);
+    bool found =
+        is_digits(spec, len) ? parse_id(spec, len, ret_gid) : find_group(group, spec, len, ret_gid);
+    if (!found)
+        return err_set(err, ERR_NOT_FOUND, "group \"%s\": no such group in /etc/group", spec);
+    return 0;
+}
+
 int userdb_resolve(const char *spec, const char *passwd, const char *group, bool memberships,
                    struct user *ret_user, struct err *err)
 {
-    const char *colon = strchr(spec, ':');
-    size_t user_len = colon != NULL ? (size_t)(colon - spec) : strlen(spec);
-    const char *group_name = colon != NULL ? colon + 1 : "";
     if (strlen(spec) > MAX_NAME)
         return err_set(err, ERR_INVALID, "user specification longer than %u bytes", MAX_NAME);
 
-    struct passwd_entry e = {.gid = 0};
-    uint32_t uid = 0;
-    bool found;
-    /* A name of digits is a name first, as useradd allows it and as other runtimes look it up. */
-    if (user_len == 0)
-        found = find_passwd(passwd, NULL, 0, 0, &e);
-    else
-        found = find_passwd(passwd, spec, user_len, 0, &e);
-    if (!found && user_len > 0) {
-        if (!parse_id(spec, user_len, &uid))
-            return err_set(err, ERR_NOT_FOUND, "user \"%.*s\": no such user in /etc/passwd",
-                           (int)user_len, spec);
-        found = find_passwd(passwd, NULL, 0, uid, &e);
-    }
-    struct user user = {.uid = found ? e.uid : uid, .gid = e.gid};
-    if (found)
-        copy_home(e.home, user.home);
-
-    if (*group_name != '\0') {
-        uint32_t gid;
-        if (!find_group(group, group_name, strlen(group_name), &gid) &&
-            !parse_id(group_name, strlen(group_name), &gid))
-            return err_set(err, ERR_NOT_FOUND, "group \"%s\": no such group in /etc/group",
-                           group_name);
-        user.gid = gid;
-    }
+    struct user user = {.uid = 0};
+    struct field name = {.len = 0};
+    const char *group_spec = group_of(spec);
+    if (resolve_user(spec, passwd, &user, &name, err) < 0)
+        return -1;
+    if (*group_spec != '\0' && resolve_group(group_spec, group, &user.gid, err) < 0)
+        return -1;
     if (userdb_add_group(&user, user.gid, err) < 0)
         return -1;
-    if (memberships && found && add_memberships(group, e.name, &user, err) < 0)
+    if (memberships && name.len > 0 && add_memberships(group, name, &user, err) < 0)
         return -1;
     *ret_user = user;
     return 0;

@@ -30,10 +30,11 @@ struct user {
 
 /*
  * Resolves "user", "uid", "user:group", "uid:gid" and their mixtures (OCI image-spec 1.1, config
- * "User"). passwd and group are the files' texts, NULL when missing. A number need not be in them;
- * a name must: NOT_FOUND. Without ":group" the primary group is the passwd entry's (0 without one)
- * and, with `memberships`, the groups that list the user are added. The primary group is always the
- * first of the supplementary ones, so that a process cannot shed it.
+ * "User"). passwd and group are the files' texts, NULL when missing. What is all digits is a
+ * number, never a name, and need not be in them; a name must, and a number must be an id:
+ * NOT_FOUND. Without ":group" the primary group is the passwd entry's (0 without one) and, with
+ * `memberships`, the groups that list the user are added. The primary group is always the first of
+ * the supplementary ones, so that a process cannot shed it.
  */
 int userdb_resolve(const char *spec, const char *passwd, const char *group, bool memberships,
                    struct user *ret_user, struct err *err);

@@ -15,7 +15,7 @@ touch "$work/crictl.yaml"
 busybox_image test.local/base:latest
 root=$work/busybox-rootfs
 mkdir -p "$root/home/app"
-printf 'root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n' >"$root/etc/passwd"
+printf 'root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n77:x:0:0::/root:/bin/sh\n' >"$root/etc/passwd"
 printf 'root:x:0:\napp:x:1000:\nextra:x:2000:app\nother:x:3000:\n' >"$root/etc/group"
 # iptables with its libraries: what a sidecar's init container brings.
 tables=$(readlink -f "$(command -v iptables)")

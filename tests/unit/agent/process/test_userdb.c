@@ -21,7 +21,7 @@ static const char passwd[] = "root:x:0:0:root:/root:/bin/sh\n"
                              "bad:x:notanumber:1:::\n"
                              "huge:x:4294967295:1:::\n"
                              "alice:x:1000:100:Alice:/home/alice:/bin/sh\n"
-                             "1234:x:77:78::relative:\n"
+                             "relative:x:77:78::relative:\n"
                              "alice:x:2000:200::/second:\n"
                              "last:x:5:6::/l:/bin/sh";
 static const char group[] =
@@ -67,7 +67,7 @@ static void test_resolve(void **state)
     u = resolve("4321");
     assert_int_equal(u.gid, 0);
 
-    u = resolve("1234"); /* a name of digits */
+    u = resolve("relative");
     assert_int_equal(u.uid, 77);
     assert_string_equal(u.home, ""); /* not absolute */
 
@@ -77,6 +77,38 @@ static void test_resolve(void **state)
     u = resolve(":wheel");
     assert_int_equal(u.uid, 0);
     assert_int_equal(u.gid, 10);
+}
+
+/* Whoever asked for a number, and checked that it is not root's, gets it. */
+static void test_digits_are_a_number(void **state)
+{
+    static const char hostile_passwd[] = "1000:x:0:0::/root:/\n99999999999:x:0:0::/root:/\n"
+                                         "4294967295:x:0:0::/root:/\nu:x:2000:7::/u:/\n";
+    static const char hostile_group[] = "1000:x:0:\n4294967295:x:0:\nmany:x:8:1000,u\n";
+    static const char *const refused[] = {"99999999999", "4294967295", "u:4294967295"};
+    struct user u;
+    struct err err;
+
+    (void)state;
+    assert_int_equal(userdb_resolve("1000:1000", hostile_passwd, hostile_group, true, &u, &err), 0);
+    assert_int_equal(u.uid, 1000);
+    assert_int_equal(u.gid, 1000);
+    assert_int_equal(u.n_groups, 1);
+    assert_string_equal(u.home, "");
+
+    /* The number's own entry says the rest. */
+    assert_int_equal(userdb_resolve("2000", hostile_passwd, hostile_group, true, &u, &err), 0);
+    assert_int_equal(u.uid, 2000);
+    assert_int_equal(u.gid, 7);
+    assert_int_equal(u.n_groups, 2);
+    assert_int_equal(u.groups[1], 8);
+    assert_string_equal(u.home, "/u");
+
+    for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++) {
+        assert_int_equal(userdb_resolve(refused[i], hostile_passwd, hostile_group, true, &u, &err),
+                         -1);
+        assert_int_equal(err.code, ERR_NOT_FOUND);
+    }
 }
 
 static void test_strict(void **state)
@@ -303,6 +335,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_resolve),
+        cmocka_unit_test(test_digits_are_a_number),
         cmocka_unit_test(test_strict),
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_many_groups),
