@@ -34,6 +34,7 @@
 #define MODULE_LIST  "/modules.list"
 #define NEW_ROOT     "/casemate-root"
 #define MAX_FILES    1048576u
+#define PIDS         "4194304" /* PID_MAX_LIMIT, which the kernel takes on 64 bits */
 #define CGROUP_MOUNT "/sys/fs/cgroup"
 
 /* ENODEV: a driver for a processor that this VM has not, wanted only where it has (crc32c_intel).
@@ -153,14 +154,41 @@ static void fill_stdio(void)
     close_fd(&fd);
 }
 
-static void set_process(void)
+/*
+ * The kernel derives these from the memory it boots with, which is the least that a pod ever has:
+ * the rest is plugged in later, and it does not count again. What holds a pod is its memory and
+ * pids.max. No thread is without a pid, of which there are PIDS at most.
+ */
+static void lift_boot_limits(void)
 {
-    struct rlimit files = {.rlim_cur = MAX_FILES, .rlim_max = MAX_FILES};
+    static const char *const settings[][2] = {
+        {"/proc/sys/kernel/pid_max", PIDS},
+        {"/proc/sys/kernel/threads-max", PIDS},
+        {"/proc/sys/fs/file-max", "9223372036854775807"},
+    };
     struct err err;
-    if (setrlimit(RLIMIT_NOFILE, &files) < 0) {
-        (void)err_set_errno(&err, errno, "limit of open files");
+    for (size_t i = 0; i < ARRAY_SIZE(settings); i++) {
+        if (fd_write_text(AT_FDCWD, settings[i][0], settings[i][1], &err) < 0)
+            log_event(LOG_WARN, NULL, &err, "keeping the kernel's limit");
+    }
+}
+
+/* For the agent, and for the containers, which inherit it where they are not told otherwise. */
+static void set_limit(__rlimit_resource_t resource, rlim_t limit, const char *what)
+{
+    struct rlimit both = {.rlim_cur = limit, .rlim_max = limit};
+    struct err err;
+    if (setrlimit(resource, &both) < 0) {
+        (void)err_set_errno(&err, errno, "limit of %s", what);
         log_event(LOG_WARN, NULL, &err, "keeping the kernel's");
     }
+}
+
+static void set_process(void)
+{
+    set_limit(RLIMIT_NOFILE, MAX_FILES, "open files");
+    set_limit(RLIMIT_NPROC, RLIM_INFINITY, "processes");
+    set_limit(RLIMIT_SIGPENDING, RLIM_INFINITY, "pending signals");
     /* A child that is in a container but not yet its program must not be traced or looked into. */
     (void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
     (void)umask(0022);
@@ -179,6 +207,7 @@ int boot_prepare(int *ret_cgroup_base_fd, struct network_card *ret_card, struct 
     close_kernel_log();
     read_options();
     demand_enable();
+    lift_boot_limits();
     set_process();
     network_prepare(ret_card);
     return cgroup_make_base(CGROUP_MOUNT, "pod", ret_cgroup_base_fd, err);

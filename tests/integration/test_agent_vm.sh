@@ -35,7 +35,7 @@ trap 'exit 130' INT TERM
 one=$WORK/one two=$WORK/two
 mkdir -p "$one"/{bin,etc,tmp,root,home/someone} "$two/etc"
 cp "$(command -v busybox)" "$one/bin/busybox"
-for name in sh cat echo ls id pwd env sleep true seq tail touch hostname mount grep wc df date stty tty ps head mknod dd mkdir rmdir; do
+for name in sh cat echo ls id pwd env sleep true seq tail touch hostname mount grep wc df date stty tty ps head mknod dd mkdir rmdir tr; do
     ln -s busybox "$one/bin/$name"
 done
 printf 'root:x:0:0:root:/root:/bin/sh\nsomeone:x:1000:1000::/home/someone:/bin/sh\n' >"$one/etc/passwd"

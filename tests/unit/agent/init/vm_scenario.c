@@ -113,6 +113,22 @@ static void test_view(void)
     ok("root file system, namespaces, capabilities, devices, masked and read-only paths");
 }
 
+/* Nothing is left of what the kernel makes of the memory that it boots with. */
+static void test_boot_limits(void)
+{
+    int code;
+    char *text = driver_run("boot-limits",
+                            "cd /proc/sys; cat kernel/pid_max kernel/threads-max fs/file-max;"
+                            "grep -E 'Max (processes|pending)' /proc/self/limits | tr -s ' '",
+                            NULL, &code);
+    EXPECT(code == 0 && strcmp(text, "4194304\n4194304\n9223372036854775807\n"
+                                     "Max processes unlimited unlimited processes \n"
+                                     "Max pending signals unlimited unlimited signals \n") == 0,
+           "%s", text);
+    free(text);
+    ok("the limits of processes, threads, signals and files are not those of the boot memory");
+}
+
 static void test_failures(void)
 {
     struct err err;
@@ -694,6 +710,7 @@ int main(int argc, char **argv)
     test_hello();
     test_configure();
     test_view();
+    test_boot_limits();
     test_failures();
     test_user();
     test_exec();
