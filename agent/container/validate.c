@@ -19,6 +19,7 @@
 #include "agent/net/netvalid.h"
 #include "agent/process/caps.h"
 #include "agent/process/limits.h"
+#include "agent/process/lodging.h"
 #include "agent/process/userdb.h"
 
 #define MAX_STRING   131072u /* MAX_ARG_STRLEN of Linux */
@@ -57,6 +58,9 @@ int validate_ids(const char *container_id, const char *exec_id, struct err *err)
                        exec_id);
     return 0;
 }
+
+_Static_assert(LODGING_SCRATCH > 2 * (USERDB_MAX_FILE + VALIDATE_MAX_STRINGS * sizeof(char *)),
+               "a child has room for what is accepted");
 
 static int check_strings(const char *field, char *const *list, size_t n, struct err *err)
 {

@@ -12,9 +12,10 @@
 #include "common/base/err.h"
 #include "proto/agent/agent.pb-c.h"
 
-#define VALIDATE_MAX_ID      128u
-#define VALIDATE_MAX_STRINGS 4096u /* arguments, environment: each */
-#define VALIDATE_MAX_PATHS   256u  /* masked, read-only: each */
+#define VALIDATE_MAX_ID 128u
+/* Arguments, environment: each. The kubelet tells of a service in seven variables. */
+#define VALIDATE_MAX_STRINGS 65536u
+#define VALIDATE_MAX_PATHS   256u /* masked, read-only: each */
 #define VALIDATE_MAX_CGROUP  128u
 #define VALIDATE_MAX_SYSCTLS 256u
 #define VALIDATE_MAX_DEVICES 64u

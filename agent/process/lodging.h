@@ -25,7 +25,7 @@
 
 /* Bytes of scratch: a passwd and a group file, and as many pointers as validate.h lets arguments
  * and variables be. */
-#define LODGING_SCRATCH ((2u << 20) + (256u << 10))
+#define LODGING_SCRATCH ((3u << 20) + (256u << 10))
 
 /*
  * Makes it. UNSUPPORTED on processors that this file does not know, and under sanitizers, whose

@@ -123,19 +123,59 @@ static int build_args(struct crispec *spec, const container_config *config,
     return 0;
 }
 
-/* Adds "NAME=value", in the place of an earlier value of the name. The array has room. */
+/* Adds "NAME=value". The array has room. */
 static void put_env(Casemate__Agent__V1__Process *process, const char *entry)
 {
-    size_t name = strcspn(entry, "=");
-
-    for (size_t i = 0; i < process->n_env; i++) {
-        if (strncmp(process->env[i], entry, name) == 0 &&
-            (process->env[i][name] == '=' || process->env[i][name] == '\0')) {
-            process->env[i] = unconst(entry);
-            return;
-        }
-    }
     process->env[process->n_env++] = unconst(entry);
+}
+
+static int compare_names(const char *a, const char *b)
+{
+    size_t a_len = strcspn(a, "="), b_len = strcspn(b, "=");
+    int r = memcmp(a, b, a_len < b_len ? a_len : b_len);
+
+    return r != 0 ? r : (a_len > b_len) - (a_len < b_len);
+}
+
+/* Places of one array, by the names that are there, then from front to back. */
+static int compare_places(const void *a, const void *b)
+{
+    char *const *x = *(char **const *)a;
+    char *const *y = *(char **const *)b;
+    int r = compare_names(*x, *y);
+
+    return r != 0 ? r : (x > y) - (x < y);
+}
+
+/*
+ * Of the values of one name the last is kept, in the first one's place. The names are sorted for
+ * it: there are seven for each service of a namespace.
+ */
+static int merge_env(struct crispec *spec, Casemate__Agent__V1__Process *process, struct err *err)
+{
+    char ***places = spec_alloc(spec, process->n_env, sizeof(*places));
+    size_t n = 0;
+
+    if (places == NULL)
+        return err_no_memory(err);
+    for (size_t i = 0; i < process->n_env; i++)
+        places[i] = &process->env[i];
+    qsort(places, process->n_env, sizeof(*places), compare_places);
+    for (size_t first = 0, next; first < process->n_env; first = next) {
+        for (next = first + 1; next < process->n_env; next++) {
+            if (compare_names(*places[first], *places[next]) != 0)
+                break;
+        }
+        *places[first] = *places[next - 1];
+        for (size_t i = first + 1; i < next; i++)
+            *places[i] = NULL;
+    }
+    for (size_t i = 0; i < process->n_env; i++) {
+        if (process->env[i] != NULL)
+            process->env[n++] = process->env[i];
+    }
+    process->n_env = n;
+    return 0;
 }
 
 static int build_env(struct crispec *spec, const struct crispec_input *input, struct err *err)
@@ -163,7 +203,7 @@ static int build_env(struct crispec *spec, const struct crispec_input *input, st
             return err_no_memory(err);
         put_env(process, entry);
     }
-    return 0;
+    return merge_env(spec, process, err);
 }
 
 static int build_cwd(struct crispec *spec, const container_config *config,

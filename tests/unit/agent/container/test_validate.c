@@ -211,7 +211,7 @@ static void test_process(void **state)
     REFUSED(set(&r->rlimit.type, "RLIMIT_NOFILE"), "rlimits");
     REFUSED(r->rlimit.soft = 3, "rlimits");
 
-    char *many[VALIDATE_MAX_STRINGS + 1];
+    static char *many[VALIDATE_MAX_STRINGS + 1];
     char x[] = "x";
     for (size_t i = 0; i <= VALIDATE_MAX_STRINGS; i++)
         many[i] = x;

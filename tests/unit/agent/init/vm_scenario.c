@@ -129,6 +129,30 @@ static void test_boot_limits(void)
     ok("the limits of processes, threads, signals and files are not those of the boot memory");
 }
 
+/* What the kubelet tells of nine thousand services. */
+static void test_many_variables(void)
+{
+    enum { N = 65000 };
+    static char texts[N][8];
+    static char *env[N];
+    struct err err;
+    struct driver_process p;
+    driver_process_init(&p, "env", NULL);
+    for (int i = 0; i < N; i++) {
+        (void)snprintf(texts[i], sizeof(texts[i]), "V%d=", i);
+        env[i] = texts[i];
+    }
+    p.message.env = env;
+    p.message.n_env = N;
+    EXPECT(driver_create("variables", &p, NULL, &err) == 0, "%s", err.msg);
+    EXPECT(driver_start("variables", &err) == 0, "%s", err.msg);
+    char *text = driver_read("variables", "", 0, 0, true, NULL);
+    EXPECT(contains(text, "V0=\n") && contains(text, "V64999=\n"), "%s", text);
+    free(text);
+    EXPECT(driver_remove("variables", "", &err) == 0, "%s", err.msg);
+    ok("65000 variables");
+}
+
 static void test_failures(void)
 {
     struct err err;
@@ -711,6 +735,7 @@ int main(int argc, char **argv)
     test_configure();
     test_view();
     test_boot_limits();
+    test_many_variables();
     test_failures();
     test_user();
     test_exec();

@@ -201,6 +201,15 @@ static void environment(void **state)
     expect_words(process->env, process->n_env, "PATH=/bin HOSTNAME=host A=cri AB=2 B=x=y");
     crispec_free(spec);
 
+    split(&env, "A=1 B A=2 AB= B=3 A=4 HOSTNAME=image B-=5");
+    s.image.env = strings_of(&env);
+    spec = build(&s);
+    process = crispec_request(spec)->process;
+    expect_words(process->env, process->n_env,
+                 "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOSTNAME=image "
+                 "A=cri B=x=y AB= B-=5");
+    crispec_free(spec);
+
     s.image.env.n = 0;
     s.config.n_envs = 0;
     s.config.tty = true;
