@@ -3,6 +3,11 @@
  * Folder names carry a prefix, since ids may look like the kernel's own files ("cgroup.procs").
  * cgroup.kill (Linux 5.14) does atomically what a loop over cgroup.procs cannot: a forking process
  * does not outrun it.
+ *
+ * A container that may write to its cgroup makes others inside, and the agent must get rid of them
+ * all, in little memory and without keeping everybody else waiting: how deep they are is limited
+ * once, in the base; how many there are in each container's own, so that none uses up another's.
+ * Neither file is one that a cgroup namespace's owner may write.
  */
 #include "agent/container/cgroup.h"
 
@@ -27,7 +32,6 @@
 
 #define MAX_FILE  (1u << 20)
 #define MAX_KEYED 16384
-#define MAX_DEPTH 16
 
 static void folder_name(const char *id, char ret_name[VALIDATE_MAX_ID + 3])
 {
@@ -54,6 +58,13 @@ static int delegate(int fd, struct err *err)
     return 0;
 }
 
+static int set_number(int fd, const char *file, unsigned value, struct err *err)
+{
+    char text[16];
+    (void)snprintf(text, sizeof(text), "%u", value);
+    return fd_write_text(fd, file, text, err);
+}
+
 int cgroup_make_base(const char *mount_point, const char *name, int *ret_base_fd, struct err *err)
 {
     cleanup_fd int top = open(mount_point, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -66,7 +77,8 @@ int cgroup_make_base(const char *mount_point, const char *name, int *ret_base_fd
     cleanup_fd int base = openat(top, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (base < 0)
         return err_set_errno(err, errno, "open cgroup %s", name);
-    if (delegate(base, err) < 0)
+    if (delegate(base, err) < 0 ||
+        set_number(base, "cgroup.max.depth", 1 + CGROUP_MAX_DEPTH, err) < 0)
         return err_prefix(err, "cgroup %s", name);
     *ret_base_fd = steal_fd(&base);
     return 0;
@@ -183,7 +195,8 @@ int cgroup_create(int base_fd, const char *id, const Casemate__Agent__V1__Resour
     cleanup_fd int fd = openat(base_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0)
         (void)err_set_errno(err, errno, "open the cgroup");
-    if (fd < 0 || cgroup_apply(fd, settings, err) < 0) {
+    if (fd < 0 || set_number(fd, "cgroup.max.descendants", CGROUP_MAX_DESCENDANTS, err) < 0 ||
+        cgroup_apply(fd, settings, err) < 0) {
         (void)unlinkat(base_fd, name, AT_REMOVEDIR);
         return -1;
     }
@@ -228,9 +241,9 @@ uint64_t cgroup_oom_kills(int cgroup_fd)
     return read_keyed(cgroup_fd, "memory.events", "oom_kill", 0);
 }
 
-/* Removes the folders inside the cgroup, depth first. Its files cannot be and need not be removed.
- */
-static void remove_children(int dir_fd, int depth)
+/* Removes the folders inside the cgroup, depth first: there are no more below one another than the
+ * base allows. Its files cannot be and need not be removed. */
+static void remove_children(int dir_fd, unsigned depth)
 {
     int copy = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *dir = copy < 0 ? NULL : fdopendir(copy);
@@ -239,7 +252,7 @@ static void remove_children(int dir_fd, int depth)
         return;
     }
     struct dirent *e;
-    while (depth < MAX_DEPTH && (e = readdir(dir)) != NULL) {
+    while (depth < CGROUP_MAX_DEPTH && (e = readdir(dir)) != NULL) {
         if (e->d_type != DT_DIR || strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
             continue;
         int child = openat(dir_fd, e->d_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

@@ -14,6 +14,11 @@
 #include "common/base/err.h"
 #include "proto/agent/agent.pb-c.h"
 
+/* Cgroups that a container can have below its own: one below the other, and altogether. A node of
+ * a cluster in a container needs ten and some hundreds. */
+#define CGROUP_MAX_DEPTH       32u
+#define CGROUP_MAX_DESCENDANTS 4096u
+
 /*
  * Makes the base folder below a mounted cgroup2 and delegates every controller there is to its
  * children. *ret_base_fd is the caller's.

@@ -32,6 +32,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/param.h>
 #include <sys/queue.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -58,7 +59,8 @@
 #include "agent/process/userns.h"
 
 #define DISK_TIMEOUT_MS 10000
-#define EMPTY_POLL_MS   5
+#define EMPTY_POLL_MS   5 /* at first; twice as long each time */
+#define LAST_POLL_MS    1000
 #define UPPER_PATH_SIZE 64u
 
 struct removal {
@@ -95,6 +97,7 @@ struct container {
     bool removing; /* no new process; ends with the container being freed */
     struct removals waiting;
     struct loop_source *timer; /* polls for the empty cgroup while removing */
+    int64_t poll_ms;           /* until it looks again */
 };
 
 struct containers {
@@ -541,6 +544,7 @@ int container_create(struct containers *containers,
     c->cgroup_fd = -1;
     c->filter_fd = -1;
     c->pidfd = -1;
+    c->poll_ms = EMPTY_POLL_MS;
     c->number = containers->next_number++;
     LIST_INIT(&c->execs);
     STAILQ_INIT(&c->waiting);
@@ -822,6 +826,13 @@ static void delete_upper(uint64_t number, uint64_t next_number)
         log_warn("cannot fork to delete the writable layer %s, leaving it", path);
 }
 
+/* Looks again in a moment. What is not gone after many is not going to be soon. */
+static void poll_later(struct container *c)
+{
+    loop_arm(c->timer, c->poll_ms);
+    c->poll_ms = MIN(c->poll_ms * 2, LAST_POLL_MS);
+}
+
 static void forget_container(struct container *c)
 {
     struct containers *cs = c->owner;
@@ -829,7 +840,7 @@ static void forget_container(struct container *c)
     if (cgroup_remove(cs->cgroup_base_fd, c->id, &err) < 0) {
         /* Exiting tasks leave a moment after they were reaped. */
         log_event(LOG_DEBUG, NULL, &err, "cgroup of %s is still busy", c->id);
-        loop_arm(c->timer, EMPTY_POLL_MS);
+        poll_later(c);
         return;
     }
     LIST_REMOVE(c, entry);
@@ -857,7 +868,7 @@ static void removal_step(struct container *c)
     if (!c->removing || alive)
         return; /* each exit comes back here */
     if (cgroup_is_populated(c->cgroup_fd)) {
-        loop_arm(c->timer, EMPTY_POLL_MS);
+        poll_later(c);
         return;
     }
     forget_container(c);

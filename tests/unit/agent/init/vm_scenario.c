@@ -540,6 +540,25 @@ static void test_devices(void)
     ok("devices: standard ones, given ones, none by mknod, all when privileged");
 }
 
+/* A container that fills its cgroup with others is removed all the same. */
+static void test_cgroups_inside(void)
+{
+    int code;
+    char *text = driver_run("nested",
+                            "cd /sys/fs/cgroup && i=0; while mkdir x 2>/tmp/e; do cd x; i=$((i+1));"
+                            "test $i -lt 100 || break; done; echo deep $i;"
+                            "cd /sys/fs/cgroup && i=$((i+1)); while mkdir $(seq $i $((i+99))) "
+                            "2>/tmp/e; do i=$((i+100)); test $i -lt 6000 || break; done;"
+                            "echo many $(cat cgroup.stat | head -n 1);"
+                            "echo 9999 2>/dev/null >cgroup.max.descendants || echo refused",
+                            make_privileged, &code);
+    EXPECT(contains(text, "deep 32\n") && contains(text, "many nr_descendants 4096\n") &&
+               contains(text, "refused\n"),
+           "%s", text);
+    free(text);
+    ok("cgroups inside a container: limited, and removed with it");
+}
+
 struct instruction {
     uint16_t code;
     uint8_t jt, jf;
@@ -746,6 +765,7 @@ int main(int argc, char **argv)
     test_limits();
     test_modes();
     test_devices();
+    test_cgroups_inside();
     test_seccomp();
     test_stats();
     test_many();
