@@ -3,6 +3,9 @@
  * unix socket paths are limited to 107 bytes by the kernel, while state folders may be deeper: both
  * unix socket calls go through /proc/self/fd/N of the parent directory, so that only the last
  * component counts.
+ *
+ * A tree that is removed may have been made to be hard to remove: however deep it is, it takes no
+ * more than so many descriptors and so much stack.
  */
 #include "common/base/fd.h"
 
@@ -10,7 +13,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -161,7 +166,126 @@ int fd_make_dirs(const char *path, mode_t mode, struct err *err)
     return 0;
 }
 
-/* Empties the directory behind fd (which it takes) as far as it can. */
+static bool is_dots(const char *name)
+{
+    return strcmp(name, ".") == 0 || strcmp(name, "..") == 0;
+}
+
+/* Removes an entry unless it is a directory with something in it: then that is opened as *ret_sub,
+ * else -1. */
+static int remove_entry(int dir_fd, const char *name, dev_t dev, int *ret_sub, struct err *err)
+{
+    struct stat st;
+    if (unlinkat(dir_fd, name, 0) == 0 || unlinkat(dir_fd, name, AT_REMOVEDIR) == 0) {
+        *ret_sub = -1;
+        return 0;
+    }
+    /* One that is bound there has the same st_dev. */
+    bool is_mounted = errno == EBUSY;
+    cleanup_fd int sub = openat(dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (sub < 0 || fstat(sub, &st) < 0)
+        return err_set_errno(err, errno, "remove '%s'", name);
+    if (is_mounted || st.st_dev != dev)
+        return err_set(err, ERR_BAD_STATE, "'%s' is a mount point, not removed", name);
+    *ret_sub = steal_fd(&sub);
+    return 0;
+}
+
+/* Removes entries of a directory until there are none, or one is a directory with something in it,
+ * which is *ret_sub then, else -1. */
+static int remove_leaves(int fd, dev_t dev, int *ret_sub, struct err *err)
+{
+    int copy = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *dir = copy < 0 ? NULL : fdopendir(copy);
+    if (dir == NULL) {
+        int e = errno;
+        close_fd(&copy);
+        return err_set_errno(err, e, "read directory");
+    }
+    int r = 0, sub = -1;
+    struct dirent *e;
+    while (r == 0 && sub < 0 && (e = readdir(dir)) != NULL) {
+        if (!is_dots(e->d_name))
+            r = remove_entry(fd, e->d_name, dev, &sub, err);
+    }
+    (void)closedir(dir);
+    if (r == 0)
+        *ret_sub = sub;
+    return r;
+}
+
+/* Where a walk has come down, from the top: 8 bytes a directory. All are on one device. */
+struct trail {
+    ino_t *inodes;
+    size_t n, room;
+};
+
+static int trail_push(struct trail *t, ino_t inode, struct err *err)
+{
+    if (t->n == t->room) {
+        size_t room = t->room == 0 ? 64 : t->room * 2;
+        ino_t *inodes = reallocarray(t->inodes, room, sizeof(*inodes));
+        if (inodes == NULL)
+            return err_no_memory(err);
+        t->inodes = inodes;
+        t->room = room;
+    }
+    t->inodes[t->n++] = inode;
+    return 0;
+}
+
+/* From a directory to its parent, if that is still the one that the walk has come from. */
+static int ascend(int *fd, dev_t dev, ino_t inode, struct err *err)
+{
+    struct stat st;
+    cleanup_fd int up = openat(*fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (up < 0 || fstat(up, &st) < 0)
+        return err_set_errno(err, errno, "go back to a directory");
+    if (st.st_dev != dev || st.st_ino != inode)
+        return err_set(err, ERR_BAD_STATE, "a directory was moved while it was being removed");
+    close_fd(fd);
+    *fd = steal_fd(&up);
+    return 0;
+}
+
+/*
+ * Empties the directory behind fd (which it takes), however deep it is: with one directory open at
+ * a time. Coming back to one means to read it from the start, where the one just emptied is
+ * removable; if it is not, something else is wrong with it.
+ */
+static int remove_deep(int fd, dev_t dev, struct err *err)
+{
+    cleanup_fd int at = fd;
+    struct trail trail = {0};
+    ino_t emptied = 0;
+    int r = 0;
+    for (;;) {
+        struct stat st, sub_st;
+        cleanup_fd int sub = -1;
+        r = remove_leaves(at, dev, &sub, err);
+        if (r < 0 || (sub < 0 && trail.n == 0))
+            break;
+        if (fstat(at, &st) < 0 || (sub >= 0 && fstat(sub, &sub_st) < 0)) {
+            r = err_set_errno(err, errno, "stat a directory");
+        } else if (sub < 0) {
+            emptied = st.st_ino;
+            r = ascend(&at, dev, trail.inodes[--trail.n], err);
+        } else if (sub_st.st_ino == emptied) {
+            r = err_set_errno(err, ENOTEMPTY, "remove a directory that was emptied");
+        } else {
+            r = trail_push(&trail, st.st_ino, err);
+            close_fd(&at);
+            at = steal_fd(&sub);
+        }
+        if (r < 0)
+            break;
+    }
+    free(trail.inodes);
+    return r;
+}
+
+/* Empties the directory behind fd (which it takes) as far as it can. A tree as people make them
+ * gets by with `depth`, and each directory is read once. */
 static int remove_entries(int fd, dev_t dev, unsigned depth, struct err *err)
 {
     DIR *dir = fdopendir(fd);
@@ -173,24 +297,15 @@ static int remove_entries(int fd, dev_t dev, unsigned depth, struct err *err)
     int r = 0;
     struct dirent *e;
     while (r == 0 && (e = readdir(dir)) != NULL) {
-        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
+        int sub = -1;
+        if (is_dots(e->d_name))
             continue;
-        if (unlinkat(dirfd(dir), e->d_name, 0) == 0)
+        r = remove_entry(dirfd(dir), e->d_name, dev, &sub, err);
+        if (r < 0 || sub < 0)
             continue;
-        int sub = openat(dirfd(dir), e->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-        struct stat st;
-        if (sub < 0 || fstat(sub, &st) < 0) {
+        r = depth == 0 ? remove_deep(sub, dev, err) : remove_entries(sub, dev, depth - 1, err);
+        if (r == 0 && unlinkat(dirfd(dir), e->d_name, AT_REMOVEDIR) < 0)
             r = err_set_errno(err, errno, "remove '%s'", e->d_name);
-            close_fd(&sub);
-        } else if (st.st_dev != dev || depth == 0) {
-            (void)close(sub);
-            r = err_set(err, ERR_BAD_STATE, "'%s' is a mount point or too deep, not removed",
-                        e->d_name);
-        } else {
-            r = remove_entries(sub, dev, depth - 1, err);
-            if (r == 0 && unlinkat(dirfd(dir), e->d_name, AT_REMOVEDIR) < 0)
-                r = err_set_errno(err, errno, "remove '%s'", e->d_name);
-        }
     }
     (void)closedir(dir);
     return r;
@@ -198,7 +313,7 @@ static int remove_entries(int fd, dev_t dev, unsigned depth, struct err *err)
 
 int fd_remove_tree(int dir_fd, const char *path, struct err *err)
 {
-    enum { MAX_DEPTH = 64 };
+    enum { SHALLOW = 64 };
     int fd = openat(dir_fd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0) {
         if (errno == ENOENT || unlinkat(dir_fd, path, 0) == 0)
@@ -211,7 +326,7 @@ int fd_remove_tree(int dir_fd, const char *path, struct err *err)
         (void)close(fd);
         return err_set_errno(err, e, "stat '%s'", path);
     }
-    if (remove_entries(fd, st.st_dev, MAX_DEPTH, err) < 0)
+    if (remove_entries(fd, st.st_dev, SHALLOW, err) < 0)
         return err_prefix(err, "'%s'", path);
     if (unlinkat(dir_fd, path, AT_REMOVEDIR) < 0 && errno != ENOENT)
         return err_set_errno(err, errno, "remove '%s'", path);

@@ -39,8 +39,8 @@ int fd_write_text(int dir_fd, const char *path, const char *text, struct err *er
  * fine. */
 int fd_make_dirs(const char *path, mode_t mode, struct err *err);
 
-/* Removes a file or a whole directory tree without following symlinks or crossing mounts; a missing
- * one is fine. */
+/* Removes a file or a whole directory tree, however deep, without following symlinks or crossing
+ * mounts; a missing one is fine. */
 int fd_remove_tree(int dir_fd, const char *path, struct err *err);
 
 /* Sends one byte with one descriptor over a unix socket (SCM_RIGHTS); the descriptor stays the

@@ -559,6 +559,24 @@ static void test_cgroups_inside(void)
     ok("cgroups inside a container: limited, and removed with it");
 }
 
+/* Three times nearly half of the scratch disk: what one container wrote goes with it, and soon,
+ * even where it has made a tree that is hard to delete. */
+static void test_deep_layer(void)
+{
+    for (int i = 0; i < 3; i++) {
+        int code;
+        char *text = driver_run("deep-layer",
+                                "mkdir /d && cd /d && i=0; while test $i -lt 200; do mkdir y; cd y;"
+                                "i=$((i+1)); done; i=0;"
+                                "until dd if=/dev/zero of=/big bs=1M count=100 2>&1; do"
+                                " test $i -lt 15 || exit 1; i=$((i+1)); sleep 1; done",
+                                NULL, &code);
+        EXPECT(code == 0, "the scratch disk is full: %s", text);
+        free(text);
+    }
+    ok("writable layers are deleted, however deep");
+}
+
 struct instruction {
     uint16_t code;
     uint8_t jt, jf;
@@ -766,6 +784,7 @@ int main(int argc, char **argv)
     test_modes();
     test_devices();
     test_cgroups_inside();
+    test_deep_layer();
     test_seccomp();
     test_stats();
     test_many();

@@ -3,12 +3,16 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <cmocka.h>
 
 #include "common/base/buf.h"
@@ -286,6 +290,97 @@ static void trees_go_without_following_links(void **state)
     assert_int_equal(fd_remove_tree(AT_FDCWD, tree, &err), 0);
 }
 
+/* A tree of so many levels, from name in dir down, with a file, a link, an empty
+ * directory and a second way down here and there. */
+static void make_deep(int dir, const char *name, unsigned levels)
+{
+    cleanup_fd int at = dup(dir);
+    for (unsigned i = 0; i < levels; i++) {
+        const char *sub = i == 0 ? name : "sub";
+        assert_int_equal(mkdirat(at, sub, 0700), 0);
+        int next = openat(at, sub, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        assert_true(next >= 0);
+        (void)close(at);
+        at = next;
+        if (i % 100 != 99)
+            continue;
+        assert_int_equal(mkdirat(at, "empty", 0700), 0);
+        assert_int_equal(symlinkat("..", at, "link"), 0);
+        cleanup_fd int file = openat(at, "file", O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+        assert_true(file >= 0);
+        make_deep(at, "other", 3);
+    }
+}
+
+static void trees_go_however_deep_they_are(void **state)
+{
+    struct err err = {0};
+    struct rlimit before, few = {.rlim_cur = 100};
+    /* In memory, if there is such a place: this is about the depth, not about the disk. */
+    const char *place = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : *state;
+    char path[64];
+    (void)snprintf(path, sizeof(path), "%s/casemate-test.XXXXXX", place);
+    assert_non_null(mkdtemp(path));
+    cleanup_fd int dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    make_deep(dir, "deep", 5000);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    few.rlim_max = before.rlim_max;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+    int next = dup(dir);
+    (void)close(next);
+    int r = fd_remove_tree(dir, "deep", &err);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+    if (r < 0)
+        fail_msg("%s", err.msg);
+    assert_int_equal(faccessat(dir, "deep", F_OK, AT_SYMLINK_NOFOLLOW), -1);
+    int again = dup(dir);
+    (void)close(again);
+    assert_int_equal(again, next); /* none is left open */
+    assert_int_equal(rmdir(path), 0);
+}
+
+/* In a child with mounts of its own. */
+static int remove_around_a_mount(const char *folder, unsigned levels)
+{
+    char path[PATH_MAX], kept[PATH_MAX], inside[PATH_MAX];
+    struct err err = {0};
+    size_t n = (size_t)snprintf(path, sizeof(path), "%s/t", folder);
+    for (unsigned i = 0; i < levels; i++)
+        n += (size_t)snprintf(path + n, sizeof(path) - n, "/d");
+    (void)snprintf(kept, sizeof(kept), "%s/kept/in", folder);
+    (void)snprintf(inside, sizeof(inside), "%s/t", folder);
+    if (fd_make_dirs(path, 0700, &err) < 0 || fd_make_dirs(kept, 0700, &err) < 0)
+        return 1;
+    kept[strlen(kept) - 3] = '\0';
+    if (mount(kept, path, NULL, MS_BIND, NULL) < 0)
+        return 2;
+    if (fd_remove_tree(AT_FDCWD, inside, &err) == 0 || err.code != ERR_BAD_STATE)
+        return 3;
+    kept[strlen(kept)] = '/';
+    if (access(kept, F_OK) < 0)
+        return 4;
+    return umount(path) < 0 || fd_remove_tree(AT_FDCWD, inside, &err) < 0 ? 5 : 0;
+}
+
+static void trees_stay_where_something_is_mounted(void **state)
+{
+    if (geteuid() != 0) {
+        (void)printf("SKIP: needs root\n");
+        skip();
+    }
+    for (unsigned levels = 1; levels < 200; levels += 99) {
+        int status;
+        pid_t pid = fork();
+        assert_true(pid >= 0);
+        if (pid == 0)
+            _exit(unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0
+                      ? 9
+                      : remove_around_a_mount(*state, levels));
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_int_equal(status, 0);
+    }
+}
+
 static void unix_sockets_work_below_deep_paths(void **state)
 {
     struct err err = {0};
@@ -379,6 +474,9 @@ int main(void)
         cmocka_unit_test(deadlines_do_not_wrap),
         cmocka_unit_test_setup_teardown(files_are_read_whole_or_not_at_all, temp_dir, temp_dir_end),
         cmocka_unit_test_setup_teardown(trees_go_without_following_links, temp_dir, temp_dir_end),
+        cmocka_unit_test_setup_teardown(trees_go_however_deep_they_are, temp_dir, temp_dir_end),
+        cmocka_unit_test_setup_teardown(trees_stay_where_something_is_mounted, temp_dir,
+                                        temp_dir_end),
         cmocka_unit_test_setup_teardown(unix_sockets_work_below_deep_paths, temp_dir, temp_dir_end),
         cmocka_unit_test(descriptors_travel),
         cmocka_unit_test(log_lines_are_one_line_and_escaped),
