@@ -25,17 +25,11 @@ int identity_find(const Casemate__Agent__V1__Process *process, struct userdb_mem
                   struct scratch *scratch, struct user *ret_user, struct err *err)
 {
     const Casemate__Agent__V1__User *wanted = process->user;
-    char *passwd = NULL;
-    char *group = NULL;
-    /* A broken file matters only to who is looked up in it. */
     if (wanted != NULL && wanted->name[0] != '\0') {
         cleanup_fd int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
         if (root < 0)
             return err_set_errno(err, errno, "open /");
-        if (userdb_read(root, "passwd", scratch, &passwd, err) < 0 ||
-            userdb_read(root, "group", scratch, &group, err) < 0)
-            return -1;
-        if (userdb_resolve(wanted->name, passwd, group, !wanted->strict_groups, ret_user, err) < 0)
+        if (userdb_find(root, wanted->name, !wanted->strict_groups, scratch, ret_user, err) < 0)
             return -1;
     } else {
         ret_user->uid = wanted != NULL ? wanted->uid : 0;

@@ -37,8 +37,13 @@ struct field {
     size_t len;
 };
 
-/* Splits the line at *cursor by colons and moves on. Returns the number of fields, or -1 at the end
- * of the text. */
+static bool is_blank(char c)
+{
+    return c == ' ' || (c >= '\t' && c <= '\r');
+}
+
+/* Splits the line at *cursor by colons and moves on; blanks around the line, and a carriage return,
+ * are none of it. Returns the number of fields, or -1 at the end of the text. */
 static int next_line(const char **cursor, struct field fields[MAX_FIELDS])
 {
     const char *line = *cursor;
@@ -49,6 +54,10 @@ static int next_line(const char **cursor, struct field fields[MAX_FIELDS])
 
     int n = 0;
     const char *at = line, *end = line + len;
+    while (at < end && is_blank(*at))
+        at++;
+    while (end > at && is_blank(end[-1]))
+        end--;
     while (n < MAX_FIELDS) {
         const char *colon = memchr(at, ':', (size_t)(end - at));
         const char *stop = colon != NULL && n < MAX_FIELDS - 1 ? colon : end;
@@ -295,6 +304,36 @@ int userdb_read(int root_fd, const char *name, struct scratch *scratch, char **r
     struct stat st;
     (void)snprintf(path, sizeof(path), "etc/%s", name);
     return read_file(root_fd, path, scratch, &st, ret_text, err);
+}
+
+/* What cannot be used is as good as missing to whom nothing must be looked up in it for. */
+static int read_if_needed(int root_fd, const char *name, bool needed, struct scratch *scratch,
+                          char **ret_text, struct err *err)
+{
+    struct err unusable;
+    if (userdb_read(root_fd, name, scratch, ret_text, &unusable) == 0)
+        return 0;
+    if (needed) {
+        *err = unusable;
+        return -1;
+    }
+    *ret_text = NULL;
+    return 0;
+}
+
+int userdb_find(int root_fd, const char *spec, bool memberships, struct scratch *scratch,
+                struct user *ret_user, struct err *err)
+{
+    char *passwd = NULL, *group = NULL;
+    const char *group_spec = group_of(spec);
+    size_t user_len = user_length(spec);
+    bool user_named = user_len > 0 && !is_digits(spec, user_len);
+    bool group_named = *group_spec != '\0' && !is_digits(group_spec, strlen(group_spec));
+    bool lists_user = user_named && memberships;
+    if (read_if_needed(root_fd, "passwd", user_named, scratch, &passwd, err) < 0 ||
+        read_if_needed(root_fd, "group", group_named || lists_user, scratch, &group, err) < 0)
+        return -1;
+    return userdb_resolve(spec, passwd, group, memberships, ret_user, err);
 }
 
 /* ---- one after another ---- */

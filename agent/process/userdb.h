@@ -39,6 +39,14 @@ struct user {
 int userdb_resolve(const char *spec, const char *passwd, const char *group, bool memberships,
                    struct user *ret_user, struct err *err);
 
+/*
+ * userdb_resolve with the files below the directory root_fd, which are read into scratch. One that
+ * cannot be used, being too large or no file, fails it only if a name is to be looked up in it, or
+ * the groups of one; who goes by number then goes without what the file would say.
+ */
+int userdb_find(int root_fd, const char *spec, bool memberships, struct scratch *scratch,
+                struct user *ret_user, struct err *err);
+
 /* The home of a uid, "" if passwd (may be NULL) has none. */
 void userdb_home(const char *passwd, uid_t uid, char ret_home[USERDB_MAX_HOME]);
 

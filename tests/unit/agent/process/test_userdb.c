@@ -144,6 +144,24 @@ static void test_refused(void **state)
     assert_int_equal(u.uid, 5);
 }
 
+/* Files that were written elsewhere. */
+static void test_blanks(void **state)
+{
+    struct user u;
+    struct err err;
+    (void)state;
+    assert_int_equal(userdb_resolve("u:g", " u:x:5:6::/u:/bin/sh\r\n\tv:x:7:8::/v\r\n",
+                                    "\r\ng:x:6:\r\n  h:x:9:v,u\r\ni:x:10:u \n", true, &u, &err),
+                     0);
+    assert_int_equal(u.uid, 5);
+    assert_int_equal(u.n_groups, 3);
+    assert_int_equal(u.groups[1], 9);
+    assert_int_equal(u.groups[2], 10);
+    assert_int_equal(
+        userdb_resolve("v", " u:x:5:6::/u:/bin/sh\r\n\tv:x:7:8::/v\r\n", "", true, &u, &err), 0);
+    assert_string_equal(u.home, "/v");
+}
+
 static void test_many_groups(void **state)
 {
     struct user u;
@@ -267,6 +285,49 @@ static void test_read(void **state)
     assert_int_equal(err.code, ERR_INVALID);
 }
 
+static int find(struct root *r, const char *spec, bool memberships, struct user *ret_user)
+{
+    struct scratch scratch = {.at = r->memory, .left = sizeof(r->memory)};
+    struct err err;
+    return userdb_find(r->fd, spec, memberships, &scratch, ret_user, &err);
+}
+
+static void make_large(int dir, const char *path)
+{
+    int fd = openat(dir, path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+    assert_true(fd >= 0);
+    assert_int_equal(ftruncate(fd, USERDB_MAX_FILE + 1), 0);
+    (void)close(fd);
+}
+
+/* Who goes by number does not depend on files that cannot be used. */
+static void test_unusable_files(void **state)
+{
+    struct root *r = *state;
+    struct user u;
+    make_large(r->fd, "etc/passwd");
+    write_file(r->fd, "etc/group", "g:x:9:u\n");
+    assert_int_equal(find(r, "1000", true, &u), 0);
+    assert_int_equal(u.uid, 1000);
+    assert_int_equal(u.gid, 0);
+    assert_int_equal(find(r, "1000:g", true, &u), 0);
+    assert_int_equal(u.gid, 9);
+    assert_int_equal(find(r, ":g", true, &u), 0);
+    assert_int_equal(find(r, "u", true, &u), -1);
+
+    make_large(r->fd, "etc/group");
+    assert_int_equal(find(r, "1000:7", true, &u), 0);
+    assert_int_equal(u.gid, 7);
+    assert_int_equal(find(r, "1000:g", true, &u), -1);
+
+    assert_int_equal(unlinkat(r->fd, "etc/passwd", 0), 0);
+    write_file(r->fd, "etc/passwd", "u:x:5:6::/u:\n");
+    assert_int_equal(find(r, "5", true, &u), 0);
+    assert_int_equal(u.gid, 6);
+    assert_int_equal(find(r, "u", true, &u), -1); /* in which groups? */
+    assert_int_equal(find(r, "u", false, &u), 0);
+}
+
 /* In a child whose root the folder is. */
 static int find_homes(void)
 {
@@ -338,9 +399,11 @@ int main(void)
         cmocka_unit_test(test_digits_are_a_number),
         cmocka_unit_test(test_strict),
         cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_blanks),
         cmocka_unit_test(test_many_groups),
         cmocka_unit_test(test_home),
         cmocka_unit_test_setup_teardown(test_read, setup_root, teardown_root),
+        cmocka_unit_test_setup_teardown(test_unusable_files, setup_root, teardown_root),
         cmocka_unit_test_setup_teardown(test_memo, setup_root, teardown_root),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
