@@ -376,13 +376,19 @@ static char **list_copy(struct scratch *scratch, char *const *list, size_t n, ch
     return copy;
 }
 
-static bool has_variable(const Casemate__Agent__V1__Process *process, const char *prefix)
+/* The environment; whoever is given no home ("HOME=...") in it, or an empty one, has `home`. */
+static char **env_copy(struct scratch *scratch, const Casemate__Agent__V1__Process *process,
+                       char *home)
 {
-    for (size_t i = 0; i < process->n_env; i++) {
-        if (strncmp(process->env[i], prefix, strlen(prefix)) == 0)
-            return true;
+    char **env = list_copy(scratch, process->env, process->n_env, home);
+    for (size_t i = 0; env != NULL && i < process->n_env; i++) {
+        if (strncmp(env[i], "HOME=", 5) != 0)
+            continue;
+        if (env[i][5] == '\0')
+            env[i] = home;
+        env[process->n_env] = NULL;
     }
-    return false;
+    return env;
 }
 
 /*
@@ -491,8 +497,7 @@ static int child_run(const struct launch_spec *spec, struct scratch *scratch, in
     char home[sizeof("HOME=") + USERDB_MAX_HOME];
     (void)stpcpy(stpcpy(home, "HOME="), user->home[0] == '\0' ? "/" : user->home);
     char **args = list_copy(scratch, process->args, process->n_args, NULL);
-    char **env = list_copy(scratch, process->env, process->n_env,
-                           has_variable(process, "HOME=") ? NULL : home);
+    char **env = env_copy(scratch, process, home);
     if (args == NULL || env == NULL)
         return err_no_memory(err);
 

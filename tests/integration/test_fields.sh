@@ -105,6 +105,10 @@ says 'not a tty'
 says 0022
 says 1048576
 says end
+out home '.envs = [{key: "HOME", value: ""}]' 'env | grep "^HOME" | tr "\n" ,; echo; ulimit -u; cat /proc/sys/kernel/threads-max'
+says 'HOME=/home/app,'
+says unlimited
+says 4194304
 out terminal '.tty = true' 'tty; echo "$TERM"; stty size'
 says $'/dev/pts/0\r'
 says $'xterm\r'
