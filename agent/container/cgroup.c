@@ -28,6 +28,7 @@
 #include "common/base/log.h"
 #include "common/base/text.h"
 #include "agent/container/cgcheck.h"
+#include "agent/container/cgrevert.h"
 #include "agent/container/validate.h"
 
 #define MAX_FILE  (1u << 20)
@@ -84,7 +85,8 @@ int cgroup_make_base(const char *mount_point, const char *name, int *ret_base_fd
     return 0;
 }
 
-int cgroup_apply(int cgroup_fd, const Casemate__Agent__V1__Resources *settings, struct err *err)
+/* Into a cgroup that is being made, and goes when the kernel refuses one of them. */
+static int apply(int cgroup_fd, const Casemate__Agent__V1__Resources *settings, struct err *err)
 {
     for (size_t i = 0; settings != NULL && i < settings->n_cgroup; i++) {
         const Casemate__Agent__V1__CgroupSetting *s = settings->cgroup[i];
@@ -180,7 +182,7 @@ int cgroup_update(int base_fd, int cgroup_fd, const Casemate__Agent__V1__Resourc
         if (strcmp(s->file, "memory.max") == 0 && check_limit(cgroup_fd, s->value, err) < 0)
             return -1;
     }
-    return cgroup_apply(cgroup_fd, settings, err);
+    return cgrevert_apply(cgroup_fd, settings, err);
 }
 
 int cgroup_create(int base_fd, const char *id, const Casemate__Agent__V1__Resources *settings,
@@ -196,7 +198,7 @@ int cgroup_create(int base_fd, const char *id, const Casemate__Agent__V1__Resour
     if (fd < 0)
         (void)err_set_errno(err, errno, "open the cgroup");
     if (fd < 0 || set_number(fd, "cgroup.max.descendants", CGROUP_MAX_DESCENDANTS, err) < 0 ||
-        cgroup_apply(fd, settings, err) < 0) {
+        apply(fd, settings, err) < 0) {
         (void)unlinkat(base_fd, name, AT_REMOVEDIR);
         return -1;
     }

@@ -31,11 +31,8 @@ int cgroup_make_base(const char *mount_point, const char *name, int *ret_base_fd
 int cgroup_create(int base_fd, const char *id, const Casemate__Agent__V1__Resources *settings,
                   int *ret_fd, struct err *err);
 
-/* Writes settings into an existing cgroup; the first that the kernel refuses ends it. */
-int cgroup_apply(int cgroup_fd, const Casemate__Agent__V1__Resources *settings, struct err *err);
-
-/* The same for one that has processes: BAD_STATE for a memory limit below what they use, and what
- * cgcheck_settings refuses; then nothing is written. */
+/* Writes settings into a cgroup that has processes: BAD_STATE for a memory limit below what they
+ * use, and what cgcheck_settings refuses. On failure nothing has changed (cgrevert_apply). */
 int cgroup_update(int base_fd, int cgroup_fd, const Casemate__Agent__V1__Resources *settings,
                   struct err *err);
 

@@ -61,6 +61,8 @@ if out=$(crictl update --memory 10000000 "$big" 2>&1); then fail "a limit below 
 grep -q 'are in use' <<<"$out" || fail "no reason for the refusal: $out"
 expect 'state after a refused update' "$(status "$big" state)" CONTAINER_RUNNING
 expect 'limit after a refused update' "$(status "$big" resources.linux.memoryLimitInBytes)" 100000000
+if out=$(crictl update --cpu-share 4096 --cpu-quota 10 "$c" 2>&1); then fail "a quota of 10 us was taken"; fi
+expect 'cpu.weight after a refusal of cpu.max' "$(inside "$c" "cat $cgroup/cpu.weight")" 20
 echo "containers: resources at the start and at run time"
 
 # ---- a successor of the daemon knows the update
