@@ -151,7 +151,8 @@ struct container {
     char *reason;  /* NULL: "" */
     char *message; /* NULL: "" */
     struct cpu_sample cpu;
-    struct container_limits *limits; /* after an update; NULL: the configuration's */
+    struct container_limits *limits;      /* after an update; NULL: the configuration's */
+    struct container_limits *next_limits; /* of an update under way; else NULL */
     /* the loop's */
     struct logpump *pump; /* NULL: nothing is followed */
     TAILQ_ENTRY(container) entry;

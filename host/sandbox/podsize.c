@@ -54,6 +54,12 @@ static uint32_t base_mib(const struct sandbox_handler *handler)
 
 typedef Runtime__V1__LinuxContainerResources resources;
 
+struct limits {
+    uint64_t memory; /* bytes; 0: no limit */
+    uint64_t cpu;    /* thousandths; likewise */
+    unsigned named;  /* the CPUs below this number */
+};
+
 /* What a container may use, as it is after updates; NULL: it has no limits. Mutex held. */
 static const resources *limits_of(const struct container *c)
 {
@@ -83,12 +89,6 @@ static uint64_t cpu_of(const resources *r)
     return ((uint64_t)r->cpu_quota * 1000 + period - 1) / period;
 }
 
-struct limits {
-    uint64_t memory; /* bytes */
-    uint64_t cpu;    /* thousandths */
-    unsigned named;  /* the CPUs below this number */
-};
-
 static unsigned end_of_list(const char *list)
 {
     struct numset set;
@@ -111,30 +111,49 @@ static unsigned named_by(const resources *r)
     return named;
 }
 
+static struct limits larger(struct limits a, struct limits b)
+{
+    return (struct limits){.memory = a.memory > b.memory ? a.memory : b.memory,
+                           .cpu = a.cpu > b.cpu ? a.cpu : b.cpu,
+                           .named = a.named > b.named ? a.named : b.named};
+}
+
+static struct limits read_limits(const resources *r)
+{
+    return (struct limits){.memory = memory_of(r), .cpu = cpu_of(r), .named = named_by(r)};
+}
+
+/* What a container needs; during an update it may have the old limits in the end, or the new ones.
+ * Mutex held. */
+static struct limits needs_of(const struct container *c)
+{
+    struct limits needs = read_limits(limits_of(c));
+
+    return c->next_limits == NULL ? needs : larger(needs, read_limits(c->next_limits->message));
+}
+
 /* What the pod says for all its containers together, or what they say themselves if that is more:
  * as after an update, or when the client says nothing for the pod. */
 static struct limits limits_of_all(struct pod *pod)
 {
-    const resources *whole;
     const struct container *c;
     struct limits pods, sum = {0};
 
     pthread_mutex_lock(&pod->mutex);
-    whole = pod_resources(pod);
-    pods = (struct limits){.memory = memory_of(whole), .cpu = cpu_of(whole)};
+    pods = read_limits(pod_resources(pod));
+    pods.named = 0; /* a pod has no CPUs of its own */
     TAILQ_FOREACH (c, &pod->containers, entry) {
-        uint64_t memory = memory_of(limits_of(c));
+        struct limits needs = needs_of(c);
         if (c->state == CTR_EXITED || c->state == CTR_REMOVING)
             continue;
-        sum.memory = memory > UINT64_MAX - sum.memory ? UINT64_MAX : sum.memory + memory;
-        sum.cpu += cpu_of(limits_of(c));
-        if (named_by(limits_of(c)) > sum.named)
-            sum.named = named_by(limits_of(c));
+        sum.memory =
+            needs.memory > UINT64_MAX - sum.memory ? UINT64_MAX : sum.memory + needs.memory;
+        sum.cpu += needs.cpu;
+        if (needs.named > sum.named)
+            sum.named = needs.named;
     }
     pthread_mutex_unlock(&pod->mutex);
-    return (struct limits){.memory = sum.memory > pods.memory ? sum.memory : pods.memory,
-                           .cpu = sum.cpu > pods.cpu ? sum.cpu : pods.cpu,
-                           .named = sum.named};
+    return larger(sum, pods);
 }
 
 /* What a machine of the handler may grow to. */
@@ -238,6 +257,17 @@ int podsize_apply(struct pod *pod, struct vm *vm, int64_t deadline_ms, struct er
     return result;
 }
 
+bool podsize_asks_for_more(const struct container *c)
+{
+    struct limits now, both;
+
+    pthread_mutex_lock(&c->pod->mutex);
+    now = read_limits(limits_of(c));
+    both = needs_of(c);
+    pthread_mutex_unlock(&c->pod->mutex);
+    return both.memory > now.memory || both.cpu > now.cpu || both.named > now.named;
+}
+
 int podsize_make_room(struct pod *pod, struct vm *vm, int64_t deadline_ms, struct err *err)
 {
     struct log_ctx ctx = {.sandbox = pod->facts->id};
@@ -248,25 +278,6 @@ int podsize_make_room(struct pod *pod, struct vm *vm, int64_t deadline_ms, struc
         return -1;
     log_event(LOG_WARN, &ctx, err, "the machine has less than its containers' limits");
     return 0;
-}
-
-int podsize_name_cpus(struct pod *pod, struct vm *vm, const resources *r, int64_t deadline_ms,
-                      struct err *err)
-{
-    struct limits limits = {.named = named_by(r)};
-    uint32_t vcpus = wanted_vcpus(pod, &limits);
-    int result = 0;
-
-    pthread_mutex_lock(&pod->size_mutex);
-    if (limits.named > 0 && vcpus > pod->told_vcpus) {
-        result = vm_resize(vm, 0, vcpus, deadline_ms, err);
-        if (result == 0)
-            pod->told_vcpus = vcpus;
-        else if (err->code == ERR_EXHAUSTED)
-            result = 0; /* as above: the guest says by name what it has */
-    }
-    pthread_mutex_unlock(&pod->size_mutex);
-    return result;
 }
 
 bool podsize_try_again(struct pod *pod, const resources *r, const struct err *why, int64_t until_ms)

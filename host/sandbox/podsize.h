@@ -11,6 +11,7 @@
 #include "common/base/err.h"
 #include "proto/cri/cri.pb-c.h"
 
+struct container;
 struct pod;
 struct sandbox_handler;
 struct vm;
@@ -26,17 +27,16 @@ void podsize_boot(struct pod *pod, struct vm_spec *spec);
 uint32_t podsize_boot_vcpus(struct pod *pod);
 
 /* Grows the pod's running machine to what the pod and its containers ask for now, or lets it
- * shrink. Does not wait for the guest. */
+ * shrink. The CPUs that their sets name are the guest's own, from 0. Does not wait for the guest.
+ */
 int podsize_apply(struct pod *pod, struct vm *vm, int64_t deadline_ms, struct err *err);
 
-/* Likewise, for a container that is about to be created: a machine that cannot grow that far, as
- * after a change of the configuration, is no reason to refuse it; that is logged. */
-int podsize_make_room(struct pod *pod, struct vm *vm, int64_t deadline_ms, struct err *err);
+/* Whether the update of the container that is under way may need a larger machine. */
+bool podsize_asks_for_more(const struct container *c);
 
-/* Has the machine get the vCPUs that the sets of a container's resources name, as far as it can:
- * they are the guest's own, from 0. */
-int podsize_name_cpus(struct pod *pod, struct vm *vm, const Runtime__V1__LinuxContainerResources *r,
-                      int64_t deadline_ms, struct err *err);
+/* As podsize_apply, for a container that is about to be created: a machine that cannot grow that
+ * far, as after a change of the configuration, is no reason to refuse it; that is logged. */
+int podsize_make_room(struct pod *pod, struct vm *vm, int64_t deadline_ms, struct err *err);
 
 #define PODSIZE_ONLINE_MS 5000 /* a vCPU that was plugged in is the guest's by then */
 /* Whether a guest that has just refused these resources may not have seen its new vCPUs yet: true

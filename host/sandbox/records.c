@@ -199,7 +199,7 @@ static int pack_container(struct container *c, struct bytes *ret_bytes, struct e
     int result = -1;
 
     pthread_mutex_lock(&c->pod->mutex);
-    limits = container_limits_ref(c->limits);
+    limits = container_limits_ref(c->next_limits != NULL ? c->next_limits : c->limits);
     pthread_mutex_unlock(&c->pod->mutex);
 
     casemate__state__v1__container_record__init(&record);

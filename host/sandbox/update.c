@@ -2,8 +2,10 @@
 /*
  * Theory of operation. An update names what is to change; what it leaves zero or empty stays. The
  * whole that comes out is checked like a new container's, but only what the update names is written
- * to the cgroup. The guest writes first: what the kernel refuses was never true. A record that
- * cannot be stored then costs a successor the knowledge of the update, and the client hears of it.
+ * to the cgroup. A refused update has changed nothing: whatever may fail comes before the guest
+ * writes, and the guest writes all or nothing. So the machine first gets room for the old limits
+ * and the new ones (it shrinks last, since the old ones may have to stay), then the record has the
+ * new ones, and only when the guest has them, too, clients are told of them.
  *
  * A pod's resources are the sum that its machine must have room for. The limits of the host's
  * cgroups above the machine are the client's own business, which it sets before it asks here.
@@ -12,6 +14,7 @@
 #include <string.h>
 
 #include "common/base/clock.h"
+#include "common/base/log.h"
 #include "common/base/text.h"
 #include "host/sandbox/crispec.h"
 #include "host/sandbox/crivalid.h"
@@ -159,20 +162,34 @@ static int begin(struct container *c, struct container_limits **ret_before, stru
     return result;
 }
 
-/* Gives the slot back; with limits (taken), they are the container's from now on. */
-static void end(struct container *c, struct container_limits *limits)
+/* Room is made for these (taken) beside those that are in force, and the record has them. */
+static void prepare(struct container *c, struct container_limits *next)
 {
-    struct container_limits *old = NULL;
+    pthread_mutex_lock(&c->pod->mutex);
+    c->next_limits = next;
+    pthread_mutex_unlock(&c->pod->mutex);
+}
+
+/* What was prepared is in force now, or will not be. */
+static void settle(struct container *c, bool in_force)
+{
+    struct container_limits *old;
 
     pthread_mutex_lock(&c->pod->mutex);
-    if (limits != NULL) {
-        old = c->limits;
-        c->limits = limits;
-    }
+    old = in_force ? c->limits : c->next_limits;
+    if (in_force)
+        c->limits = c->next_limits;
+    c->next_limits = NULL;
+    pthread_mutex_unlock(&c->pod->mutex);
+    container_limits_unref(old);
+}
+
+static void end(struct container *c)
+{
+    pthread_mutex_lock(&c->pod->mutex);
     c->busy = false;
     pthread_cond_broadcast(&c->pod->cond);
     pthread_mutex_unlock(&c->pod->mutex);
-    container_limits_unref(old);
 }
 
 /* The settings for what the update names. A quota and its period are one file, swap counts from the
@@ -194,14 +211,65 @@ static int write_to_guest(const struct pod_use *use, const struct container *c,
         named.memory_limit_in_bytes = merged->memory_limit_in_bytes;
         named.memory_swap_limit_in_bytes = merged->memory_swap_limit_in_bytes;
     }
-    if (crispec_new_resources(&named, !guest_get_info(use->guest)->checks_cgroups, &spec, err) !=
-            0 ||
-        podsize_name_cpus(c->pod, use->vm, update, deadline_ms, err) != 0)
+    if (crispec_new_resources(&named, !guest_get_info(use->guest)->checks_cgroups, &spec, err) != 0)
         return -1;
     do
         result = guest_update_resources(use->guest, c->facts->id, crispec_request(spec)->resources,
                                         manager_call_deadline(c->pod->mgr, deadline_ms), err);
     while (result != 0 && podsize_try_again(c->pod, update, err, until_ms));
+    return result;
+}
+
+/* A machine that lacks room already is no reason to refuse less. */
+static int make_room(const struct pod_use *use, const struct container *c, int64_t deadline_ms,
+                     struct err *err)
+{
+    if (podsize_apply(c->pod, use->vm, deadline_ms, err) == 0 ||
+        (err->code == ERR_EXHAUSTED && !podsize_asks_for_more(c)))
+        return 0;
+    return -1;
+}
+
+/* The guest comes last: what it has taken, nothing can refuse any more. */
+static int put_in_force(const struct pod_use *use, struct container *c, const resources *update,
+                        const resources *merged, int64_t deadline_ms, struct err *err)
+{
+    if (make_room(use, c, deadline_ms, err) != 0 || container_save(c, err) != 0)
+        return -1;
+    return write_to_guest(use, c, update, merged, deadline_ms, err);
+}
+
+/* The record of a refused update is that of the old limits again, and the machine has room for
+ * one set of limits only. */
+static void tidy_up(const struct pod_use *use, struct container *c, bool refused,
+                    int64_t deadline_ms)
+{
+    struct log_ctx ctx = {.sandbox = c->pod->facts->id, .container = c->facts->id};
+    struct err err;
+
+    if (refused && container_save(c, &err) != 0)
+        log_event(LOG_ERROR, &ctx, &err, "the record has resources that were refused, ignoring");
+    if (podsize_apply(c->pod, use->vm, deadline_ms, &err) != 0)
+        log_event(LOG_WARN, &ctx, &err, "the machine keeps the size it had, ignoring");
+}
+
+/* Holding the job slot. */
+static int change(const struct pod_use *use, struct container *c, const resources *before,
+                  const resources *update, int64_t deadline_ms, struct err *err)
+{
+    struct container_limits *next;
+    int result;
+
+    if (resources_merge(before, update, &next, err) != 0)
+        return -1;
+    if (check(c, before, next->message, err) != 0) {
+        container_limits_unref(next);
+        return -1;
+    }
+    prepare(c, next);
+    result = put_in_force(use, c, update, next->message, deadline_ms, err);
+    settle(c, result == 0);
+    tidy_up(use, c, result != 0, deadline_ms);
     return result;
 }
 
@@ -212,28 +280,15 @@ static int update_container(const struct pod_use *use, struct container *c, cons
     const Runtime__V1__LinuxContainerConfig *linux_ = c->facts->config->linux;
     const resources *before =
         linux_ != NULL && linux_->resources != NULL ? linux_->resources : &none;
-    struct container_limits *old = NULL, *limits = NULL;
+    struct container_limits *old = NULL;
     int result;
 
     if (begin(c, &old, err) != 0)
         return -1;
-    if (old != NULL)
-        before = old->message;
-    result = resources_merge(before, update, &limits, err);
-    if (result == 0)
-        result = check(c, before, limits->message, err);
-    if (result == 0)
-        result = write_to_guest(use, c, update, limits->message, deadline_ms, err);
-    if (result != 0) {
-        container_limits_unref(limits);
-        limits = NULL;
-    }
-    end(c, limits);
+    result = change(use, c, old != NULL ? old->message : before, update, deadline_ms, err);
+    end(c);
     container_limits_unref(old);
-    if (result != 0 || container_save(c, err) != 0)
-        return -1;
-    /* The machine must have what the limits allow. */
-    return podsize_apply(c->pod, use->vm, deadline_ms, err);
+    return result;
 }
 
 int sandbox_container_update(struct sandbox_manager *mgr, const char *id,

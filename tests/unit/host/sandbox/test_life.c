@@ -597,23 +597,70 @@ static void a_refused_update_changes_nothing(void **state)
     expect_limits(f, 1000000, 1500000, 1024);
 }
 
+/* The shares that the container's record has; 0: no update was stored. */
+static uint64_t stored_shares(struct fixture *f)
+{
+    Runtime__V1__LinuxContainerResources *resources;
+    Casemate__State__V1__ContainerRecord *record;
+    cleanup_free void *bytes = NULL;
+    uint32_t version;
+    uint64_t shares;
+    struct err err;
+    size_t n;
+
+    assert_int_equal(store_get(f->store, "container", CTR_ID, &version, &bytes, &n, &err), 0);
+    record = casemate__state__v1__container_record__unpack(NULL, n, bytes);
+    assert_non_null(record);
+    resources = runtime__v1__linux_container_resources__unpack(NULL, record->resources.len,
+                                                               record->resources.data);
+    assert_non_null(resources);
+    shares = (uint64_t)resources->cpu_shares;
+    runtime__v1__linux_container_resources__free_unpacked(resources, NULL);
+    casemate__state__v1__container_record__free_unpacked(record, NULL);
+    return shares;
+}
+
 static void an_update_is_stored(void **state)
 {
     struct fixture *f = *state;
     Runtime__V1__LinuxContainerResources resources = RUNTIME__V1__LINUX_CONTAINER_RESOURCES__INIT;
-    Casemate__State__V1__ContainerRecord *record;
-    cleanup_free void *bytes = NULL;
-    uint32_t version;
     struct err err;
-    size_t n;
 
     resources.cpu_shares = 77;
     assert_int_equal(update(f, &resources, &err), 0);
-    assert_int_equal(store_get(f->store, "container", CTR_ID, &version, &bytes, &n, &err), 0);
-    record = casemate__state__v1__container_record__unpack(NULL, n, bytes);
-    assert_non_null(record);
-    assert_true(record->resources.len > 0);
-    casemate__state__v1__container_record__free_unpacked(record, NULL);
+    assert_int_equal(stored_shares(f), 77);
+    /* One that the guest refuses is not. */
+    set(f, &(struct fake_agent_options){.update_fails = ERR_BAD_STATE, .words = "no"});
+    resources.cpu_shares = 78;
+    assert_int_equal(update(f, &resources, &err), -1);
+    assert_int_equal(stored_shares(f), 77);
+}
+
+/* The guest hears nothing of it, nor does the record. */
+static void an_update_that_the_machine_refuses(void **state)
+{
+    struct fixture *f = *state;
+    Runtime__V1__LinuxContainerResources resources = RUNTIME__V1__LINUX_CONTAINER_RESOURCES__INIT;
+    struct err err;
+
+    resources.cpu_shares = 77;
+    assert_int_equal(update(f, &resources, &err), 0);
+    assert_string_equal(fake_agent_settings(f->agent), "cpu.weight=3");
+    resources.cpu_shares = 78;
+    resources.memory_limit_in_bytes = 2000ll << 20;
+    assert_int_equal(update(f, &resources, &err), -1);
+    assert_int_equal(err.code, ERR_EXHAUSTED);
+    assert_string_equal(fake_agent_settings(f->agent), "cpu.weight=3");
+    expect_limits(f, 1000000, 1500000, 77);
+    assert_int_equal(stored_shares(f), 77);
+    assert_int_equal(f->vm.mib, 65);
+    /* In a machine that is too small by now, what asks for no more is taken. */
+    f->pod->told_mib = 0;
+    f->vm.most_mib = 60;
+    resources.memory_limit_in_bytes = 900000;
+    if (update(f, &resources, &err) != 0)
+        fail_msg("%s", err.msg);
+    expect_limits(f, 900000, 1400000, 78);
 }
 
 /* Who saw an end first may store it when another has forgotten the pod: no record comes back. */
@@ -954,6 +1001,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(an_update_changes_what_it_names, setup, teardown),
         cmocka_unit_test_setup_teardown(a_refused_update_changes_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(an_update_is_stored, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_update_that_the_machine_refuses, setup, teardown),
         cmocka_unit_test_setup_teardown(what_is_forgotten_is_not_stored_again, setup, teardown),
         cmocka_unit_test_setup_teardown(the_machine_follows_the_pod, setup, teardown),
         cmocka_unit_test_setup_teardown(the_configuration_bounds_the_machine, setup, teardown),
