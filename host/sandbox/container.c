@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation. Create, start and remove take the container's job slot (`busy`); stop and
- * exec do not: a signal does no harm to anything, and a second stop with a shorter grace must not
- * wait for the first.
+ * Theory of operation. Create, start, update and remove take the container's job slot (`busy`), one
+ * after the other: who finds it taken waits and then judges the state. Stop and exec do not take
+ * it: a signal does no harm to anything, and a second stop with a shorter grace must not wait for
+ * the first.
  *
  * The record is stored before the guest is asked (CREATING), and after each step that a client is
  * told of. A start stores nothing before it: a record CREATED whose process runs in the guest says
@@ -28,6 +29,16 @@
 #define KILL_MS           15000  /* SIGKILL until the agent says that it has ended */
 #define USERNS_MS         600000 /* the guest may have to change every file's owner */
 #define FOREVER_S         (INT64_MAX / 2000)
+
+int container_await_slot(struct container *c, int64_t deadline_ms, struct err *err)
+{
+    while (c->busy) {
+        if (!pod_wait(c->pod, deadline_ms))
+            return err_set(err, ERR_DEADLINE, "another operation on container %s is under way",
+                           c->facts->id);
+    }
+    return 0;
+}
 
 /* ---- create ---- */
 
@@ -341,15 +352,16 @@ int sandbox_container_create(struct sandbox_manager *mgr, const char *pod_id,
 /* ---- start ---- */
 
 /* Takes the job slot of a CREATED container for its start. */
-static int begin_start(struct container *c, struct err *err)
+static int begin_start(struct container *c, int64_t deadline_ms, struct err *err)
 {
-    int result = 0;
+    int result;
 
     pthread_mutex_lock(&c->pod->mutex);
-    if (c->busy || c->state != CTR_CREATED) {
+    result = container_await_slot(c, deadline_ms, err);
+    if (result == 0 && c->state != CTR_CREATED) {
         result = err_set(err, ERR_BAD_STATE, "container %s is %s, not CREATED", c->facts->id,
                          container_state_name(c->state));
-    } else {
+    } else if (result == 0) {
         c->busy = true;
         container_set_state(c, CTR_STARTING);
     }
@@ -408,7 +420,7 @@ int sandbox_container_start(struct sandbox_manager *mgr, const char *id, int64_t
 
     if (manager_find_container(mgr, id, &c, err) != 0 || pod_use_begin(c->pod, &use, err) != 0)
         return -1;
-    result = begin_start(c, err);
+    result = begin_start(c, deadline_ms, err);
     if (result == 0) {
         int64_t began_ns = clock_monotonic_ns();
         unsigned step = begin_step(c->pod, "start", c->facts->config);
@@ -539,15 +551,11 @@ int sandbox_container_stop(struct sandbox_manager *mgr, const char *id, int64_t 
 static int begin_remove(struct container *c, int64_t deadline_ms, bool *ret_mine, struct err *err)
 {
     struct pod *pod = c->pod;
-    int result = 0;
+    int result;
 
     *ret_mine = false;
     pthread_mutex_lock(&pod->mutex);
-    while (c->busy && result == 0) {
-        if (!pod_wait(pod, deadline_ms))
-            result = err_set(err, ERR_DEADLINE, "another operation on container %s is under way",
-                             c->facts->id);
-    }
+    result = container_await_slot(c, deadline_ms, err);
     if (result == 0 && c->state != CTR_REMOVING) {
         if (c->state != CTR_CREATED && c->state != CTR_EXITED) {
             result = err_set(err, ERR_BAD_STATE, "container %s is %s", c->facts->id,

@@ -144,7 +144,7 @@ struct container {
     bool forgotten;                /* its record is deleted for good. Of the pod's save_mutex */
     /* below: guarded by the pod's mutex */
     enum container_state state;
-    bool busy; /* the job slot: create, start or remove is under way */
+    bool busy; /* the job slot: create, start, update or remove is under way */
     int64_t started_ns;
     int64_t finished_ns;
     int exit_code;
@@ -382,6 +382,9 @@ char *container_checkpoint_path(const struct container *c);
 
 /* ---- container.c: its life ---- */
 
+/* Waits until nobody has the container's job slot (busy): DEADLINE if it takes too long. Mutex
+ * held, but not while it waits. */
+int container_await_slot(struct container *c, int64_t deadline_ms, struct err *err);
 /* Gives back what a container holds outside of its pod's list: log, image, disks, checkpoint. */
 void container_let_go(struct container *c);
 /* Deletes its record, takes it off the list and lets go. */

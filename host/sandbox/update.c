@@ -146,15 +146,17 @@ static int check(const struct container *c, const resources *before, resources *
 }
 
 /* The job slot of a container that has not ended, and its limits now (a reference, may be NULL). */
-static int begin(struct container *c, struct container_limits **ret_before, struct err *err)
+static int begin(struct container *c, int64_t deadline_ms, struct container_limits **ret_before,
+                 struct err *err)
 {
-    int result = 0;
+    int result;
 
     pthread_mutex_lock(&c->pod->mutex);
-    if (c->busy || (c->state != CTR_CREATED && c->state != CTR_RUNNING)) {
-        result = err_set(err, ERR_BAD_STATE, "container %s is %s%s", c->facts->id,
-                         container_state_name(c->state), c->busy ? ", and being changed" : "");
-    } else {
+    result = container_await_slot(c, deadline_ms, err);
+    if (result == 0 && c->state != CTR_CREATED && c->state != CTR_RUNNING) {
+        result = err_set(err, ERR_BAD_STATE, "container %s is %s", c->facts->id,
+                         container_state_name(c->state));
+    } else if (result == 0) {
         c->busy = true;
         *ret_before = container_limits_ref(c->limits);
     }
@@ -283,7 +285,7 @@ static int update_container(const struct pod_use *use, struct container *c, cons
     struct container_limits *old = NULL;
     int result;
 
-    if (begin(c, &old, err) != 0)
+    if (begin(c, deadline_ms, &old, err) != 0)
         return -1;
     result = change(use, c, old != NULL ? old->message : before, update, deadline_ms, err);
     end(c);

@@ -10,6 +10,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -636,6 +637,67 @@ static void an_update_is_stored(void **state)
     assert_int_equal(stored_shares(f), 77);
 }
 
+struct late_call {
+    struct fixture *f;
+    int (*call)(struct fixture *f, struct err *err);
+    int result;
+    struct err err;
+};
+
+static void *call_main(void *arg)
+{
+    struct late_call *late = arg;
+
+    late->result = late->call(late->f, &late->err);
+    return NULL;
+}
+
+static int update_shares(struct fixture *f, struct err *err)
+{
+    Runtime__V1__LinuxContainerResources resources = RUNTIME__V1__LINUX_CONTAINER_RESOURCES__INIT;
+
+    resources.cpu_shares = 77;
+    return update(f, &resources, err);
+}
+
+static int start_it(struct fixture *f, struct err *err)
+{
+    return sandbox_container_start(f->mgr, CTR_ID, clock_deadline(DEADLINE_MS), err);
+}
+
+/* Calls while another one has the container's job slot: none is refused, whichever comes first. */
+static void a_call_waits_for_the_one_before(void **state)
+{
+    struct fixture *f = *state;
+    struct late_call calls[] = {{.f = f, .call = update_shares, .result = -1},
+                                {.f = f, .call = update_shares, .result = -1},
+                                {.f = f, .call = start_it, .result = -1}};
+    pthread_t threads[ARRAY_SIZE(calls)];
+    int64_t until_ms = clock_deadline(DEADLINE_MS);
+    struct err err;
+
+    f->c->busy = true;
+    assert_int_equal(sandbox_container_start(f->mgr, CTR_ID, clock_deadline(1), &err), -1);
+    assert_int_equal(err.code, ERR_DEADLINE);
+    for (size_t i = 0; i < ARRAY_SIZE(calls); i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, call_main, &calls[i]), 0);
+    /* Each has the pod's VM in use from its beginning. */
+    pthread_mutex_lock(&f->pod->mutex);
+    while (f->pod->operations < ARRAY_SIZE(calls) && clock_monotonic_ms() < until_ms) {
+        pthread_mutex_unlock(&f->pod->mutex);
+        (void)sched_yield();
+        pthread_mutex_lock(&f->pod->mutex);
+    }
+    f->c->busy = false;
+    pthread_cond_broadcast(&f->pod->cond);
+    pthread_mutex_unlock(&f->pod->mutex);
+    for (size_t i = 0; i < ARRAY_SIZE(calls); i++) {
+        assert_int_equal(pthread_join(threads[i], NULL), 0);
+        if (calls[i].result != 0)
+            fail_msg("call %zu: %s", i, calls[i].err.msg);
+    }
+}
+
 /* The guest hears nothing of it, nor does the record. */
 static void an_update_that_the_machine_refuses(void **state)
 {
@@ -1002,6 +1064,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_refused_update_changes_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(an_update_is_stored, setup, teardown),
         cmocka_unit_test_setup_teardown(an_update_that_the_machine_refuses, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_call_waits_for_the_one_before, setup, teardown),
         cmocka_unit_test_setup_teardown(what_is_forgotten_is_not_stored_again, setup, teardown),
         cmocka_unit_test_setup_teardown(the_machine_follows_the_pod, setup, teardown),
         cmocka_unit_test_setup_teardown(the_configuration_bounds_the_machine, setup, teardown),
