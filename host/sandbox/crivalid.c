@@ -445,6 +445,9 @@ static int check_resources(const Runtime__V1__LinuxContainerResources *resources
                        "linux.resources.memory_limit_in_bytes: negative, and not -1 for none");
     if (resources->oom_score_adj < -1000 || resources->oom_score_adj > 1000)
         return err_set(err, ERR_INVALID, "linux.resources.oom_score_adj: not -1000 to 1000");
+    if (resources->memory_swap_limit_in_bytes < -1)
+        return err_set(err, ERR_INVALID,
+                       "linux.resources.memory_swap_limit_in_bytes: negative, and not -1 for none");
     if (resources->memory_swap_limit_in_bytes > 0 && resources->memory_limit_in_bytes <= 0)
         return err_set(err, ERR_INVALID,
                        "linux.resources.memory_swap_limit_in_bytes: is that of memory and swap "

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/cleanup.h"
 #include "common/base/clock.h"
 #include "common/base/log.h"
 #include "common/base/text.h"
@@ -31,17 +32,20 @@ static void keep(int64_t *to, int64_t before)
 }
 
 /* The limit of swap is that of memory and swap together: a new limit of memory moves both, so that
- * the swap stays what it was. No limit of memory any more is none of both. */
+ * the swap stays what it was, as far as a number can say it. No limit of memory any more is none of
+ * both. */
 static void keep_swap(const resources *before, resources *merged)
 {
-    int64_t swap = before->memory_swap_limit_in_bytes, memory = before->memory_limit_in_bytes;
+    int64_t both = before->memory_swap_limit_in_bytes, memory = before->memory_limit_in_bytes;
 
     if (merged->memory_swap_limit_in_bytes != 0)
         return;
-    if (merged->memory_limit_in_bytes < 0 && swap > 0)
-        swap = memory = -1;
-    merged->memory_swap_limit_in_bytes =
-        swap > 0 && memory > 0 ? merged->memory_limit_in_bytes + (swap - memory) : swap;
+    if (merged->memory_limit_in_bytes < 0 && both > 0)
+        both = -1;
+    else if (both > 0 && memory > 0 &&
+             __builtin_add_overflow(merged->memory_limit_in_bytes, both - memory, &both))
+        both = INT64_MAX;
+    merged->memory_swap_limit_in_bytes = both;
 }
 
 /* Puts the entries of both into merged, those of the update first. */
@@ -194,8 +198,42 @@ static void end(struct container *c)
     pthread_mutex_unlock(&c->pod->mutex);
 }
 
-/* The settings for what the update names. A quota and its period are one file, swap counts from the
- * memory limit: those two are written with their other half as it is. */
+static bool is_set_by(const struct crispec *spec, const char *file)
+{
+    const Casemate__Agent__V1__Resources *settings = crispec_request(spec)->resources;
+
+    for (size_t i = 0; i < settings->n_cgroup; i++) {
+        if (strcmp(settings->cgroup[i]->file, file) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* The settings for what is named, and again what `unified` said before of the same files: it goes
+ * over the other fields, whichever call they came with. */
+static int new_settings(const resources *named, const resources *merged, bool plain_cgroups,
+                        struct crispec **ret_spec, struct err *err)
+{
+    cleanup_free unified_entry **entries = calloc(merged->n_unified + 1, sizeof(*entries));
+    cleanup_crispec struct crispec *first = NULL;
+    resources all = *named;
+    size_t n = 0;
+
+    if (entries == NULL)
+        return err_no_memory(err);
+    if (crispec_new_resources(named, plain_cgroups, &first, err) != 0)
+        return -1;
+    for (size_t i = 0; i < merged->n_unified; i++) {
+        if (is_set_by(first, merged->unified[i]->key))
+            entries[n++] = merged->unified[i];
+    }
+    all.unified = entries;
+    all.n_unified = n;
+    return crispec_new_resources(&all, plain_cgroups, ret_spec, err);
+}
+
+/* What the update names goes to the guest. A quota and its period are one file, swap counts from
+ * the memory limit: those two are written with their other half as it is. */
 static int write_to_guest(const struct pod_use *use, const struct container *c,
                           const resources *update, const resources *merged, int64_t deadline_ms,
                           struct err *err)
@@ -213,7 +251,7 @@ static int write_to_guest(const struct pod_use *use, const struct container *c,
         named.memory_limit_in_bytes = merged->memory_limit_in_bytes;
         named.memory_swap_limit_in_bytes = merged->memory_swap_limit_in_bytes;
     }
-    if (crispec_new_resources(&named, !guest_get_info(use->guest)->checks_cgroups, &spec, err) != 0)
+    if (new_settings(&named, merged, !guest_get_info(use->guest)->checks_cgroups, &spec, err) != 0)
         return -1;
     do
         result = guest_update_resources(use->guest, c->facts->id, crispec_request(spec)->resources,

@@ -572,6 +572,57 @@ static void an_update_changes_what_it_names(void **state)
                         "cpu.max=max 100000 memory.max=max memory.swap.max=max");
 }
 
+static void swap_does_not_overflow(void **state)
+{
+    struct fixture *f = *state;
+    Runtime__V1__LinuxContainerResources resources = RUNTIME__V1__LINUX_CONTAINER_RESOURCES__INIT;
+    struct err err;
+
+    f->mgr->handlers[0].memory_max_mib = 300;
+    resources.memory_limit_in_bytes = INT64_MAX;
+    assert_int_equal(update(f, &resources, &err), 0);
+    expect_limits(f, INT64_MAX, INT64_MAX, 1024);
+    assert_string_equal(fake_agent_settings(f->agent),
+                        "memory.max=9223372036854775807 memory.swap.max=0");
+    resources.memory_limit_in_bytes = 2000000;
+    assert_int_equal(update(f, &resources, &err), 0);
+    expect_limits(f, 2000000, 2000000, 1024);
+    resources.memory_swap_limit_in_bytes = -5;
+    assert_int_equal(update(f, &resources, &err), -1);
+    assert_int_equal(err.code, ERR_INVALID);
+}
+
+/* Also when it came with an update before. */
+static void unified_goes_over_the_other_fields(void **state)
+{
+    struct fixture *f = *state;
+    Runtime__V1__LinuxContainerResources resources = RUNTIME__V1__LINUX_CONTAINER_RESOURCES__INIT;
+    Runtime__V1__LinuxContainerResources__UnifiedEntry
+        weight = RUNTIME__V1__LINUX_CONTAINER_RESOURCES__UNIFIED_ENTRY__INIT,
+        pids = weight, *entries[] = {&weight, &pids};
+    char weight_key[] = "cpu.weight", weight_value[] = "55", pids_key[] = "pids.max",
+         pids_value[] = "9";
+    struct err err;
+
+    weight.key = weight_key;
+    weight.value = weight_value;
+    pids.key = pids_key;
+    pids.value = pids_value;
+    resources.unified = entries;
+    resources.n_unified = 2;
+    assert_int_equal(update(f, &resources, &err), 0);
+    assert_string_equal(fake_agent_settings(f->agent), "cpu.weight=55 pids.max=9");
+    resources.n_unified = 0;
+    resources.cpu_shares = 8192;
+    assert_int_equal(update(f, &resources, &err), 0);
+    assert_string_equal(fake_agent_settings(f->agent), "cpu.weight=313 cpu.weight=55");
+    /* What neither names stays unwritten. */
+    resources.cpu_shares = 0;
+    resources.cpu_quota = 50000;
+    assert_int_equal(update(f, &resources, &err), 0);
+    assert_string_equal(fake_agent_settings(f->agent), "cpu.max=50000 100000");
+}
+
 static void a_refused_update_changes_nothing(void **state)
 {
     struct fixture *f = *state;
@@ -1061,6 +1112,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_command_out_of_time_is_removed, setup, teardown),
         cmocka_unit_test_setup_teardown(a_command_has_one_exit, setup, teardown),
         cmocka_unit_test_setup_teardown(an_update_changes_what_it_names, setup, teardown),
+        cmocka_unit_test_setup_teardown(swap_does_not_overflow, setup, teardown),
+        cmocka_unit_test_setup_teardown(unified_goes_over_the_other_fields, setup, teardown),
         cmocka_unit_test_setup_teardown(a_refused_update_changes_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(an_update_is_stored, setup, teardown),
         cmocka_unit_test_setup_teardown(an_update_that_the_machine_refuses, setup, teardown),
