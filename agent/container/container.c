@@ -6,8 +6,10 @@
  *
  * Removal: cgroup.kill; wait until every process that the agent started was reaped and the cgroup
  * is empty (orphans of a shared pid namespace take a moment more, hence the timer); by then the
- * last mount namespace is gone and with it the disks' last users; then a child of low priority
- * deletes the folder, which may take long, and the id is free.
+ * last mount namespace is gone and with it the disks' last users; then the id is free, and a child
+ * of low priority deletes the folder. The removal is called back when that is done, so that who has
+ * removed what filled the disk finds room; or when it takes long: a large folder is deleted in any
+ * case, and the caller's deadline must not count it.
  *
  * In a pod with a user namespace a container's first process is born in it, so that its mount, pid
  * and cgroup namespaces belong to that, and cannot do what the VM's root must: mount the disks,
@@ -61,6 +63,7 @@
 #define DISK_TIMEOUT_MS 10000
 #define EMPTY_POLL_MS   5 /* at first; twice as long each time */
 #define LAST_POLL_MS    1000
+#define DELETION_MS     3000 /* a removal waits so long for the folder */
 #define UPPER_PATH_SIZE 64u
 
 struct removal {
@@ -96,7 +99,9 @@ struct container {
     size_t n_execs;
     bool removing; /* no new process; ends with the container being freed */
     struct removals waiting;
-    struct loop_source *timer; /* polls for the empty cgroup while removing */
+    struct loop_source *timer; /* polls for the empty cgroup while removing; then ends it */
+    bool deleting;             /* off the list, the folder's deletion is under way */
+    struct reaper_child deletion;
     int64_t poll_ms;           /* until it looks again */
 };
 
@@ -108,12 +113,14 @@ struct containers {
     const struct podenv *pod;
     struct pause *pause;   /* the pod's pid namespace, made when first wanted */
     bool pause_has_userns; /* it belongs to the pod's user namespace */
-    LIST_HEAD(, container) list;
-    size_t count;
+    LIST_HEAD(container_list, container) list;
+    struct container_list deleting;
+    size_t count; /* of list */
     uint64_t next_number;
 };
 
 static void removal_step(struct container *c);
+static void end_removal(struct container *c);
 static void container_free(struct container *c);
 static void exec_free(struct exec *e);
 
@@ -133,6 +140,7 @@ int containers_new(const struct containers_config *config, struct containers **r
     if (devices_load(NULL, 0, &cs->standard_filter_fd, &why) < 0)
         cs->standard_filter_fd = -1;
     LIST_INIT(&cs->list);
+    LIST_INIT(&cs->deleting);
     *ret_containers = cs;
     return 0;
 }
@@ -228,6 +236,13 @@ void containers_free(struct containers *containers)
             free_all_waiting(&e->waiting);
             exec_free(e);
         }
+        free_all_waiting(&c->waiting);
+        container_free(c);
+    }
+    while (!LIST_EMPTY(&containers->deleting)) {
+        struct container *c = LIST_FIRST(&containers->deleting);
+        LIST_REMOVE(c, entry);
+        reaper_forget(&c->deletion);
         free_all_waiting(&c->waiting);
         container_free(c);
     }
@@ -457,7 +472,11 @@ static void on_first_exit(void *arg, struct process *p)
 
 static void on_timer(void *arg)
 {
-    removal_step(arg);
+    struct container *c = arg;
+    if (c->deleting)
+        end_removal(c);
+    else
+        removal_step(c);
 }
 
 static void container_free(struct container *c)
@@ -806,24 +825,65 @@ static void prepare_upper(uint64_t number)
         (void)fd_remove_tree(AT_FDCWD, next, &err);
 }
 
-/* Deletes the container's folder in a child, which nobody waits for: the number is never used
- * again. Time is at hand there, so the next container's is made too. */
-static void delete_upper(uint64_t number, uint64_t next_number)
+/* A child for what is not urgent: 0 in it. */
+static pid_t fork_low(void)
+{
+    pid_t pid = fork();
+    if (pid == 0)
+        (void)setpriority(PRIO_PROCESS, 0, 10);
+    return pid;
+}
+
+/* In a child, which deletes the container's folder. */
+static __attribute__((noreturn)) void delete_main(uint64_t number)
 {
     char path[UPPER_PATH_SIZE];
+    struct err err;
     upper_path(number, path);
-    pid_t pid = fork();
-    if (pid == 0) {
-        struct err err;
-        (void)setpriority(PRIO_PROCESS, 0, 10);
-        int rc = fd_remove_tree(AT_FDCWD, path, &err);
-        if (rc < 0)
-            log_event(LOG_WARN, NULL, &err, "cannot delete the writable layer %s", path);
+    int rc = fd_remove_tree(AT_FDCWD, path, &err);
+    if (rc < 0)
+        log_event(LOG_WARN, NULL, &err, "cannot delete the writable layer %s", path);
+    _exit(rc < 0 ? 1 : 0);
+}
+
+static void on_deleted(void *arg, pid_t pid, int status)
+{
+    struct container *c = arg;
+    (void)pid;
+    (void)status;
+    c->deletion.pid = 0;
+    loop_arm(c->timer, 0);
+}
+
+/* The folder is gone, or takes long. Now there is time for the next container's, in a child that
+ * nobody waits for. */
+static void end_removal(struct container *c)
+{
+    uint64_t next_number = c->owner->next_number;
+    if (c->deletion.pid > 0)
+        reaper_forget(&c->deletion);
+    LIST_REMOVE(c, entry);
+    call_done(&c->waiting);
+    container_free(c);
+    if (fork_low() == 0) {
         prepare_upper(next_number);
-        _exit(rc < 0 ? 1 : 0);
+        _exit(0);
     }
+}
+
+/* The number is never used again, so neither is the folder if it cannot be deleted. */
+static void begin_deletion(struct container *c)
+{
+    pid_t pid = fork_low();
+    if (pid == 0)
+        delete_main(c->number);
+    c->deleting = true;
+    LIST_INSERT_HEAD(&c->owner->deleting, c, entry);
     if (pid < 0)
-        log_warn("cannot fork to delete the writable layer %s, leaving it", path);
+        log_warn("cannot fork to delete the writable layer of %s, leaving it", c->id);
+    else
+        reaper_add(c->owner->reaper, &c->deletion, pid, on_deleted, c);
+    loop_arm(c->timer, pid < 0 ? 0 : DELETION_MS);
 }
 
 /* Looks again in a moment. What is not gone after many is not going to be soon. */
@@ -848,9 +908,7 @@ static void forget_container(struct container *c)
     while (!LIST_EMPTY(&c->execs))
         forget_exec(LIST_FIRST(&c->execs));
     process_mark_gone(c->process);
-    delete_upper(c->number, cs->next_number);
-    call_done(&c->waiting);
-    container_free(c);
+    begin_deletion(c);
 }
 
 /* Goes on with what is to be removed, execs or the whole container, as far as it goes now. */

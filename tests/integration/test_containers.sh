@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Containers from birth to end, over the real crictl: resources as the guest's cgroup has them, changed at run time and
-# refused with a reason; out of memory; exits, reasons and times; what forks is killed whole; grace to the second; fifty
-# containers; statistics, also of fifty.
+# refused with a reason; a layer deleted with its container; out of memory; exits, reasons and times; what forks is killed
+# whole; grace to the second; fifty containers; statistics, also of fifty.
 # shellcheck source=tests/integration/lib.sh
 . "$(dirname "$0")/lib.sh"
 need jq python3 busybox
@@ -69,6 +69,17 @@ echo "containers: resources at the start and at run time"
 kill_daemon
 launch_daemon
 expect 'resources after a restart' "$(status "$c" resources.linux.memoryLimitInBytes)" 100663296
+
+# ---- who has removed a container has the room that its layer took
+inodes() { inside "$c" "df -i / | tail -n 1" | awk '{print $3}'; }
+before=$(inodes)
+many=$(make many . sh -c 'i=0; while [ $i -lt 2000 ]; do : >/f$i; i=$((i + 1)); done; echo ready; sleep 1000')
+crictl start "$many" >/dev/null
+wait_for 60 grep -q ready "$work/logs/one/many.log"
+crictl rm -f "$many" >/dev/null
+after=$(inodes)
+[ "$after" -lt $((before + 200)) ] || fail "2000 files of a removed container: $after inodes, $before before it"
+echo "containers: a layer is deleted when its container is removed"
 
 # ---- out of memory: that container ends, its neighbours do not
 oom=$(make oom '.linux.resources = {memory_limit_in_bytes: 16777216, memory_swap_limit_in_bytes: 16777216}' \
