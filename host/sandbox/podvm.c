@@ -783,6 +783,7 @@ void pod_end_vm(struct pod *pod, const char *reason, const char *message)
     if (guest != NULL)
         guest_close(guest);
     await_operations(pod);
+    /* A stopped pod's containers were killed: kubelets know that as Error, with 137. */
     end_containers(pod, strcmp(reason, "Stopped") == 0 ? "Error" : reason, message);
     if (detaching)
         (void)pthread_join(thread, NULL);
