@@ -23,9 +23,11 @@
 #define MAX_DEVICES     64u  /* of a container, in the agent's protocol */
 #define MAX_DEVICE_PATH 256u /* likewise */
 #define MAX_PAGE_SIZES  8u
+#define UNIFIED_CHARS   "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-"
 
 typedef Runtime__V1__PodSandboxConfig pod_config;
 typedef Runtime__V1__ContainerConfig container_config;
+typedef Runtime__V1__LinuxContainerResources resources;
 typedef Runtime__V1__LinuxSandboxSecurityContext pod_security;
 typedef Runtime__V1__LinuxContainerSecurityContext container_security;
 
@@ -79,6 +81,94 @@ static int check_groups(const int64_t *groups, size_t n, const char *field, stru
             return err_set(err, ERR_INVALID, "%s: %lld is no id", field, (long long)groups[i]);
     }
     return 0;
+}
+
+/* ---- resources ---- */
+
+static int check_sets(const resources *r, const char *where, struct err *err)
+{
+    struct numset set;
+
+    if (numset_parse(r->cpuset_cpus, &set, err) != 0)
+        return err_prefix(err, "%s.cpuset_cpus", where);
+    if (numset_parse(r->cpuset_mems, &set, err) != 0)
+        return err_prefix(err, "%s.cpuset_mems", where);
+    return 0;
+}
+
+/* "2MB", "1GB": what the kernel calls its sizes. */
+static bool is_page_size(const char *text)
+{
+    size_t digits = strspn(text, "0123456789");
+
+    return digits > 0 && digits <= 4 && strchr("KMG", text[digits]) != NULL &&
+           text[digits] != '\0' && strcmp(text + digits + 1, "B") == 0;
+}
+
+static int check_hugepages(const resources *r, const char *where, struct err *err)
+{
+    if (r->n_hugepage_limits > MAX_PAGE_SIZES)
+        return err_set(err, ERR_INVALID, "%s.hugepage_limits: more than %u", where, MAX_PAGE_SIZES);
+    for (size_t i = 0; i < r->n_hugepage_limits; i++) {
+        const Runtime__V1__HugepageLimit *limit = r->hugepage_limits[i];
+        if (!is_page_size(limit->page_size))
+            return err_set(err, ERR_INVALID,
+                           "%s.hugepage_limits[%zu].page_size: '%.32s' is no size such as 2MB",
+                           where, i, limit->page_size);
+    }
+    return 0;
+}
+
+/* Which controllers there are, the guest knows. */
+static int check_unified(const resources *r, const char *where, struct err *err)
+{
+    for (size_t i = 0; i < r->n_unified; i++) {
+        const char *file = r->unified[i]->key;
+        size_t controller = strspn(file, "abcdefghijklmnopqrstuvwxyz");
+        if (controller == 0 || file[controller] != '.' || file[strspn(file, UNIFIED_CHARS)] != '\0')
+            return err_set(err, ERR_INVALID, "%s.unified: '%.64s' is no file of a controller",
+                           where, file);
+        if (*r->unified[i]->value == '\0')
+            return err_set(err, ERR_INVALID, "%s.unified: nothing for %.64s", where, file);
+    }
+    return 0;
+}
+
+static int check_swap(const resources *r, const char *where, struct err *err)
+{
+    int64_t both = r->memory_swap_limit_in_bytes;
+
+    if (both < -1)
+        return err_set(err, ERR_INVALID,
+                       "%s.memory_swap_limit_in_bytes: negative, and not -1 for none", where);
+    if (both > 0 && r->memory_limit_in_bytes <= 0)
+        return err_set(err, ERR_INVALID,
+                       "%s.memory_swap_limit_in_bytes: is that of memory and swap together, and "
+                       "needs a memory_limit_in_bytes",
+                       where);
+    if (both > 0 && both < r->memory_limit_in_bytes)
+        return err_set(err, ERR_INVALID,
+                       "%s.memory_swap_limit_in_bytes: below memory_limit_in_bytes", where);
+    return 0;
+}
+
+int crivalid_resources(const resources *r, const char *where, struct err *err)
+{
+    if (r == NULL)
+        return 0;
+    if (r->cpu_period < 0)
+        return err_set(err, ERR_INVALID, "%s.cpu_period: negative", where);
+    if (r->cpu_shares < 0)
+        return err_set(err, ERR_INVALID, "%s.cpu_shares: negative", where);
+    if (r->memory_limit_in_bytes < -1)
+        return err_set(err, ERR_INVALID, "%s.memory_limit_in_bytes: negative, and not -1 for none",
+                       where);
+    if (r->oom_score_adj < -1000 || r->oom_score_adj > 1000)
+        return err_set(err, ERR_INVALID, "%s.oom_score_adj: not -1000 to 1000", where);
+    if (check_swap(r, where, err) != 0 || check_sets(r, where, err) != 0 ||
+        check_unified(r, where, err) != 0)
+        return -1;
+    return check_hugepages(r, where, err);
 }
 
 /* ---- pods ---- */
@@ -166,6 +256,10 @@ int crivalid_pod(const pod_config *config, struct err *err)
     }
     if (check_ports(config, err) != 0)
         return -1;
+    if (config->linux != NULL &&
+        (crivalid_resources(config->linux->resources, "linux.resources", err) != 0 ||
+         crivalid_resources(config->linux->overhead, "linux.overhead", err) != 0))
+        return -1;
     if (security == NULL)
         return 0;
     if (security->run_as_group != NULL && security->run_as_user == NULL)
@@ -182,7 +276,7 @@ static const container_security *security_of(const container_config *config)
     return config->linux == NULL ? NULL : config->linux->security_context;
 }
 
-static const Runtime__V1__LinuxContainerResources *resources_of(const container_config *config)
+static const resources *resources_of(const container_config *config)
 {
     return config->linux == NULL ? NULL : config->linux->resources;
 }
@@ -396,71 +490,6 @@ static bool stays_below(const char *path)
            path[n - 1] != '/';
 }
 
-static int check_sets(const Runtime__V1__LinuxContainerResources *resources, struct err *err)
-{
-    struct numset set;
-
-    if (numset_parse(resources->cpuset_cpus, &set, err) != 0)
-        return err_prefix(err, "linux.resources.cpuset_cpus");
-    if (numset_parse(resources->cpuset_mems, &set, err) != 0)
-        return err_prefix(err, "linux.resources.cpuset_mems");
-    return 0;
-}
-
-/* "2MB", "1GB": what the kernel calls its sizes. */
-static bool is_page_size(const char *text)
-{
-    size_t digits = strspn(text, "0123456789");
-
-    return digits > 0 && digits <= 4 && strchr("KMG", text[digits]) != NULL &&
-           text[digits] != '\0' && strcmp(text + digits + 1, "B") == 0;
-}
-
-static int check_hugepages(const Runtime__V1__LinuxContainerResources *resources, struct err *err)
-{
-    if (resources->n_hugepage_limits > MAX_PAGE_SIZES)
-        return err_set(err, ERR_INVALID, "linux.resources.hugepage_limits: more than %u",
-                       MAX_PAGE_SIZES);
-    for (size_t i = 0; i < resources->n_hugepage_limits; i++) {
-        const Runtime__V1__HugepageLimit *limit = resources->hugepage_limits[i];
-        if (!is_page_size(limit->page_size))
-            return err_set(err, ERR_INVALID,
-                           "linux.resources.hugepage_limits[%zu].page_size: '%.32s' is no size "
-                           "such as 2MB",
-                           i, limit->page_size);
-    }
-    return 0;
-}
-
-static int check_resources(const Runtime__V1__LinuxContainerResources *resources, struct err *err)
-{
-    if (resources == NULL)
-        return 0;
-    if (resources->cpu_period < 0)
-        return err_set(err, ERR_INVALID, "linux.resources.cpu_period: negative");
-    if (resources->cpu_shares < 0)
-        return err_set(err, ERR_INVALID, "linux.resources.cpu_shares: negative");
-    if (resources->memory_limit_in_bytes < -1)
-        return err_set(err, ERR_INVALID,
-                       "linux.resources.memory_limit_in_bytes: negative, and not -1 for none");
-    if (resources->oom_score_adj < -1000 || resources->oom_score_adj > 1000)
-        return err_set(err, ERR_INVALID, "linux.resources.oom_score_adj: not -1000 to 1000");
-    if (resources->memory_swap_limit_in_bytes < -1)
-        return err_set(err, ERR_INVALID,
-                       "linux.resources.memory_swap_limit_in_bytes: negative, and not -1 for none");
-    if (resources->memory_swap_limit_in_bytes > 0 && resources->memory_limit_in_bytes <= 0)
-        return err_set(err, ERR_INVALID,
-                       "linux.resources.memory_swap_limit_in_bytes: is that of memory and swap "
-                       "together, and needs a memory_limit_in_bytes");
-    if (resources->memory_swap_limit_in_bytes > 0 &&
-        resources->memory_swap_limit_in_bytes < resources->memory_limit_in_bytes)
-        return err_set(err, ERR_INVALID,
-                       "linux.resources.memory_swap_limit_in_bytes: below memory_limit_in_bytes");
-    if (check_sets(resources, err) != 0)
-        return -1;
-    return check_hugepages(resources, err);
-}
-
 int crivalid_container(const container_config *config, const pod_config *pod, struct err *err)
 {
     if (config->metadata == NULL || *config->metadata->name == '\0')
@@ -485,7 +514,8 @@ int crivalid_container(const container_config *config, const pod_config *pod, st
             return err_set(err, ERR_UNSUPPORTED, "%s: %s", container_refusals[i].field,
                            container_refusals[i].why);
     }
-    if (check_devices(config, err) != 0 || check_resources(resources_of(config), err) != 0)
+    if (check_devices(config, err) != 0 ||
+        crivalid_resources(resources_of(config), "linux.resources", err) != 0)
         return -1;
     return check_security(security_of(config), pod, err);
 }

@@ -22,6 +22,11 @@ int crivalid_pod(const Runtime__V1__PodSandboxConfig *config, struct err *err);
 int crivalid_container(const Runtime__V1__ContainerConfig *config,
                        const Runtime__V1__PodSandboxConfig *pod, struct err *err);
 
+/* The resources (may be NULL) of a pod or a container, whole, as after an update. `where` is their
+ * path. Which files `unified` may name is for the guest to say, but not in which characters. */
+int crivalid_resources(const Runtime__V1__LinuxContainerResources *resources, const char *where,
+                       struct err *err);
+
 /*
  * A newer client may set fields that this release has never heard of, and by protobuf's rules they
  * are skipped. Whether there is one, in the message or in any inside it; the first goes to

@@ -23,6 +23,7 @@
 #include "common/base/clock.h"
 #include "common/base/log.h"
 #include "common/base/numset.h"
+#include "host/sandbox/crivalid.h"
 #include "host/sandbox/model.h"
 
 #define MAX_VCPUS    64
@@ -315,13 +316,15 @@ int podsize_update(struct pod *pod, struct vm *vm, const resources *update, int6
     pthread_mutex_lock(&pod->size_mutex);
     /* Only here are the limits changed, so that what was read stays. */
     result = resources_merge(pod_resources(pod), update, &limits, err);
+    if (result == 0)
+        result = crivalid_resources(limits->message, "resources", err);
     if (result == 0) {
         limits = exchange(pod, limits);
         result = apply(pod, vm, deadline_ms, err);
         if (result != 0)
             limits = exchange(pod, limits);
-        container_limits_unref(limits);
     }
+    container_limits_unref(limits);
     pthread_mutex_unlock(&pod->size_mutex);
     return result;
 }

@@ -45,7 +45,8 @@ bool podsize_try_again(struct pod *pod, const Runtime__V1__LinuxContainerResourc
                        const struct err *why, int64_t until_ms);
 
 /* Changes the pod's own resources (what is zero stays as it is) and the machine with them. When the
- * machine cannot follow, nothing has changed. Does not store the record. */
+ * machine cannot follow, or the whole is not valid, nothing has changed. Does not store the record.
+ */
 int podsize_update(struct pod *pod, struct vm *vm,
                    const Runtime__V1__LinuxContainerResources *update, int64_t deadline_ms,
                    struct err *err);

@@ -357,17 +357,6 @@ const resources *pod_resources(const struct pod *pod)
     return linux_ == NULL ? NULL : linux_->resources;
 }
 
-static int check_pod(const resources *update, const char *what, struct err *err)
-{
-    if (update == NULL)
-        return 0;
-    if (update->memory_limit_in_bytes < 0)
-        return err_set(err, ERR_INVALID, "%s.memory_limit_in_bytes: negative", what);
-    if (update->cpu_period < 0 || update->cpu_shares < 0)
-        return err_set(err, ERR_INVALID, "%s: negative cpu_period or cpu_shares", what);
-    return 0;
-}
-
 int sandbox_update(struct sandbox_manager *mgr, const char *id, const resources *overhead,
                    const resources *update, int64_t deadline_ms, struct err *err)
 {
@@ -375,7 +364,7 @@ int sandbox_update(struct sandbox_manager *mgr, const char *id, const resources 
     struct pod_use use = {0};
     int result = 0;
 
-    if (check_pod(overhead, "overhead", err) != 0 || check_pod(update, "resources", err) != 0 ||
+    if (crivalid_resources(overhead, "overhead", err) != 0 ||
         manager_find_pod(mgr, id, &pod, err) != 0 || pod_use_begin(pod, &use, err) != 0)
         return -1;
     if (update != NULL)

@@ -139,11 +139,11 @@ static const struct crifield crifields[] = {
      "what a machine has for itself is configured (memory_mib); the limits of cgroup_parent are "
      "the "
      "kubelet's",
-     NULL, ""},
+     "1", ""},
     {"pod.linux.resources", HOST,
      "memory limit and CPU quota size the VM, or the sum of its containers' if that is more; "
      "UpdatePodSandboxResources changes them",
-     NULL, ""},
+     "1", ""},
     {"pod.windows", REFUSED, "this is a Linux runtime", NULL, ""},
 
     /* ---- a container ---- */
@@ -198,9 +198,10 @@ static const struct crifield crifields[] = {
      "as above; pages are there if sysctl vm.nr_hugepages says so", NULL,
      RES "hugepage_limits[].page_size=2MB"},
     {RES "unified", GUEST,
-     "files of cgroup v2, over what the other fields say; cpuset.* and hugetlb.* are refused as "
+     "files of cgroup v2, over what the other fields say, also after an update; cpuset.* and "
+     "hugetlb.* are refused as "
      "above",
-     NULL, ""},
+     "pids.max", ""},
     {RES "memory_swap_limit_in_bytes", GUEST,
      "memory.swap.max: what is above the memory limit, without which it is INVALID_ARGUMENT",
      "2000000", RES "memory_limit_in_bytes=1000000"},

@@ -46,6 +46,9 @@ struct setup {
     Runtime__V1__CDIDevice *cdis[1];
     Runtime__V1__HugepageLimit hugepages;
     Runtime__V1__HugepageLimit *hugepage_list[1];
+    Runtime__V1__LinuxContainerResources__UnifiedEntry unified;
+    Runtime__V1__LinuxContainerResources__UnifiedEntry *unified_list[1];
+    Runtime__V1__LinuxContainerResources pod_resources;
     Runtime__V1__KeyValue env;
     Runtime__V1__KeyValue *envs[1];
     Runtime__V1__WindowsContainerConfig windows;
@@ -64,6 +67,8 @@ static void set_up(struct setup *s)
     runtime__v1__pod_sandbox_config__init(&s->pod);
     runtime__v1__pod_sandbox_metadata__init(&s->pod_name);
     runtime__v1__linux_pod_sandbox_config__init(&s->pod_linux);
+    runtime__v1__linux_container_resources__init(&s->pod_resources);
+    runtime__v1__linux_container_resources__unified_entry__init(&s->unified);
     runtime__v1__linux_sandbox_security_context__init(&s->pod_security);
     runtime__v1__container_config__init(&s->config);
     runtime__v1__container_metadata__init(&s->name);
@@ -321,6 +326,22 @@ ASK(pod_long_hostname)
     s->pod.hostname = s->text;
 }
 
+ASK(pod_negative_memory)
+{
+    s->pod_linux.resources = &s->pod_resources;
+    s->pod_resources.memory_limit_in_bytes = -5;
+}
+ASK(pod_no_memory_limit)
+{
+    s->pod_linux.resources = &s->pod_resources;
+    s->pod_resources.memory_limit_in_bytes = -1;
+}
+ASK(pod_negative_overhead)
+{
+    s->pod_linux.overhead = &s->pod_resources;
+    s->pod_resources.cpu_shares = -5;
+}
+
 static const struct row pod_rows[] = {
     {NULL, ERR_NONE, nothing},
     {NULL, ERR_NONE, pod_empty_dns},
@@ -345,6 +366,9 @@ static const struct row pod_rows[] = {
     {"selinux_options", ERR_UNSUPPORTED, pod_selinux},
     {"namespace_options.network", ERR_UNSUPPORTED, pod_host_network},
     {"namespace_options.ipc", ERR_UNSUPPORTED, pod_host_ipc},
+    {NULL, ERR_NONE, pod_no_memory_limit},
+    {"linux.resources.memory_limit_in_bytes", ERR_INVALID, pod_negative_memory},
+    {"linux.overhead.cpu_shares", ERR_INVALID, pod_negative_overhead},
     {NULL, ERR_NONE, pod_userns},
     {NULL, ERR_NONE, pod_userns_apart},
     {NULL, ERR_NONE, pod_userns_to_the_end},
@@ -647,6 +671,36 @@ ASK(little_swap)
     s->resources.memory_swap_limit_in_bytes = 50;
 }
 
+ASK(negative_swap)
+{
+    s->resources.memory_swap_limit_in_bytes = -5;
+}
+
+static void set_unified(struct setup *s, const char *file, const char *value)
+{
+    s->unified.key = (char *)(uintptr_t)file;
+    s->unified.value = (char *)(uintptr_t)value;
+    s->unified_list[0] = &s->unified;
+    s->resources.unified = s->unified_list;
+    s->resources.n_unified = 1;
+}
+
+ASK(unified)
+{
+    set_unified(s, "hugetlb.2MB.max", "max");
+}
+ASK(unified_path)
+{
+    set_unified(s, "bad/key", "1");
+}
+ASK(unified_climbing)
+{
+    set_unified(s, "../cpu.max", "1");
+}
+ASK(unified_nothing)
+{
+    set_unified(s, "pids.max", "");
+}
 ASK(swap_alone)
 {
     s->resources.memory_swap_limit_in_bytes = 50;
@@ -760,6 +814,11 @@ static const struct row container_rows[] = {
     {"linux.resources.cpu_period", ERR_INVALID, negative_period},
     {"memory_swap_limit_in_bytes", ERR_INVALID, little_swap},
     {"memory_swap_limit_in_bytes", ERR_INVALID, swap_alone},
+    {"memory_swap_limit_in_bytes", ERR_INVALID, negative_swap},
+    {NULL, ERR_NONE, unified},
+    {"linux.resources.unified: 'bad/key'", ERR_INVALID, unified_path},
+    {"linux.resources.unified", ERR_INVALID, unified_climbing},
+    {"linux.resources.unified: nothing for pids.max", ERR_INVALID, unified_nothing},
     {"mounts", ERR_UNSUPPORTED, mounts},
     {"devices[0].host_path", ERR_UNSUPPORTED, devices},
     {"devices[0].container_path", ERR_UNSUPPORTED, device_elsewhere},

@@ -833,9 +833,19 @@ static void the_machine_follows_the_pod(void **state)
     resources.memory_limit_in_bytes = 1;
     assert_int_equal(update_pod(f, &resources, &err), 0);
     assert_int_equal(f->vm.mib, 65);
+    /* Valid is what is so for a container, as a whole. */
     resources.memory_limit_in_bytes = -1;
+    assert_int_equal(update_pod(f, &resources, &err), 0);
+    assert_int_equal(f->vm.mib, 65);
+    resources.memory_limit_in_bytes = -5;
     assert_int_equal(update_pod(f, &resources, &err), -1);
     assert_int_equal(err.code, ERR_INVALID);
+    resources.memory_limit_in_bytes = 0;
+    resources.memory_swap_limit_in_bytes = 5;
+    assert_int_equal(update_pod(f, &resources, &err), -1);
+    assert_int_equal(err.code, ERR_INVALID);
+    resources.memory_limit_in_bytes = 5;
+    assert_int_equal(update_pod(f, &resources, &err), 0);
 }
 
 static void the_configuration_bounds_the_machine(void **state)
