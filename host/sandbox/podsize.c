@@ -16,6 +16,8 @@
  */
 #include "host/sandbox/podsize.h"
 
+#include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -23,6 +25,7 @@
 #include "common/base/clock.h"
 #include "common/base/log.h"
 #include "common/base/numset.h"
+#include "common/base/text.h"
 #include "host/sandbox/crivalid.h"
 #include "host/sandbox/model.h"
 
@@ -71,23 +74,44 @@ static const resources *limits_of(const struct container *c)
     return linux_ == NULL ? NULL : linux_->resources;
 }
 
+/* What `unified` says of the file, over the other fields; NULL: nothing. */
+static const char *unified_of(const resources *r, const char *file)
+{
+    for (size_t i = 0; i < r->n_unified; i++) {
+        if (strcmp(r->unified[i]->key, file) == 0)
+            return r->unified[i]->value;
+    }
+    return NULL;
+}
+
 static uint64_t memory_of(const resources *r)
 {
+    const char *text = r == NULL ? NULL : unified_of(r, "memory.max");
+    uint64_t bytes;
+
+    if (text != NULL)
+        return text_parse_u64(text, UINT64_MAX, &bytes) < 0 ? 0 : bytes; /* "max", or refused */
     return r == NULL || r->memory_limit_in_bytes <= 0 ? 0 : (uint64_t)r->memory_limit_in_bytes;
 }
 
 /* Thousandths of a CPU; 0: no limit. */
 static uint64_t cpu_of(const resources *r)
 {
-    uint64_t period;
+    const char *text = r == NULL ? NULL : unified_of(r, "cpu.max");
+    uint64_t quota, period;
 
-    if (r == NULL || r->cpu_quota <= 0)
+    if (r == NULL)
         return 0;
+    quota = r->cpu_quota > 0 ? (uint64_t)r->cpu_quota : 0;
     period = r->cpu_period > 0 ? (uint64_t)r->cpu_period : QUOTA_PERIOD;
+    /* A quota alone leaves the period. "max", or what will be refused, is no limit. */
+    if (text != NULL && (text[strspn(text, "0123456789 ")] != '\0' ||
+                         sscanf(text, "%12" SCNu64 " %12" SCNu64, &quota, &period) < 1))
+        return 0;
     /* Bounded so that the sum over containers cannot overflow. */
-    if ((uint64_t)r->cpu_quota / period >= MAX_VCPUS)
+    if (period == 0 || quota / period >= MAX_VCPUS)
         return MAX_VCPUS * 1000;
-    return ((uint64_t)r->cpu_quota * 1000 + period - 1) / period;
+    return (quota * 1000 + period - 1) / period;
 }
 
 static unsigned end_of_list(const char *list)
@@ -101,15 +125,11 @@ static unsigned end_of_list(const char *list)
 /* The CPUs that the sets name: all below this number. */
 static unsigned named_by(const resources *r)
 {
-    unsigned named = r == NULL ? 0 : end_of_list(r->cpuset_cpus);
+    const char *text = r == NULL ? NULL : unified_of(r, "cpuset.cpus");
 
-    for (size_t i = 0; r != NULL && i < r->n_unified; i++) {
-        unsigned end =
-            strcmp(r->unified[i]->key, "cpuset.cpus") == 0 ? end_of_list(r->unified[i]->value) : 0;
-        if (end > named)
-            named = end;
-    }
-    return named;
+    if (text != NULL)
+        return end_of_list(text);
+    return r == NULL ? 0 : end_of_list(r->cpuset_cpus);
 }
 
 static struct limits larger(struct limits a, struct limits b)

@@ -894,6 +894,34 @@ static void the_machine_follows_its_containers(void **state)
     assert_int_equal(f->vm.mib, 364);
 }
 
+static void the_machine_follows_unified(void **state)
+{
+    static const struct {
+        const char *file, *value;
+        uint32_t mib, vcpus; /* with CPUs enough */
+    } rows[] = {{"memory.max", "314572800", 364, 1}, {"memory.max", "max", 64, 1},
+                {"memory.max", "1", 65, 1},          {"cpu.max", "150000 100000", 65, 2},
+                {"cpu.max", "150000", 65, 2},        {"cpu.max", "max", 65, 2}};
+    struct fixture *f = *state;
+    Runtime__V1__LinuxContainerResources resources = RUNTIME__V1__LINUX_CONTAINER_RESOURCES__INIT;
+    Runtime__V1__LinuxContainerResources__UnifiedEntry
+        entry = RUNTIME__V1__LINUX_CONTAINER_RESOURCES__UNIFIED_ENTRY__INIT,
+        *entries[] = {&entry};
+    bool one = sysconf(_SC_NPROCESSORS_ONLN) < 2;
+    struct err err;
+
+    resources.unified = entries;
+    resources.n_unified = 1;
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        entry.key = (char *)(uintptr_t)rows[i].file;
+        entry.value = (char *)(uintptr_t)rows[i].value;
+        if (update(f, &resources, &err) != 0)
+            fail_msg("%s", err.msg);
+        assert_int_equal(f->vm.mib, rows[i].mib);
+        assert_int_equal(f->vm.vcpus, one ? 1 : rows[i].vcpus);
+    }
+}
+
 static int create(struct fixture *f, Runtime__V1__LinuxContainerResources *resources,
                   unsigned attempt, struct err *err)
 {
@@ -1132,6 +1160,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(the_machine_follows_the_pod, setup, teardown),
         cmocka_unit_test_setup_teardown(the_configuration_bounds_the_machine, setup, teardown),
         cmocka_unit_test_setup_teardown(the_machine_follows_its_containers, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_machine_follows_unified, setup, teardown),
         cmocka_unit_test_setup_teardown(a_new_container_makes_the_machine_grow, setup, teardown),
         cmocka_unit_test_setup_teardown(cpus_by_number, setup, teardown),
         cmocka_unit_test_setup_teardown(limits_of_huge_pages_by_size, setup, teardown),
