@@ -89,8 +89,9 @@ static uint64_t memory_of(const resources *r)
     const char *text = r == NULL ? NULL : unified_of(r, "memory.max");
     uint64_t bytes;
 
+    /* "max" is no limit; one with a unit ("1G"), which the kernel takes, counts as none, too. */
     if (text != NULL)
-        return text_parse_u64(text, UINT64_MAX, &bytes) < 0 ? 0 : bytes; /* "max", or refused */
+        return text_parse_u64(text, UINT64_MAX, &bytes) < 0 ? 0 : bytes;
     return r == NULL || r->memory_limit_in_bytes <= 0 ? 0 : (uint64_t)r->memory_limit_in_bytes;
 }
 
