@@ -102,7 +102,7 @@ struct container {
     struct loop_source *timer; /* polls for the empty cgroup while removing; then ends it */
     bool deleting;             /* off the list, the folder's deletion is under way */
     struct reaper_child deletion;
-    int64_t poll_ms;           /* until it looks again */
+    int64_t poll_ms; /* until it looks again */
 };
 
 struct containers {
