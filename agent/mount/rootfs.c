@@ -276,19 +276,6 @@ static int attach_shm(int root, int pod_shm, struct err *err)
  * --------------------------------------------------------------------------------------------------
  */
 
-/* *ret_target (O_PATH) stays -1 when the path leads nowhere: that needs neither hiding nor
- * protection. One that is not followed (/proc/self/root, a circle) means to lead somewhere. */
-static int open_restricted(int root, const char *path, int *ret_target, struct err *err)
-{
-    if (mnt_open_in(root, path, 0, ret_target, err) == 0)
-        return 0;
-    if (err->sys_errno == ENOENT || err->sys_errno == ENOTDIR)
-        return 0;
-    return err->sys_errno == ELOOP
-               ? err_set(err, ERR_INVALID, "leads through a link of /proc's or in a circle")
-               : -1;
-}
-
 static int is_same_file(int a, int b, bool *ret_same, struct err *err)
 {
     struct stat st_a, st_b;
@@ -296,6 +283,20 @@ static int is_same_file(int a, int b, bool *ret_same, struct err *err)
         return err_set_errno(err, errno, "stat");
     *ret_same = st_a.st_dev == st_b.st_dev && st_a.st_ino == st_b.st_ino;
     return 0;
+}
+
+/* *ret_target (O_PATH) stays -1 when the path leads nowhere: that needs neither hiding nor
+ * protection. One that is not followed (/proc/self/root, a circle) means to lead somewhere. */
+static int open_restricted(int root, const char *path, int *ret_target, bool *ret_is_root,
+                           struct err *err)
+{
+    if (mnt_open_in(root, path, 0, ret_target, err) == 0)
+        return is_same_file(*ret_target, root, ret_is_root, err);
+    if (err->sys_errno == ENOENT || err->sys_errno == ENOTDIR)
+        return 0;
+    return err->sys_errno == ELOOP
+               ? err_set(err, ERR_INVALID, "leads through a link of /proc's or in a circle")
+               : -1;
 }
 
 /* Hides a file behind the null device, a directory behind an empty one. */
@@ -306,12 +307,10 @@ static int mask_path(int root, int null, const char *path, struct err *err)
     cleanup_fd int cover = -1;
     struct stat st;
     bool is_root;
-    if (open_restricted(root, path, &target, err) < 0)
+    if (open_restricted(root, path, &target, &is_root, err) < 0)
         return -1;
     if (target < 0)
         return 0;
-    if (is_same_file(target, root, &is_root, err) < 0)
-        return -1;
     if (is_root)
         return err_set(err, ERR_INVALID, "the root directory cannot be hidden");
     if (fstat(target, &st) < 0)
@@ -327,12 +326,10 @@ static int make_path_read_only(int root, const char *path, struct err *err)
     cleanup_fd int target = -1;
     cleanup_fd int copy = -1;
     bool is_root;
-    if (open_restricted(root, path, &target, err) < 0)
+    if (open_restricted(root, path, &target, &is_root, err) < 0)
         return -1;
     if (target < 0)
         return 0;
-    if (is_same_file(target, root, &is_root, err) < 0)
-        return -1;
     /* A copy over the root would be one that nobody whose root it is sees. */
     if (is_root)
         return mnt_set_read_only(root, true, err);

@@ -73,6 +73,7 @@ expect 'resources after a restart' "$(status "$c" resources.linux.memoryLimitInB
 # ---- who has removed a container has the room that its layer took
 inodes() { inside "$c" "df -i / | tail -n 1" | awk '{print $3}'; }
 before=$(inodes)
+# shellcheck disable=SC2016  # for the shell in the container
 many=$(make many . sh -c 'i=0; while [ $i -lt 2000 ]; do : >/f$i; i=$((i + 1)); done; echo ready; sleep 1000')
 crictl start "$many" >/dev/null
 wait_for 60 grep -q ready "$work/logs/one/many.log"
