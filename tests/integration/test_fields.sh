@@ -92,6 +92,38 @@ jq '.hostname = "the-pod" | .linux = {security_context: {privileged: true}, sysc
 mv "$work/changed.json" "$work/pod-p.json"
 pod=$(crictl runp "$work/pod-p.json")
 
+# ---- sets of the guest's CPUs: the machine has one, grows to the number that is named, and no further than the host. First
+# of all, since an emulated machine that has run much may have no room for another vCPU's code (host/vmm/resize.c).
+show='cd /sys/fs/cgroup; for f in cpuset.cpus cpuset.cpus.effective cpuset.mems; do echo "$f $(cat $f)"; done; grep Cpus_allowed_list /proc/self/status | tr "\t" " "'
+out cpus "$(res '{cpuset_cpus: "0", cpuset_mems: "0"}')" "$show"
+says 'cpuset.cpus 0'
+says 'cpuset.cpus.effective 0'
+says 'cpuset.mems 0'
+says 'Cpus_allowed_list: 0'
+crictl inspect "$c" | jq -e '.status.resources.linux | .cpusetCpus == "0" and .cpusetMems == "0"' >/dev/null || fail "a set in the status"
+host_cpus=$(nproc --all)
+if [ "$host_cpus" -gt 1 ]; then
+    out cpus-more "$(res '{cpuset_cpus: "1"}')" "$show; nproc"
+    says 'cpuset.cpus.effective 1'
+    says 'Cpus_allowed_list: 1'
+    says 1
+    begin cpus-update '.' /bin/sleep 1000
+    crictl update --cpuset-cpus 1 --cpuset-mems 0 "$c" >/dev/null
+    crictl exec --sync "$c" cat /sys/fs/cgroup/cpuset.cpus /sys/fs/cgroup/cpuset.mems | tr '\n' ' ' | has '^1 0 ' || fail "an update of the set"
+    crictl update --cpu-share 512 "$c" >/dev/null
+    crictl inspect "$c" | jq -e '.status.resources.linux.cpusetCpus == "1"' >/dev/null || fail "the set after another update"
+    if said=$(crictl update --cpuset-cpus "0-$host_cpus" "$c" 2>&1); then fail "more CPUs than the host has"; fi
+    [[ $said == *ResourceExhausted*"cpuset.cpus 0-$host_cpus: the guest has 0-"* ]] || fail "not by name: $said"
+    [ "$(crictl exec --sync "$c" cat /sys/fs/cgroup/cpuset.cpus)" = 1 ] || fail "the set after a refusal"
+fi
+out cpus-unified "$(res '{cpuset_cpus: "0", unified: {"cpuset.mems": "0", "cpuset.cpus": "0"}}')" "$show"
+says 'cpuset.cpus 0'
+says 'cpuset.mems 0'
+refused ResourceExhausted 'cpuset.cpus 1000: the guest has 0' "$(res '{cpuset_cpus: "1000"}')"
+refused ResourceExhausted 'cpuset.cpus 1000: the guest has 0' "$(res '{unified: {"cpuset.cpus": "1000"}}')"
+refused ResourceExhausted 'cpuset.mems 1: the guest has 0' "$(res '{cpuset_mems: "1"}')"
+refused InvalidArgument linux.resources.cpuset_cpus "$(res '{cpuset_cpus: "zero"}')"
+
 # ---- the process
 out image 'del(.command)' ''
 says 1000
@@ -275,37 +307,6 @@ says 'memory.max 67108864'
 says 'pids.max 99'
 says 321
 says 0::/
-
-# ---- sets of the guest's CPUs: the machine has one, grows to the number that is named, and no further than the host
-show='cd /sys/fs/cgroup; for f in cpuset.cpus cpuset.cpus.effective cpuset.mems; do echo "$f $(cat $f)"; done; grep Cpus_allowed_list /proc/self/status | tr "\t" " "'
-out cpus "$(res '{cpuset_cpus: "0", cpuset_mems: "0"}')" "$show"
-says 'cpuset.cpus 0'
-says 'cpuset.cpus.effective 0'
-says 'cpuset.mems 0'
-says 'Cpus_allowed_list: 0'
-crictl inspect "$c" | jq -e '.status.resources.linux | .cpusetCpus == "0" and .cpusetMems == "0"' >/dev/null || fail "a set in the status"
-host_cpus=$(nproc --all)
-if [ "$host_cpus" -gt 1 ]; then
-    out cpus-more "$(res '{cpuset_cpus: "1"}')" "$show; nproc"
-    says 'cpuset.cpus.effective 1'
-    says 'Cpus_allowed_list: 1'
-    says 1
-    begin cpus-update '.' /bin/sleep 1000
-    crictl update --cpuset-cpus 1 --cpuset-mems 0 "$c" >/dev/null
-    crictl exec --sync "$c" cat /sys/fs/cgroup/cpuset.cpus /sys/fs/cgroup/cpuset.mems | tr '\n' ' ' | has '^1 0 ' || fail "an update of the set"
-    crictl update --cpu-share 512 "$c" >/dev/null
-    crictl inspect "$c" | jq -e '.status.resources.linux.cpusetCpus == "1"' >/dev/null || fail "the set after another update"
-    if said=$(crictl update --cpuset-cpus "0-$host_cpus" "$c" 2>&1); then fail "more CPUs than the host has"; fi
-    [[ $said == *ResourceExhausted*"cpuset.cpus 0-$host_cpus: the guest has 0-"* ]] || fail "not by name: $said"
-    [ "$(crictl exec --sync "$c" cat /sys/fs/cgroup/cpuset.cpus)" = 1 ] || fail "the set after a refusal"
-fi
-out cpus-unified "$(res '{cpuset_cpus: "0", unified: {"cpuset.mems": "0", "cpuset.cpus": "0"}}')" "$show"
-says 'cpuset.cpus 0'
-says 'cpuset.mems 0'
-refused ResourceExhausted 'cpuset.cpus 1000: the guest has 0' "$(res '{cpuset_cpus: "1000"}')"
-refused ResourceExhausted 'cpuset.cpus 1000: the guest has 0' "$(res '{unified: {"cpuset.cpus": "1000"}}')"
-refused ResourceExhausted 'cpuset.mems 1: the guest has 0' "$(res '{cpuset_mems: "1"}')"
-refused InvalidArgument linux.resources.cpuset_cpus "$(res '{cpuset_cpus: "zero"}')"
 
 # ---- huge pages: the sysctl has made four of 2 MiB, the limit is two
 out huge "$(res '{hugepage_limits: [{page_size: "2MB", limit: 4194304}, {page_size: "1GB", limit: 0}]}')" \
