@@ -223,6 +223,14 @@ static void free_all_waiting(struct removals *waiting)
     }
 }
 
+/* Off the list of those whose folders are being deleted. The child, if it still runs, goes on. */
+static void forget_deletion(struct container *c)
+{
+    LIST_REMOVE(c, entry);
+    if (c->deletion.pid > 0)
+        reaper_forget(&c->deletion);
+}
+
 void containers_free(struct containers *containers)
 {
     if (containers == NULL)
@@ -241,8 +249,7 @@ void containers_free(struct containers *containers)
     }
     while (!LIST_EMPTY(&containers->deleting)) {
         struct container *c = LIST_FIRST(&containers->deleting);
-        LIST_REMOVE(c, entry);
-        reaper_forget(&c->deletion);
+        forget_deletion(c);
         free_all_waiting(&c->waiting);
         container_free(c);
     }
@@ -860,9 +867,7 @@ static void on_deleted(void *arg, pid_t pid, int status)
 static void end_removal(struct container *c)
 {
     uint64_t next_number = c->owner->next_number;
-    if (c->deletion.pid > 0)
-        reaper_forget(&c->deletion);
-    LIST_REMOVE(c, entry);
+    forget_deletion(c);
     call_done(&c->waiting);
     container_free(c);
     if (fork_low() == 0) {

@@ -19,10 +19,8 @@ static int base = -1;
 
 static void put(const char *file, const char *text)
 {
-    int fd = openat(base, file, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    assert_true(fd >= 0);
-    assert_int_equal(write(fd, text, strlen(text)), strlen(text));
-    assert_int_equal(close(fd), 0);
+    struct err err;
+    assert_int_equal(fd_write_file_atomic(base, file, text, strlen(text), 0600, &err), 0);
 }
 
 static int set_up(void **state)
