@@ -832,20 +832,13 @@ static void prepare_upper(uint64_t number)
         (void)fd_remove_tree(AT_FDCWD, next, &err);
 }
 
-/* A child for what is not urgent: 0 in it. */
-static pid_t fork_low(void)
-{
-    pid_t pid = fork();
-    if (pid == 0)
-        (void)setpriority(PRIO_PROCESS, 0, 10);
-    return pid;
-}
-
-/* In a child, which deletes the container's folder. */
-static __attribute__((noreturn)) void delete_main(uint64_t number)
+/* In a child, which deletes the container's folder. There is time in it for the next one's, too. */
+static __attribute__((noreturn)) void delete_main(uint64_t number, uint64_t next_number)
 {
     char path[UPPER_PATH_SIZE];
     struct err err;
+    (void)setpriority(PRIO_PROCESS, 0, 10);
+    prepare_upper(next_number);
     upper_path(number, path);
     int rc = fd_remove_tree(AT_FDCWD, path, &err);
     if (rc < 0)
@@ -862,26 +855,20 @@ static void on_deleted(void *arg, pid_t pid, int status)
     loop_arm(c->timer, 0);
 }
 
-/* The folder is gone, or takes long. Now there is time for the next container's, in a child that
- * nobody waits for. */
+/* The folder is gone, or takes long. */
 static void end_removal(struct container *c)
 {
-    uint64_t next_number = c->owner->next_number;
     forget_deletion(c);
     call_done(&c->waiting);
     container_free(c);
-    if (fork_low() == 0) {
-        prepare_upper(next_number);
-        _exit(0);
-    }
 }
 
 /* The number is never used again, so neither is the folder if it cannot be deleted. */
 static void begin_deletion(struct container *c)
 {
-    pid_t pid = fork_low();
+    pid_t pid = fork();
     if (pid == 0)
-        delete_main(c->number);
+        delete_main(c->number, c->owner->next_number);
     c->deleting = true;
     LIST_INSERT_HEAD(&c->owner->deleting, c, entry);
     if (pid < 0)
